@@ -1,0 +1,61 @@
+# `make` alone lists what can be made.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help tutorial test lab notebooks lint format browser bench weights clean
+
+# JupyterLab asks nobody for news or updates.
+QUIET := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
+NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
+BIN := .venv/bin
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+tutorial: .venv/runtime  ## execute the notebooks 01 to 04 and show the results (about 6 minutes)
+	$(BIN)/python -m covid_utils tutorial
+
+lab: .venv/runtime  ## open JupyterLab in notebooks/, on this machine only
+	$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=notebooks $(QUIET)
+
+test: .venv/test  ## unit tests, every notebook as committed, and every notebook with a small profile
+	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 $(NOTEBOOKS)
+
+browser: .venv/test  ## run every notebook in JupyterLab in a headless Chromium
+	$(BIN)/python tests/browser.py
+
+notebooks: .venv/test  ## execute the committed notebooks anew: all of them, or none is touched
+	$(BIN)/python -m covid_utils notebooks
+
+lint: .venv/test  ## look for mistakes and wrong formatting
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: .venv/test  ## put code and notebooks into the common format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: .venv/test  ## measure what the README's speed table shows
+	$(BIN)/python benchmarks/speed.py
+
+weights: .venv/runtime  ## make the bundled weights anew (hours)
+	$(BIN)/python -m covid_utils.pretrain
+
+clean:  ## delete the virtual environment and all caches; runs/ and data/ stay
+	rm -rf .venv .pytest_cache .ruff_cache covid_utils.egg-info
+	find covid_utils tests notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
+
+# Each stamp file is as new as the last successful installation.
+.venv/runtime: pyproject.toml constraints.txt
+	@$(if $(PYTHON),$(PYTHON),false) -c '$(SUPPORTED)' || { \
+		echo 'This needs Python 3.11, 3.12 or 3.13: install one, or name it as in "make PYTHON=/path/to/python3.12".'; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+.venv/test: .venv/runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	@touch $@

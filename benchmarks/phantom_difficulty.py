@@ -1,0 +1,85 @@
+"""Is the phantom neither trivial nor hopeless? Baselines and the default scratch run, over several seeds.
+
+    .venv/bin/python benchmarks/phantom_difficulty.py --seeds 5
+    .venv/bin/python benchmarks/phantom_difficulty.py --seeds 5 --long
+
+`--long` adds one run on ten times the patients. A seed gives other patients, another split and another network.
+The scores go to benchmarks/results/phantom_difficulty.json and, as a table, to the screen; finished runs under
+runs/phantom_difficulty are found again, so that it can be stopped and started at any time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import pandas as pd
+
+from covid_utils.data import CTData, load_data, loader
+from covid_utils.evaluation import grey_histogram, nearest_neighbour
+from covid_utils.runs import PROJECT, Settings, write_json
+from covid_utils.training import find_or_train, test
+
+GOALS = {  # lowest and highest test accuracy that a row may have
+    "grey histogram": (0.0, 0.70),
+    "1-nearest neighbour, patient split": (0.0, 0.70),
+    "1-nearest neighbour, random split": (0.85, 1.0),
+    "scratch": (0.75, 0.92),
+    "scratch, ten times the patients": (0.97, 1.0),
+}
+
+
+def accuracy(decisions, data: CTData) -> float:
+    """Share of right decisions, 0 or 1 each, on the test slices."""
+    return float((decisions == data.table.label[data.table.split == "test"]).mean())
+
+
+def trained(settings: Settings) -> float:
+    """Test accuracy of the best epoch of a run from scratch."""
+    data = load_data("phantom", settings.data_dir, "patient", settings.image_size, settings.seed, settings.patients)
+    model, _, text = find_or_train(data, settings, "scratch")
+    print(text, flush=True)
+    return test(model, loader(data, "test", 64, shuffle=False))["accuracy"]
+
+
+def one_seed(seed: int) -> dict[str, float]:
+    """All scores of the default data for one seed."""
+    settings = Settings(seed=seed, run_dir=f"runs/phantom_difficulty/{seed}")
+    alone, mixed = (load_data("phantom", settings.data_dir, split, seed=seed) for split in ("patient", "random"))
+    return {
+        "grey histogram": accuracy(grey_histogram(alone), alone),
+        "1-nearest neighbour, patient split": accuracy(nearest_neighbour(alone), alone),
+        "1-nearest neighbour, random split": accuracy(nearest_neighbour(mixed), mixed),
+        "scratch": trained(settings),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5, help="how many seeds, from 0")
+    parser.add_argument("--long", action="store_true", help="also train on ten times the patients")
+    options = parser.parse_args()
+
+    rows = []
+    for seed in range(options.seeds):
+        started = time.perf_counter()
+        scores = one_seed(seed)
+        if options.long and seed == 0:
+            long = Settings(patients=4000, run_dir="runs/phantom_difficulty/long")
+            scores["scratch, ten times the patients"] = trained(long)
+        print(f"seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
+        for name, value in scores.items():
+            low, high = GOALS[name]
+            rows.append(
+                {"seed": seed, "score": name, "accuracy": value, "goal": [low, high], "met": low <= value <= high}
+            )
+        write_json(PROJECT / "benchmarks" / "results" / "phantom_difficulty.json", rows)
+
+    table = pd.DataFrame(rows).groupby("score", sort=False)
+    summary = (100 * table.accuracy.agg(["mean", "min", "max"])).round(1)
+    summary["goal"] = [f"{100 * GOALS[name][0]:.0f} to {100 * GOALS[name][1]:.0f}" for name in summary.index]
+    print(summary.assign(met=table.met.all()).to_string())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""From image files of many kinds to one tensor, read once and cached."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .progress import progress as progress_bar
+from .runs import replace_file, shown
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".dcm")
+LUNG_WINDOW = (-600, 1500)  # centre and width in Hounsfield units, for DICOM
+CACHE_VERSION = 1  # raise it when decoding changes, so that no older cache is used
+
+
+def decode(folder: Path, paths: list[str], image_size: int, cache_dir: Path, progress: bool = True) -> Tensor:
+    """All slices as one tensor, read once and kept in `cache_dir`.
+
+    The cache is found by the files' names, sizes and times and by `image_size`; a damaged one is made anew.
+
+    Args:
+        folder: where `paths` start.
+        paths: slice files, in the order wanted.
+        image_size: height and width in pixels; the aspect ratio is not kept, as in the article.
+
+    Returns:
+        uint8 (N, image_size, image_size), 0 black to 255 white.
+
+    Raises:
+        ValueError: a slice is empty, damaged or not a single picture.
+        ImportError: a DICOM slice, and pydicom is not installed.
+    """
+    stats = [(path, (stat := (folder / path).stat()).st_size, stat.st_mtime_ns) for path in paths]
+    key = hashlib.sha256(repr((CACHE_VERSION, image_size, stats)).encode()).hexdigest()
+    cache = cache_dir / f"{folder.name}-{image_size}-{key[:16]}.safetensors"
+    images = _read_cache(cache)
+    if images is not None:
+        return images
+    images = torch.empty((len(paths), image_size, image_size), dtype=torch.uint8)
+    with ThreadPoolExecutor(min(8, max(2, os.cpu_count() or 2))) as pool:
+        slices = pool.map(lambda path: read_slice(folder / path, image_size), paths)
+        if progress:
+            slices = progress_bar(slices, f"reading {folder.name}", len(paths))
+        for i, image in enumerate(slices):
+            images[i] = torch.from_numpy(image)
+    note = {"sha256": hashlib.sha256(images.numpy()).hexdigest()}
+    replace_file(cache, lambda path: save_file({"images": images}, path, note))
+    return images
+
+
+def _read_cache(cache: Path) -> Tensor | None:
+    """The cached tensor, or None if there is none or it is damaged."""
+    if not cache.exists():
+        return None
+    try:
+        with safe_open(cache, "pt") as file:
+            images = file.get_tensor("images")
+            whole = hashlib.sha256(images.numpy()).hexdigest() == file.metadata()["sha256"]
+    except (SafetensorError, OSError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        print(f"The cache {shown(cache)} is damaged: reading the slices again.")
+        return None
+    return images
+
+
+def read_slice(path: Path, image_size: int) -> np.ndarray:
+    """One slice as uint8 (image_size, image_size), 0 black to 255 white.
+
+    Colours become grey, transparent places black; 16-bit and float pictures are scaled from their own lowest
+    and highest value; DICOM is shown in the lung window, -1350 to 150 Hounsfield units.
+
+    Raises ValueError, naming the file, if it is empty, damaged or not a single picture.
+    """
+    if path.stat().st_size == 0:
+        raise ValueError(f"Slice {shown(path)} is empty (0 bytes): replace or delete the file.")
+    try:
+        image = _read_dicom(path) if path.suffix.lower() == ".dcm" else _read_picture(path)
+        return np.array(image.resize((image_size, image_size), Image.Resampling.LANCZOS))
+    except ImportError as error:
+        raise ImportError(
+            f"Slice {shown(path)} is DICOM, which needs a package that is not installed ({error}): "
+            "run 'python -m pip install pydicom'."
+        ) from None
+    except Exception as error:  # decoders raise whatever they like
+        reason = " ".join(str(error).replace(str(path), path.name).split()) or type(error).__name__
+        raise ValueError(f"Slice {shown(path)} cannot be read ({reason}): replace or delete the file.") from error
+
+
+def _read_picture(path: Path) -> Image.Image:
+    """A picture file in 8-bit grey."""
+    with Image.open(path) as image:
+        if getattr(image, "n_frames", 1) > 1:
+            raise ValueError(f"it holds {image.n_frames} pictures, save each slice as a file of its own")
+        if image.mode.startswith(("I", "F")):
+            return Image.fromarray(_stretch(np.asarray(image, dtype=np.float32)))
+        if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
+        return image.convert("L")
+
+
+def _stretch(values: np.ndarray, low: float | None = None, high: float | None = None) -> np.ndarray:
+    """Values from `low` to `high` (by default the lowest and highest finite one) as uint8 0 to 255."""
+    values = np.nan_to_num(values, nan=np.nanmin(values) if np.isfinite(values).any() else 0)
+    low = values.min() if low is None else low
+    high = values.max() if high is None else high
+    return np.rint(np.clip((values - low) / max(high - low, 1e-9), 0, 1) * 255).astype(np.uint8)
+
+
+def _read_dicom(path: Path) -> Image.Image:
+    """A DICOM slice in the lung window, in 8-bit grey."""
+    import pydicom
+    from pydicom.pixels import apply_rescale
+
+    dataset = pydicom.dcmread(path)
+    values = apply_rescale(dataset.pixel_array, dataset).astype(np.float32)
+    if values.ndim != 2:
+        raise ValueError(f"it holds an array of shape {values.shape}, save each slice as a file of its own")
+    centre, width = LUNG_WINDOW
+    return Image.fromarray(_stretch(values, centre - width / 2, centre + width / 2))

@@ -1,0 +1,158 @@
+"""Make the bundled weights: pretrain on the findings of imaginary patients of another hospital.
+
+    make weights            or        python -m covid_utils.pretrain --backbone resnet18
+
+The source task is not the lesson's: which findings does a slice show (several, or none), at which level was it
+taken, how much of the lungs is affected, and, from the features of `layer3`, where. Source and target share no
+patient, no seed and no hospital.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import platform
+import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_logits, mse_loss
+
+from .models import BUNDLED, Net, save_weights
+from .phantom import FINDINGS, draw_patient
+from .progress import progress
+from .runs import BACKBONES, replace_file, write_json
+from .training import autocast, pick_device, to_device
+
+SEED = 1_000_000  # far from any seed a learner is likely to give the lesson
+SLICES = 4
+
+
+class SourceNet(Net):
+    """`Net` with the source task's heads: findings, level and area, and the lesion map from `layer3`."""
+
+    def __init__(self, backbone: str):
+        super().__init__(backbone)
+        width = self.net.fc.in_features
+        self.net.fc = nn.Identity()
+        self.head = nn.Linear(width, len(FINDINGS) + 2)
+        self.map = nn.Conv2d(width // 2, 1, 1)
+        self.net.layer3.register_forward_hook(lambda _module, _input, output: setattr(self, "features", output))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Findings' logits with level and area, float (N, F + 2), and the lesion map's logits, (N, h, w)."""
+        outputs = self.head(self.net(x))
+        return outputs, self.map(self.features).squeeze(1)
+
+
+def draw(count: int, first: int, image_size: int) -> dict[str, Tensor]:
+    """Source patients `first` to `first + count`, drawn on all cores: images, lesions, findings, level, area."""
+    one = partial(draw_patient, seed=SEED, hospital="source", image_size=image_size, n_slices=SLICES)
+    with ProcessPoolExecutor() as pool:
+        numbers = range(first, first + count)
+        drawn = list(progress(pool.map(one, numbers, chunksize=16), desc="drawing source patients", total=count))
+    names = ("images", "lesions", "lungs", "findings", "level")
+    content = {name: torch.from_numpy(np.concatenate([getattr(p, name) for p in drawn])) for name in names}
+    lungs = content.pop("lungs").sum((1, 2)).clamp_min(1)
+    content["area"] = content["lesions"].sum((1, 2)) / lungs
+    return content
+
+
+def source_loss(model: SourceNet, images: Tensor, lesions: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """The source task's loss (a sum of three) and the findings' logits, float32 (N, F)."""
+    x = to_device(model, model.preprocess(images))
+    with autocast(x.device):
+        outputs, maps = model(x)
+    outputs, maps = outputs.float(), maps.float()
+    target = {name: to_device(model, tensor.float()) for name, tensor in batch.items()}
+    share = adaptive_avg_pool2d(to_device(model, lesions.float()), maps.shape[-2:])
+    findings = binary_cross_entropy_with_logits(outputs[:, :-2], target["findings"])
+    numbers = mse_loss(outputs[:, -2:], torch.stack((target["level"], target["area"]), 1))
+    return findings + numbers + binary_cross_entropy_with_logits(maps, share), outputs[:, :-2]
+
+
+def augment_pair(images: Tensor, lesions: Tensor) -> tuple[Tensor, Tensor]:
+    """Flip images and masks together, and let the window of the images vary more than a hospital's."""
+    flip = torch.rand(len(images)) < 0.5
+    images = torch.where(flip[:, None, None], images.flip(-1), images).float()
+    lesions = torch.where(flip[:, None, None], lesions.flip(-1), lesions)
+    gain, shift = torch.rand(2, len(images), 1, 1)
+    gamma = torch.exp(0.6 * (torch.rand(len(images), 1, 1) - 0.5))
+    images = 255 * (images / 255) ** gamma * (0.75 + 0.5 * gain) + 50 * (shift - 0.5)
+    return images.clamp(0, 255).to(torch.uint8), lesions
+
+
+def pretrain(backbone: str, patients: int, epochs: int, image_size: int, device: str = "auto") -> dict:
+    """Pretrain, write `data/weights/<backbone>.safetensors` with its checksum and notes; returns the notes."""
+    started = time.perf_counter()
+    held_out = draw(max(patients // 20, 50), 0, image_size)
+    content = draw(patients, 10_000, image_size)
+    torch.manual_seed(SEED)
+    model = SourceNet(backbone).to(pick_device(device), memory_format=torch.channels_last)
+    batch_size = 64
+    steps = epochs * (len(content["images"]) // batch_size)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
+    for epoch in range(1, epochs + 1):
+        model.train()
+        losses = []
+        order = torch.randperm(len(content["images"]))[: steps // epochs * batch_size].view(-1, batch_size)
+        for chosen in progress(order, desc=f"epoch {epoch} of {epochs}"):
+            batch = {name: tensor[chosen] for name, tensor in content.items()}
+            images, lesions = augment_pair(batch.pop("images"), batch.pop("lesions"))
+            loss, _ = source_loss(model, images, lesions, batch)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+            losses.append(loss.item())
+        print(f"epoch {epoch}: loss {np.mean(losses):.3f}, {time.perf_counter() - started:.0f} s", flush=True)
+    notes = {
+        "backbone": backbone,
+        "task": "findings, level, affected area and lesion map of phantom slices, hospital 'source'",
+        "findings": list(FINDINGS),
+        "slices": len(content["images"]),
+        "views": steps * batch_size,
+        "image_size": image_size,
+        "seed": SEED,
+        "seconds": round(time.perf_counter() - started),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {model.head.weight.device.type}",
+        "held_out_auc": finding_scores(model, held_out),
+    }
+    trunk = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("net.")}
+    save_weights(BUNDLED / f"{backbone}.safetensors", trunk, notes, eight_bit=True)
+    sums = "".join(
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
+        for path in sorted(BUNDLED.glob("*.safetensors"))
+    )
+    replace_file(BUNDLED / "SHA256SUMS", lambda path: path.write_text(sums))
+    write_json(BUNDLED / f"{backbone}.json", notes)
+    return notes
+
+
+@torch.inference_mode()
+def finding_scores(model: SourceNet, held_out: dict[str, Tensor]) -> dict[str, float]:
+    """AUC of each finding on source patients that were not trained on."""
+    model.eval()
+    logits = torch.cat([model(to_device(model, model.preprocess(i)))[0].cpu() for i in held_out["images"].split(64)])
+    truth = held_out["findings"].numpy()
+    return {name: round(roc_auc_score(truth[:, i], logits[:, i]), 3) for i, name in enumerate(FINDINGS)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backbone", default="resnet18", choices=BACKBONES)
+    parser.add_argument("--patients", type=int, default=3000, help="source patients, four slices each")
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--image-size", type=int, default=96)
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args()
+    print(pretrain(**vars(options)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,322 @@
+"""One epoch, many epochs, checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.metrics import confusion_matrix
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from .data import CTData, augment, loader
+from .models import Net, build_model, freeze, load_model, save_weights, train_mode
+from .progress import progress
+from .runs import Settings, replace_file, resolve, shown
+
+# ---------------------------------------------------------------------------------------------- one epoch
+
+
+def train(model: Net, batches: Iterable, optimizer, scheduler=None) -> dict:
+    """One pass over the training slices: every batch moves the weights a little.
+
+    Args:
+        model: the network; frozen parts stay as they are.
+        batches: pairs of images, uint8 (N, H, W), and labels, float32 (N,), 1 = COVID.
+        optimizer: a torch optimizer over the parameters that learn.
+        scheduler: changes the learning rate after every batch, or None.
+
+    Returns:
+        the epoch's `scores`, measured while the network was changing.
+
+    Raises:
+        FloatingPointError: the loss is no longer a finite number.
+    """
+    train_mode(model)
+    logits, labels = [], []
+    for images, y in batches:
+        x, y = to_device(model, model.preprocess(augment(images))), to_device(model, y)
+        with autocast(x.device):
+            logit = model(x)
+        loss = binary_cross_entropy_with_logits(logit.float(), y)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss became {loss.item()} in batch {len(logits) + 1}")
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if scheduler:
+            scheduler.step()
+        logits.append(logit.detach().float())
+        labels.append(y)
+    return scores(torch.cat(logits).cpu(), torch.cat(labels).cpu())
+
+
+def test(model: Net, batches: Iterable) -> dict:
+    """The `scores` of one pass over slices that the network does not learn from."""
+    return scores(*predict(model, batches))
+
+
+@torch.inference_mode()
+def predict(model: Net, batches: Iterable) -> tuple[Tensor, Tensor]:
+    """Logits and labels, both float32 (N,) on the CPU, of all slices, without learning."""
+    model.eval()
+    logits, labels = [], []
+    for images, y in batches:
+        x = to_device(model, model.preprocess(images))
+        with autocast(x.device):
+            logits.append(model(x).float().cpu())
+        labels.append(y)
+    return torch.cat(logits), torch.cat(labels)
+
+
+def scores(logits: Tensor, labels: Tensor) -> dict:
+    """Loss (binary cross-entropy), accuracy, sensitivity, precision and confusion matrix.
+
+    Args:
+        logits: float32 (N,); above 0 means COVID.
+        labels: float32 (N,), 0 or 1.
+
+    Returns:
+        dict; `confusion` is int (2, 2), rows the truth, columns the decision; a score without any case is nan.
+    """
+    confusion = confusion_matrix(labels.numpy(), (logits > 0).numpy(), labels=[0, 1])
+    (_, false_positive), (false_negative, true_positive) = confusion
+    with np.errstate(invalid="ignore"):
+        return {
+            "loss": binary_cross_entropy_with_logits(logits, labels).item(),
+            "accuracy": float(confusion.trace() / confusion.sum()),
+            "sensitivity": float(true_positive / (true_positive + false_negative)),
+            "precision": float(true_positive / (true_positive + false_positive)),
+            "confusion": confusion.tolist(),
+        }
+
+
+# ----------------------------------------------------------------------------------------- what is fast here
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device to compute on; "auto" takes a CUDA GPU where there is one. ValueError if it is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there[name]:
+        raise ValueError(f"This machine has no device {name!r}: use device='auto' or 'cpu'.")
+    return torch.device(name)
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """Compute in bfloat16 where the hardware says it multiplies in it, in float32 elsewhere."""
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:  # these two ask the processor (cpuid)
+        asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        fast = device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in asked)
+    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
+
+
+def to_device(model: Net, x: Tensor) -> Tensor:
+    """A tensor on the model's device; images with the channels last in memory, where convolutions are fastest."""
+    layout = torch.channels_last if x.dim() == 4 else torch.contiguous_format
+    return x.to(next(model.parameters()).device, memory_format=layout, non_blocking=True)
+
+
+# ---------------------------------------------------------------------------------------------- many epochs
+
+
+def make_optimizer(model: Net, settings: Settings, steps: int):
+    """Optimizer and schedule over the parameters that learn.
+
+    "adamw": AdamW (https://arxiv.org/abs/1711.05101) whose rate rises to `learning_rate` and falls again over
+    all `steps` (one-cycle, https://arxiv.org/abs/1708.07120). "sgd": the article's, with momentum 0.99: after
+    a hundred batches its steps are a hundred times `learning_rate`.
+    """
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(learning, lr=settings.learning_rate, momentum=0.99), None
+    optimizer = torch.optim.AdamW(learning, lr=settings.learning_rate, weight_decay=0.05)
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=steps)
+
+
+def fit(
+    model: Net,
+    data: CTData,
+    settings: Settings,
+    folder: Path,
+    on_epoch: Callable[[pd.DataFrame], None] | None = None,
+) -> pd.DataFrame:
+    """Train for `settings.epochs` epochs, keeping the best and the last checkpoint.
+
+    The best epoch is the one with the highest validation accuracy (of equal ones, the lowest loss). An
+    unfinished run in `folder` goes on where it stopped; each epoch draws its random numbers from the seed and
+    its own number, so that a resumed run ends with the same bits as an uninterrupted one.
+
+    Args:
+        model: the network; left with the best epoch's weights, in eval mode.
+        data: slices with their splits.
+        settings: epochs, batch_size, learning_rate, optimizer, seed, device, resume.
+        folder: gets `checkpoints/best.safetensors`, `checkpoints/last.pt` and `history.csv`.
+        on_epoch: called with the history after every epoch (a live plot, say).
+
+    Returns:
+        history, a row per epoch: epoch, seconds, and loss, accuracy, sensitivity, precision of
+        both `train_…` and `val_…`.
+
+    Raises:
+        ValueError: an unfinished run of other parameters, or a damaged checkpoint.
+        FloatingPointError: the loss became nan; the last good checkpoint is kept.
+    """
+    last, best = folder / "checkpoints" / "last.pt", folder / "checkpoints" / "best.safetensors"
+    for leftover in last.parent.glob(".*"):  # what a kill in the middle of a save left
+        leftover.unlink(missing_ok=True)
+    torch.backends.cudnn.deterministic = True  # repeatable on a GPU too; a CPU is anyway
+    model.to(pick_device(settings.device), memory_format=torch.channels_last)
+    batches = loader(data, "train", settings.batch_size, shuffle=True)
+    checks = loader(data, "val", settings.batch_size, shuffle=False)
+    optimizer, scheduler = make_optimizer(model, settings, steps=settings.epochs * len(batches))
+    parameters = identity(settings, data)
+
+    history = _resume(last, parameters, settings, model, optimizer, scheduler) if settings.resume else None
+    if history is None:
+        history = []
+        _save_last(last, parameters, history, model, optimizer, scheduler)
+    while len(history) < settings.epochs:
+        epoch, start = len(history) + 1, time.perf_counter()
+        torch.manual_seed(settings.seed * 1_000_003 + epoch)
+        try:
+            left = _time_left(history, settings.epochs)
+            named = progress(batches, desc=f"epoch {epoch} of {settings.epochs}{left}", total=len(batches))
+            learned = train(model, named, optimizer, scheduler)
+        except FloatingPointError as error:
+            raise FloatingPointError(
+                f"Epoch {epoch}: {error}. Lower learning_rate (now {settings.learning_rate}); "
+                f"{shown(last)} still holds epoch {epoch - 1}."
+            ) from None
+        checked = test(model, checks)
+        row = {"epoch": epoch, "seconds": time.perf_counter() - start}
+        for name, values in (("train", learned), ("val", checked)):
+            row |= {f"{name}_{score}": value for score, value in values.items() if score != "confusion"}
+        history.append(row)
+        if best_epoch(history) == epoch:
+            notes = {"parameters": parameters, "epoch": epoch, "val_accuracy": row["val_accuracy"]}
+            save_weights(best, model.state_dict(), notes)
+        table = pd.DataFrame(history)
+        replace_file(folder / "history.csv", lambda path, table=table: table.to_csv(path, index=False))
+        _save_last(last, parameters, history, model, optimizer, scheduler)
+        if on_epoch:
+            on_epoch(table)
+    model.load_state_dict(load_model(best)[0].state_dict())
+    model.eval()
+    return pd.DataFrame(history)
+
+
+def best_epoch(history: pd.DataFrame | list[dict]) -> int:
+    """The epoch with the highest validation accuracy; of equal ones the one with the lowest validation loss."""
+    ranked = pd.DataFrame(history).sort_values(["val_accuracy", "val_loss"], ascending=[False, True])
+    return int(ranked.epoch.iloc[0])
+
+
+def identity(settings: Settings, data: CTData) -> dict:
+    """What makes two runs the same run: all parameters but places and the device, and the data's fingerprint."""
+    parameters = dataclasses.asdict(settings)
+    for name in ("run_dir", "data_dir", "resume", "device"):
+        del parameters[name]
+    return parameters | {"data": data.fingerprint}
+
+
+def differing(one: dict, other: dict) -> str:
+    """The parameters in which two runs differ, as text: "epochs=3 instead of 12"."""
+    return ", ".join(f"{k}={one.get(k)!r} instead of {v!r}" for k, v in other.items() if one.get(k) != v)
+
+
+def _save_last(path: Path, parameters, history, model, optimizer, scheduler) -> None:
+    """Everything it takes to go on after this epoch."""
+    content = {
+        "parameters": parameters,
+        "history": history,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scheduler": scheduler.state_dict() if scheduler else None,
+    }
+    replace_file(path, lambda temporary: torch.save(content, temporary))
+
+
+def read_last(path: Path) -> dict:
+    """The content of `last.pt`. Raises ValueError, naming the file, if it is damaged."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file raises anything from EOFError to UnpicklingError
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} is damaged ({reason}): delete it, or set resume=False to start anew.") from None
+
+
+def _resume(path: Path, parameters: dict, settings: Settings, model, optimizer, scheduler) -> list[dict] | None:
+    """Load an unfinished run of the same parameters and return its history; None if there is nothing to resume."""
+    if not path.exists():
+        return None
+    found = read_last(path)
+    if len(found["history"]) >= found["parameters"]["epochs"]:
+        return None
+    if found["parameters"] != parameters:
+        raise ValueError(
+            f"{shown(path.parent.parent)} holds an unfinished run with {differing(found['parameters'], parameters)}: "
+            "give another run_dir, the same parameters, or set resume=False to start anew."
+        )
+    model.load_state_dict(found["model"])
+    optimizer.load_state_dict(found["optimizer"])
+    if scheduler:
+        scheduler.load_state_dict(found["scheduler"])
+    return found["history"]
+
+
+def _time_left(history: list[dict], epochs: int) -> str:
+    """What is left, in minutes and seconds, judged by the epochs so far."""
+    if not history:
+        return ""
+    seconds = round(np.mean([row["seconds"] for row in history]) * (epochs - len(history)))
+    return f", {seconds // 60}:{seconds % 60:02d} left"
+
+
+# ------------------------------------------------------------------------------------------- find or train
+
+
+def new_model(settings: Settings) -> Net:
+    """The network that `settings` describe: seeded, its weights loaded, frozen unless it starts from scratch."""
+    torch.manual_seed(settings.seed)
+    model = build_model(settings.backbone, settings.weights, settings.image_size)
+    return freeze(model, "all" if settings.weights == "scratch" else settings.trainable)
+
+
+def find_or_train(data: CTData, settings: Settings, name: str, on_epoch=None) -> tuple[Net, pd.DataFrame, str]:
+    """The best epoch's network of a finished run in `run_dir/name`, trained first if there is none.
+
+    Args:
+        name: "scratch" or "transfer", the run's folder.
+
+    Returns:
+        network in eval mode, history, and one sentence saying where it came from.
+
+    Raises:
+        ValueError: the run there used other data or another backbone, so that it cannot be compared.
+    """
+    folder = resolve(settings.run_dir) / name
+    last, best = folder / "checkpoints" / "last.pt", folder / "checkpoints" / "best.safetensors"
+    found = read_last(last) if last.exists() else None
+    if found is None or len(found["history"]) < found["parameters"]["epochs"]:
+        model = new_model(settings)
+        history = fit(model, data, settings, folder, on_epoch)
+        return model, history, f"Trained the {name} model now, as {shown(folder)} held no finished one."
+    wanted = identity(settings, data)
+    same = ("dataset", "split", "seed", "image_size", "backbone", "data")
+    clash = differing(found["parameters"], {key: wanted[key] for key in same})
+    if clash:
+        raise ValueError(f"{shown(folder)} was trained with {clash}: give another run_dir or the same parameters.")
+    model, notes = load_model(best)
+    other = differing(found["parameters"], wanted)
+    text = f"Loaded the {name} model from {shown(folder)}, best epoch {notes['epoch']}"
+    model.to(pick_device(settings.device), memory_format=torch.channels_last)
+    return model, pd.DataFrame(found["history"]), text + (f"; it was trained with {other}." if other else ".")

@@ -1,0 +1,176 @@
+"""Run every notebook in JupyterLab in a headless Chromium, as a learner does: `python tests/browser.py`.
+
+Uses the profile `small.yaml`. Checks that nothing fails, that all pictures are shown, and that the curves of 02
+and 03 move while the network learns; leaves a screenshot of each whole notebook in runs/browser/.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import nbformat
+import papermill
+from playwright.sync_api import Page, sync_playwright
+
+from covid_utils.runs import PROJECT
+from covid_utils.sweep import declared, find_notebooks, read_profile
+
+FOLDER = PROJECT / "runs" / "browser"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "msedge")
+FLAGS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
+--disable-component-update --disable-sync""".split()
+SETTINGS = {  # all cells in the page, so that all pictures can be counted; no news from the internet
+    "notebook-extension/tracker": {"windowingMode": "none"},
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+}
+WATCH = """() => {
+    window.pictures = new Map();
+    setInterval(() => {
+        document.querySelectorAll('.jp-Notebook .jp-Cell').forEach((cell, index) => {
+            const image = cell.querySelector('.jp-OutputArea-output img');
+            if (image) {
+                if (!window.pictures.has(index)) window.pictures.set(index, new Set());
+                window.pictures.get(index).add(image.src);
+            }
+        });
+    }, 40);
+}"""
+RUN_ALL = """async () => {
+    const panel = window.jupyterapp.shell.currentWidget;
+    await panel.context.ready;
+    await panel.sessionContext.ready;
+    await window.jupyterapp.commands.execute('notebook:run-all-cells');
+    return panel.content.model.toJSON();
+}"""
+IMAGES = """() => Array.from(document.querySelectorAll('.jp-Notebook .jp-OutputArea-output img'),
+    image => ({width: image.naturalWidth, alt: image.alt}))"""
+
+TOP = """() => {
+    const panel = document.querySelector('.jp-WindowedPanel-outer');
+    panel.scrollTop = 0;
+    return panel.scrollHeight;
+}"""
+
+
+def prepare(notebook: Path, folder: Path) -> None:
+    """A copy of the notebook without outputs, with the small profile and three epochs."""
+    parameters = read_profile(PROJECT / "notebooks" / "profiles" / "small.yaml")
+    parameters |= {"epochs": 3, "run_dir": str(folder / "run")}
+    parameters = {name: value for name, value in parameters.items() if name in declared(notebook)}
+    copy = folder / notebook.name
+    papermill.execute_notebook(notebook, copy, parameters, kernel_name="python3", prepare_only=True)
+    content = nbformat.read(copy, 4)
+    for cell in content.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    nbformat.write(content, copy)
+
+
+def start_lab(folder: Path) -> tuple[subprocess.Popen, str, str]:
+    """JupyterLab on this machine only, with a token: its process, address and token."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    token = secrets.token_hex()
+    for name, content in SETTINGS.items():
+        path = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
+    environment = os.environ | {
+        "JUPYTER_TOKEN": token,
+        "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
+    }
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}"]
+    command += [
+        "--allow-root",
+        "--expose-app-in-browser",
+        "--ServerApp.port_retries=0",
+        f"--ServerApp.root_dir={folder}",
+    ]
+    with (folder / "lab.log").open("w") as log:
+        lab = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
+    address = f"http://127.0.0.1:{port}"
+    for _ in range(120):
+        try:
+            urllib.request.urlopen(f"{address}/api/contents", timeout=5)
+            raise AssertionError("JupyterLab answered without its token.")
+        except urllib.error.HTTPError as error:
+            assert error.code == 403, error
+            return lab, address, token
+        except OSError:
+            assert lab.poll() is None, f"JupyterLab did not start: see {folder / 'lab.log'}"
+            time.sleep(0.5)
+    raise AssertionError(f"JupyterLab does not answer: see {folder / 'lab.log'}")
+
+
+def check(page: Page, address: str, token: str, notebook: Path) -> str:
+    """Open the notebook, run all of it, and look at it. Returns what was seen."""
+    start = time.monotonic()
+    page.goto(f"{address}/lab/tree/{notebook.name}?token={token}&reset")
+    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+    page.wait_for_function("() => window.jupyterapp?.shell?.currentWidget?.sessionContext?.isReady", timeout=60_000)
+    page.evaluate(WATCH)
+    model = page.evaluate(RUN_ALL)
+    codes = [cell for cell in model["cells"] if cell["cell_type"] == "code" and cell["source"]]
+    outputs = [output for cell in codes for output in cell["outputs"]]
+    for output in outputs:
+        assert output["output_type"] != "error", f"{notebook.name}: {output['ename']}: {output['evalue']}"
+        assert output.get("name") != "stderr", f"{notebook.name} prints to stderr: {output['text']}"
+    assert all(cell["execution_count"] for cell in codes), f"{notebook.name}: not all cells were run"
+    stored = sum("image/png" in output.get("data", {}) for output in outputs)
+    page.wait_for_timeout(500)
+    images = page.evaluate(IMAGES)
+    assert len(images) >= stored > 0, f"{notebook.name}: {stored} pictures in the file, {len(images)} on the page"
+    assert all(image["width"] > 0 for image in images), f"{notebook.name}: a picture is broken"
+    moved = page.evaluate("() => Math.max(...Array.from(window.pictures.values(), seen => seen.size)) - 1")
+    if notebook.stem.startswith(("02", "03")):
+        assert moved >= 2, f"{notebook.name}: the live curves changed {moved} times in three epochs"
+    height = page.evaluate(TOP)
+    page.set_viewport_size({"width": 1200, "height": min(height + 120, 16_000)})
+    page.wait_for_timeout(1000)
+    page.screenshot(path=FOLDER / f"{notebook.stem}.png")
+    page.set_viewport_size({"width": 1200, "height": 900})
+    seconds = time.monotonic() - start
+    return f"{len(codes)} cells, {len(images)} pictures, live figure moved {moved} times, {seconds:.0f} s"
+
+
+def main(names: list[str]) -> int:
+    notebooks = [Path(name).resolve() for name in names] or find_notebooks()
+    browser = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        print("No Chromium on this machine: install it (apt-get install chromium) or name one in CHROMIUM.")
+        return 2
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir(parents=True)
+    for notebook in notebooks:
+        prepare(notebook, FOLDER)
+    lab, address, token = start_lab(FOLDER)
+    try:
+        with sync_playwright() as playwright:
+            window = {"width": 1200, "height": 900}
+            context = playwright.chromium.launch_persistent_context(
+                FOLDER / "profile", executable_path=browser, args=FLAGS, viewport=window
+            )
+            for notebook in notebooks:
+                page = context.new_page()
+                page.set_default_timeout(600_000)
+                print(f"{notebook.name}: {check(page, address, token, notebook)}", flush=True)
+                page.close()
+            context.close()
+    finally:
+        lab.terminate()
+        lab.wait(30)
+    print(f"Screenshots: {FOLDER}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,139 @@
+"""The notebooks as a learner gets them, and as they run from outside, with and without a network."""
+
+import copy
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+from covid_utils.runs import FIELDS, PROJECT, read_json
+from covid_utils.sweep import clean_notebook, declared, execute, find_notebooks, read_profile
+
+NOTEBOOKS = find_notebooks()
+OFFLINE = [sys.executable, str(PROJECT / "tests" / "offline.py"), sys.executable]
+SMALL = PROJECT / "notebooks" / "profiles" / "small.yaml"
+CONNECT = "import socket; socket.create_connection(('192.0.2.1', 80), timeout=20)"
+each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def code_cells(path):
+    return [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code" and cell.source]
+
+
+# ----------------------------------------------------------------------------------------- as committed
+
+
+def test_the_course_is_whole():
+    assert [path.stem[:2] for path in NOTEBOOKS][:4] == ["01", "02", "03", "04"]
+
+
+@each
+def test_outputs_are_clean_and_complete(path):
+    notebook = nbformat.read(path, 4)
+    assert nbformat.writes(clean_notebook(copy.deepcopy(notebook))) == nbformat.writes(notebook)
+    outputs = [output for cell in code_cells(path) for output in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    for output in outputs:
+        assert output.output_type != "error"
+        assert output.get("name") != "stderr", output.text
+    assert path.stat().st_size < 600_000
+
+
+@each
+def test_pictures_have_a_text_for_those_who_cannot_see_them(path):
+    for cell in nbformat.read(path, 4).cells:
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                assert len(output.metadata["image/png"]["alt"]) > 10, cell.source
+        if cell.cell_type == "markdown":
+            assert not re.search(r"!\[\s*\]\(|<img(?![^>]*\balt=)", cell.source), cell.source
+
+
+@each
+def test_nothing_names_the_machine_it_ran_on(path):
+    machine = re.compile(r"(?<![\w./])/(?:work|tmp|root|home|Users|opt|var)/|[A-Z]:\\\\")
+    for cell in nbformat.read(path, 4).cells:
+        texts = [cell.source]
+        for output in cell.get("outputs", []):
+            texts += [
+                output.get("text", ""),
+                *(v for k, v in output.get("data", {}).items() if k.startswith("text/")),
+            ]
+        for text in texts:
+            assert not machine.search(text), text
+
+
+@each
+def test_cells_are_short_and_the_parameters_are_checked(path):
+    cells = code_cells(path)
+    (position,) = [i for i, cell in enumerate(cells) if "parameters" in cell.metadata.get("tags", [])]
+    assert "check_parameters(globals())" in cells[position + 1].source
+    assert {"dataset", "data_dir", "seed", "run_dir"} <= declared(path) <= set(FIELDS)
+    for cell in cells:
+        assert sum(bool(line.strip()) for line in cell.source.splitlines()) <= 25, cell.source
+
+
+# ------------------------------------------------------------------------------------------ from outside
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """The small profile, with the data of all tests in one folder and each run in its own."""
+    data = tmp_path_factory.mktemp("data")
+    return lambda run_dir: read_profile(SMALL) | {"data_dir": str(data), "run_dir": str(run_dir)}
+
+
+@each
+def test_each_notebook_runs_alone(path, small, tmp_path):
+    output = execute(path, tmp_path / "run" / path.name, small(tmp_path / "run"))
+    for cell in code_cells(output):
+        for out in cell.outputs:
+            assert out.get("name") != "stderr", out.text
+    if not path.stem.startswith("01"):
+        assert read_json(tmp_path / "run" / "manifest.json")
+
+
+@each
+def test_an_unknown_parameter_is_an_error_with_plain_papermill_too(path, tmp_path):
+    wrong = {"run_dirr": str(tmp_path)}
+    with pytest.raises(papermill.PapermillExecutionError, match="run_dirr.*did you mean 'run_dir'"):
+        papermill.execute_notebook(
+            path, tmp_path / "out.ipynb", wrong, kernel_name="python3", cwd=path.parent, progress_bar=False
+        )
+
+
+def test_offline_really_cuts_the_network_and_spares_the_own_machine():
+    ended = subprocess.run([*OFFLINE, "-c", CONNECT], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert "unreachable" in ended.stderr or "cut off" in ended.stderr, ended.stderr
+    own = "import socket; s = socket.create_server(('127.0.0.1', 0)); socket.create_connection(s.getsockname())"
+    assert subprocess.run([*OFFLINE, "-c", own], timeout=60).returncode == 0
+
+
+def test_the_series_needs_no_network(small, toy, tmp_path):
+    # A first notebook, run by the same command, proves that a kernel there can't reach anything.
+    tries = f"try:\n    {CONNECT}\nexcept TimeoutError:\n    raise\nexcept OSError as error:\n    print(error)"
+    probe = toy("00_probe", tries + "\nelse:\n    raise SystemExit('there is a network')")
+    asked = [f"-p {name} {value}" for name, value in small(tmp_path / "run").items()]
+    command = [
+        *OFFLINE,
+        "-m",
+        "covid_utils",
+        "run",
+        str(probe),
+        *map(str, NOTEBOOKS),
+        *" ".join(asked).split(),
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stderr == ""
+    said = code_cells(tmp_path / "run" / probe.name)[-1].outputs[0].text
+    assert "unreachable" in said or "cut off" in said
+    assert {path.name for path in NOTEBOOKS} < {path.name for path in (tmp_path / "run").iterdir()}
+    metrics = read_json(tmp_path / "run" / "metrics.json")
+    assert {"scratch", "transfer"} <= set(metrics)
+    assert Path(tmp_path / "run" / "manifest.json").exists()

@@ -1,0 +1,56 @@
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from nbclient import NotebookClient
+
+from covid_utils import plotting
+
+HISTORY = pd.DataFrame(
+    {
+        "epoch": [1, 2], "seconds": [1.0, 1.0], "train_loss": [0.7, 0.5], "val_loss": [0.7, 0.6],
+        "train_accuracy": [0.5, 0.8], "val_accuracy": [0.5, 0.7],
+    }
+)  # fmt: skip
+
+
+def run(code: str) -> list[dict]:
+    """Outputs of one cell in a real kernel."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    return NotebookClient(notebook, timeout=120).execute().cells[0].outputs
+
+
+@pytest.fixture(scope="module")
+def live() -> list[dict]:
+    return run(
+        "import pandas as pd\nfrom covid_utils.plotting import LiveCurves\n"
+        f"history = pd.DataFrame({HISTORY.to_dict('list')})\n"
+        "curves = LiveCurves(2)\ncurves(history[:1])\ncurves(history)"
+    )
+
+
+def test_live_curves_leave_one_picture_with_a_description(live):
+    pictures = [output for output in live if "image/png" in output.get("data", {})]
+    assert len(pictures) == len(live) == 1
+    assert "over 2 epochs" in pictures[0].metadata["image/png"]["alt"]
+
+
+def test_curves_mark_the_best_epoch_and_the_time_left():
+    figure = plotting.draw_curves(HISTORY, epochs=5)
+    assert "3 left" in figure.get_suptitle().replace("0:03", "3")
+    assert "best: epoch 2, 70.0%" in [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+
+
+@pytest.mark.parametrize("lesions", [None, np.zeros((2, 32, 32), bool), np.tri(32, dtype=bool)[None].repeat(2, 0)])
+def test_cams_with_and_without_outlines(lesions, monkeypatch):
+    shown = []
+    monkeypatch.setattr(plotting, "show", lambda figure, alt: shown.append(figure))
+    images = np.zeros((2, 32, 32), np.uint8)
+    plotting.show_cams(images, ["a", "b"], {"one": np.zeros((2, 32, 32))}, lesions)
+    plotting.grid(images, ["a", "b"], outlines=lesions)
+    assert [axis.get_title() for axis in shown[0].axes[:2]] == ["slice", "one"]
+
+
+def test_source_shows_what_runs():
+    outputs = run("from covid_utils import models, plotting\nplotting.source(models.freeze)")
+    assert "def freeze(model" in outputs[0]["data"]["text/plain"] or "def freeze" in outputs[0]["data"]["text/html"]

@@ -1,0 +1,97 @@
+import dataclasses
+import json
+import os
+
+import pytest
+
+from covid_utils import runs
+from covid_utils.runs import Settings, check_parameters, replace_file, resolve, write_json
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"epochs": -1}, "epochs must lie between 1 and"),
+        ({"epochs": "3"}, "epochs must be a whole number, not '3'"),
+        ({"epochs": True}, "epochs must be a whole number"),
+        ({"learning_rate": "1e-4"}, "write 1.0e-4"),
+        ({"learning_rate": float("nan")}, "learning_rate must lie between"),
+        ({"image_size": 16}, "image_size must lie between 32"),
+        ({"backbone": "resnet81"}, "did you mean 'resnet18'"),
+        ({"split": "patients"}, "did you mean 'patient'"),
+        ({"device": "tpu"}, "choose one of 'auto'|did you mean"),
+        ({"resume": "true"}, "resume must be true or false"),
+        ({"run_dir": " "}, "run_dir is empty"),
+    ],
+)
+def test_wrong_values_are_named(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        Settings(**wrong)
+
+
+def test_whole_numbers_pass_as_rates():
+    assert Settings(learning_rate=1).learning_rate == 1.0
+
+
+def test_notebook_parameters_are_checked():
+    injected = "# Parameters\nepohcs = 3\n"
+    with pytest.raises(ValueError, match="Unknown parameter 'epohcs': did you mean 'epochs'"):
+        check_parameters({"In": ["", "epochs = 2", injected], "epochs": 2, "epohcs": 3})
+    # names a learner makes in other cells are nobody's business
+    assert check_parameters({"In": ["model = 1", "# Parameters\nepochs = 5\n"], "epochs": 5, "model": 1}).epochs == 5
+
+
+def test_relative_paths_start_at_the_project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert resolve("data") == runs.PROJECT / "data"
+    assert resolve(tmp_path) == tmp_path
+
+
+def test_files_are_written_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "results.json"
+    write_json(target, {"old": 1})
+
+    def half(path):
+        path.write_text("{")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        replace_file(target, half)
+    assert json.loads(target.read_text()) == {"old": 1}
+    assert os.listdir(tmp_path) == ["results.json"]
+
+
+def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path):
+    target = tmp_path / "results.json"
+    write_json(target, {"old": 1})
+    if not os.path.exists("/dev/full"):
+        pytest.fail("this test needs /dev/full, a device that is always full")
+
+    def to_full_device(_path):
+        with open("/dev/full", "w") as file:
+            file.write("x" * 100_000)
+
+    with pytest.raises(OSError, match=r"Cannot write .*results.json: No space left on device. Free some space"):
+        replace_file(target, to_full_device)
+    assert json.loads(target.read_text()) == {"old": 1}
+
+
+def test_a_read_only_place_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(OSError, match="Cannot write .* choose another folder with run_dir or data_dir"):
+        write_json(tmp_path / "file" / "results.json", {})
+
+
+def test_damaged_json_is_named(tmp_path):
+    (tmp_path / "metrics.json").write_text("{")
+    with pytest.raises(ValueError, match="metrics.json is not valid JSON .* delete it"):
+        runs.read_json(tmp_path / "metrics.json")
+
+
+def test_record_keeps_the_other_sections(tmp_path):
+    settings = Settings(run_dir=str(tmp_path))
+    runs.record(settings, "scratch", {"a": 1}, "f" * 8, 1.0)
+    runs.record(settings, "transfer", {"a": 2}, "f" * 8, 1.0)
+    assert runs.read_json(tmp_path / "metrics.json") == {"scratch": {"a": 1}, "transfer": {"a": 2}}
+    manifest = runs.read_json(tmp_path / "manifest.json")["transfer"]
+    assert manifest["parameters"] == dataclasses.asdict(settings) and manifest["versions"]["torch"]

@@ -1,0 +1,179 @@
+"""Notebooks executed from the command line, and cleaned for git."""
+
+import copy
+
+import nbformat
+import papermill
+import pytest
+
+from covid_utils import sweep
+from covid_utils.__main__ import main, results
+from covid_utils.runs import write_json
+
+
+def outputs(path, cell):
+    return nbformat.read(path, 4).cells[cell].outputs
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("learning_rate", "1e-4", 1e-4),
+        ("seed", "017", 17),
+        ("resume", "False", False),
+        ("dataset", "17", "17"),
+    ],
+)
+def test_values_have_the_type_their_name_wants_on_the_command_line_and_in_yaml(tmp_path, name, text, value):
+    profile = tmp_path / "profile.yaml"
+    profile.write_text(f"{name}: {text}\n")
+    for got in (sweep.typed({name: text})[name], sweep.read_profile(profile)[name]):
+        assert got == value and type(got) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        ({"epoch": "3"}, "Unknown parameter 'epoch': did you mean 'epochs'"),
+        ({"epochs": "three"}, "epochs must be a whole number, not 'three'"),
+        ({"epochs": "1.5"}, "epochs must be a whole number"),
+        ({"epochs": "-1"}, "epochs must lie between 1 and"),
+        ({"resume": "yes"}, "resume must be true or false, not 'yes'"),
+        ({"learning_rate": "nan"}, "learning_rate must lie between"),
+        ({"backbone": "resnet19"}, "did you mean 'resnet18'"),
+    ],
+)
+def test_a_wrong_parameter_is_one_clear_sentence(texts, words):
+    with pytest.raises(ValueError, match=words):
+        sweep.typed(texts)
+
+
+@pytest.mark.parametrize("text", ["epochs: [1, 2]", "epochs: {a: 1}", "epochs:", "- 3", "", "epochs: 3: 4"])
+def test_a_wrong_profile_is_named(tmp_path, text):
+    profile = tmp_path / "mine.yaml"
+    profile.write_text(text)
+    with pytest.raises(ValueError, match=r"mine\.yaml"):
+        sweep.read_profile(profile)
+
+
+def test_run_gives_each_notebook_the_parameters_it_declares(toy, tmp_path, capfd):
+    notebook = toy("01_toy", "[settings.epochs, settings.image_size]")
+    folder = tmp_path / "run"
+    profile = tmp_path / "small.yaml"
+    profile.write_text("epochs: 2\nimage_size: 64\nbatch_size: 16\n")
+    asked = ["run", str(notebook), "-f", str(profile), "-p", "epochs", "3", "-p", "run_dir", str(folder)]
+    assert main(asked) == 0
+    assert outputs(folder / notebook.name, -1)[0].data["text/plain"] == "[3, 64]"
+    assert [path.name for path in folder.iterdir()] == [notebook.name]
+    told = capfd.readouterr()
+    assert "done" in told.out and str(folder) in told.out
+    assert told.err == ""
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        (
+            "raise OSError('The folder x is missing: make it.')",
+            "In [3]: OSError: The folder x is missing: make it.",
+        ),
+        ("import os\n\nos.kill(os.getpid(), 9)", "cell 4 of 4: its kernel died"),
+    ],
+)
+def test_a_failing_cell_is_named_and_the_notebook_up_to_there_kept(toy, tmp_path, capfd, cell, words):
+    notebook = toy("02_toy", cell)
+    parameters = {"run_dir": str(tmp_path / "run")}
+    with pytest.raises(sweep.NotebookError, match="02_toy.ipynb stopped at") as caught:
+        sweep.execute(notebook, tmp_path / "run" / notebook.name, {})
+    assert words in str(caught.value)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["02_toy.failed.ipynb"]
+    assert main(["run", str(notebook), "-p", "run_dir", parameters["run_dir"]]) == 1
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_kernel_start_is_tried_twice(toy, tmp_path, monkeypatch):
+    starts = []
+
+    def flaky(*arguments, **options):
+        starts.append(arguments)
+        if len(starts) == 1:
+            raise RuntimeError("Kernel died before replying to kernel_info")
+        return real(*arguments, **options)
+
+    real = papermill.execute_notebook
+    monkeypatch.setattr(papermill, "execute_notebook", flaky)
+    notebook = toy("01_toy")
+    assert sweep.execute(notebook, tmp_path / "run" / notebook.name, {}).exists()
+    assert len(starts) == 2
+
+
+def test_a_parameter_without_effect_and_a_missing_notebook_stop_before_the_start(toy, tmp_path, capsys):
+    notebook = toy("01_toy")
+    assert main(["run", str(notebook), "-p", "split", "random", "-p", "run_dir", str(tmp_path / "run")]) == 1
+    assert "Parameter split has no effect on 01_toy.ipynb" in capsys.readouterr().err
+    assert main(["run", str(tmp_path / "none.ipynb")]) == 1
+    assert "No notebook" in capsys.readouterr().err
+    assert main(["tutorial", "--notebooks", "99"]) == 1
+    assert "No notebook begins with '99'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_results_shows_the_scores_of_a_run(tmp_path):
+    assert "No test results" in results(tmp_path)
+    score = {"value": 0.8125, "low": 0.75, "high": 0.875}
+    test = dict.fromkeys(("accuracy", "sensitivity", "specificity", "auc"), score)
+    write_json(tmp_path / "metrics.json", {"scratch": {"test": test, "best_epoch": 7, "seconds": 61.3}})
+    table = results(tmp_path).splitlines()
+    assert len(table) == 2
+    assert table[1].split() == "scratch 81.2% (75.0% to 87.5%) 81.2% 81.2% 0.812 7 61".split()
+
+
+def executed(toy, tmp_path):
+    notebook = toy("01_toy", "print(1)\nimport sys\nsys.stdout.flush()\nprint(2)", "settings.epochs")
+    output = tmp_path / "run" / notebook.name
+    sweep.execute(notebook, output, {"epochs": 3})
+    return nbformat.read(output, 4)
+
+
+def test_a_clean_notebook_holds_nothing_of_the_machine_or_the_moment(toy, tmp_path):
+    dirty = executed(toy, tmp_path)
+    view = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "FloatSlider()"}
+    dirty.cells[-1].outputs.append(nbformat.v4.new_output("display_data", view))
+    dirty.metadata.widgets = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
+    dirty.cells[-2].outputs = [nbformat.v4.new_output("stream", name="stdout", text=text) for text in ("1\n", "2\n")]
+    clean = sweep.clean_notebook(copy.deepcopy(dirty))
+    text = nbformat.writes(clean)
+    for word in ("papermill", "widget", "injected", "3.11", "3.12", "3.13", "start_time", "execution.iopub"):
+        assert word not in text
+    assert [cell.execution_count for cell in clean.cells[1:]] == [1, 2, 3, 4]
+    assert clean.cells[1].metadata.tags == ["parameters"]
+    assert [output.text for output in clean.cells[-2].outputs] == ["1\n2\n"]
+    assert nbformat.writes(sweep.clean_notebook(copy.deepcopy(clean))) == text
+
+
+def test_two_executions_are_the_same_bytes_once_clean(toy, tmp_path):
+    notebook = toy("01_toy", "print(settings.epochs)", "{'a': 1}")
+    texts = []
+    for name in ("a", "b"):
+        output = sweep.execute(notebook, tmp_path / name / notebook.name, {})
+        texts.append(nbformat.writes(sweep.clean_notebook(nbformat.read(output, 4))))
+    assert texts[0] == texts[1]
+
+
+def test_refresh_writes_all_notebooks_or_none(toy, tmp_path, monkeypatch, capsys):
+    first, second = toy("01_toy", "x = {  'a':1 }\nx"), toy("02_toy", "1 / 0")
+    monkeypatch.setattr(sweep, "NOTEBOOKS", first.parent)
+    monkeypatch.setattr(sweep, "resolve", lambda path: tmp_path / path)
+    old = [path.read_bytes() for path in (first, second)]
+    with pytest.raises(sweep.NotebookError, match="ZeroDivisionError"):
+        sweep.refresh()
+    assert [path.read_bytes() for path in (first, second)] == old
+
+    second.write_bytes(old[0])
+    assert sweep.refresh() == [first, second]
+    assert "is now" in capsys.readouterr().out  # the earlier run was moved aside, not overwritten
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+    cell = nbformat.read(first, 4).cells[-1]
+    assert cell.source == 'x = {"a": 1}\nx'
+    assert cell.outputs[0].data["text/plain"] == "{'a': 1}"
+    assert "papermill" not in first.read_text(encoding="utf-8")
