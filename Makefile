@@ -38,10 +38,10 @@ format: .venv/test  ## put code and notebooks into the common format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: .venv/test  ## measure what the README's speed table shows
-	$(BIN)/python benchmarks/speed.py
+bench: .venv/test  ## run the checks of how hard the phantom is (an hour)
+	$(BIN)/python benchmarks/phantom_difficulty.py --seeds 5 --long
 
-weights: .venv/runtime  ## make the bundled weights anew (hours)
+weights: .venv/runtime  ## make the bundled weights anew (about a quarter of an hour)
 	$(BIN)/python -m covid_utils.pretrain
 
 clean:  ## delete the virtual environment and all caches; runs/ and data/ stay

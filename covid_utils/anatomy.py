@@ -343,9 +343,10 @@ def hilum(s: Slice, rng: Generator, canvas: np.ndarray) -> None:
 
 def healthy_lung(s: Slice, rng: Generator) -> None:
     """What is no finding but can look like one: uneven air, and weight on the back of the lungs."""
-    uneven, heavy, texture = rng.uniform(5, 45), rng.exponential(0.15), s.texture(rng, 0.7)
+    uneven, heavy, texture = rng.uniform(5, 45), rng.exponential(0.24), s.texture(rng, 0.7)
     s.hu += uneven * texture * s.lung
-    s.blend(min(heavy, 0.4) * ramp(s.y, 0.1, 0.85) ** 2 * ramp(s.depth, 0.4, 0.0), MUSCLE)
+    weight = ramp(s.y, 0.1, 0.85) ** 2 * ramp(s.depth, 0.4, 0.0) * (1 + 0.4 * s.texture(rng, 0.3))
+    s.blend(min(heavy, 0.5) * weight, MUSCLE)
 
 
 ANATOMY = (chest_wall, mediastinum, diaphragm, spine_and_sternum, airways)

@@ -259,7 +259,9 @@ def augment(images: Tensor) -> Tensor:
     rows = [cos * flip, -sin, 0.1 * right, sin * flip, cos, 0.1 * down]
     matrix = torch.stack(rows, dim=1).view(n, 2, 3).to(images.device)
     grid = affine_grid(matrix, [n, 1, *images.shape[1:]], align_corners=False)
-    moved = grid_sample(images[:, None].float(), grid, padding_mode="border", align_corners=False)[:, 0]
+    # bicubic, since bilinear blurs: the network would learn from blurred slices and be tested on sharp ones
+    pixels = images[:, None].float()
+    moved = grid_sample(pixels, grid, mode="bicubic", padding_mode="border", align_corners=False)[:, 0]
     gain = (1 + 0.15 * contrast).view(n, 1, 1).to(images.device)
     offset = (20 * brightness).view(n, 1, 1).to(images.device)
     return ((moved - 128) * gain + 128 + offset).round_().clamp_(0, 255).to(torch.uint8)

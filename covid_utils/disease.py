@@ -29,7 +29,7 @@ def foci(s: Slice, rng: Generator, severity: float) -> np.ndarray:
         a = (a + np.pi) % (2 * np.pi) - np.pi
         x, y = s.outline[np.argmin(np.abs(wall - a))] * (1 - inward[i])
         off = 0.0 if i < 2 else (s.level - s.habitus["middle"] - z[i]) / reach[i]
-        big = 0.55 + 0.6 * severity
+        big = 0.5 + 0.65 * severity
         field = np.maximum(field, 1 - s.blob(x, y, across[i] * big, along[i] * big, a) - off**2)
     return field + 0.9 * s.texture(rng, 0.24, 4)
 
@@ -76,12 +76,12 @@ def perihilar_haze(s: Slice, rng: Generator, severity: float) -> None:
     both, side, strength = rng.random() < 0.5, rng.choice((-1, 1)), rng.uniform(0.26, 0.5)
     field = np.full((s.n, s.n), -2.0, np.float32)
     for i in range(2 + round(3 * severity)):
-        x, y = rng.uniform(0.25, 0.5), rng.normal(0.08, 0.22)
+        x, y = rng.uniform(0.25, 0.56), rng.normal(0.12, 0.26)
         wide, high = rng.uniform(0.16, 0.32, 2)
         turned = side if not both or i % 2 else -side
         field = np.maximum(field, 1 - s.blob(turned * x, y, wide, high))
     field += 0.9 * s.texture(rng, 0.24, 4)
-    spared = ramp(s.depth, 0.1, 0.25)
+    spared = ramp(s.depth, 0.08, 0.2)
     uneven = 1 + 0.5 * s.texture(rng, 0.12)
     s.blend(strength * ramp(field, -0.1, 0.8) * spared * uneven, MUSCLE)
     s.blend(0.9 * ramp(field, 1.1 - 0.3 * severity, 1.6 - 0.3 * severity) * spared, 20)

@@ -56,6 +56,8 @@ def cam(model: Net, images: Tensor, method: str = "GradCAM", layer: str = "layer
         raise ValueError(f"Unknown layer {layer!r}: {nearest(layer, layers)}")
     if explained is not None and len(explained) != len(images):
         raise ValueError(f"explained has {len(explained)} classes for {len(images)} slices: give one a slice.")
+    if not len(images):
+        return np.zeros(tuple(images.shape), np.float32)
     model.eval()
     # no `with` block: the library's swallows errors (IndexError) raised inside it
     library = METHODS[method](model=model, target_layers=[getattr(model.net, layer)[-1]])

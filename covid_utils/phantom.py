@@ -19,10 +19,11 @@ from numpy.random import Generator, SeedSequence, default_rng
 from .anatomy import AIR, BLOOD, FRAME, Slice, draw_anatomy
 from .disease import DRAW, FINDINGS
 from .progress import progress as bar
-from .runs import nearest, replace_file, resolve
+from .runs import nearest, replace_file, resolve, shown
 
-OTHER = FINDINGS[3:]
-OTHER_ODDS = (0.26, 0.34, 0.08, 0.04, 0.04, 0.08, 0.08, 0.05, 0.03)  # non-COVID findings, in this order
+COVID, OTHER = FINDINGS[:3], FINDINGS[3:]
+OTHER_ODDS = (0.27, 0.42, 0.07, 0.04, 0.03, 0.06, 0.05, 0.04, 0.02)  # non-COVID findings, in this order
+PLAIN = 5.0  # HU on average over the frame: a COVID slice that shows less is drawn with more disease
 VISIBLE = 70  # HU: a smaller change is no lesion, as nobody would see it
 
 
@@ -47,8 +48,8 @@ class Hospital:
 
 HOSPITALS = {
     "A": Hospital(
-        number=0, window_width=(1350, 1750), window_centre=(-620, -530), noise=(5, 32), blur=(-0.5, 0.45),
-        zoom=(0.86, 1.0), jpeg=(60, 96), lung=(-890, -800), fat=(0.02, 0.14), slender=(0.95, 1.05), contrast=0.3,
+        number=0, window_width=(1250, 1800), window_centre=(-640, -510), noise=(6, 45), blur=(-0.6, 0.6),
+        zoom=(0.86, 1.0), jpeg=(60, 96), lung=(-895, -785), fat=(0.02, 0.14), slender=(0.95, 1.05), contrast=0.3,
     ),
     "B": Hospital(
         number=1, window_width=(1500, 2100), window_centre=(-560, -440), noise=(20, 60), blur=(-0.2, 0.8),
@@ -87,13 +88,14 @@ def choose_findings(rng: Generator, label: int) -> list[tuple[str, int, float]]:
     if label == -1:
         names = list(rng.choice(FINDINGS, rng.integers(4), replace=False))
     elif label == 0:
-        names = list(rng.choice(OTHER, rng.integers(1, 3), replace=False, p=OTHER_ODDS)) if rng.random() < 0.48 else []
+        names = list(rng.choice(OTHER, rng.integers(1, 3), replace=False, p=OTHER_ODDS)) if rng.random() < 0.5 else []
     else:  # the first seed is shared, so that consolidation lies inside the ground glass
         names = ["crazy_paving" if rng.random() < 0.25 else "ground_glass"]
         names += ["consolidation"] if rng.random() < 0.55 else []
         seeds[1], severity[1] = seeds[0], severity[0]
-        names += [rng.choice(("nodules", "emphysema", "effusion", "atelectasis"))] if rng.random() < 0.15 else []
-    return [(str(name), int(seed), float(s)) for name, seed, s in zip(names, seeds, severity, strict=False)]
+        names += [rng.choice(("nodules", "emphysema", "effusion", "atelectasis"))] if rng.random() < 0.2 else []
+    chosen = [(str(name), int(seed), float(s)) for name, seed, s in zip(names, seeds, severity, strict=False)]
+    return chosen[::-1]  # COVID comes last, so that emphysema or fluid never hides it
 
 
 def choose_habitus(rng: Generator, h: Hospital, levels: np.ndarray) -> dict:
@@ -120,6 +122,11 @@ def draw_findings(s: Slice, chosen: list, boost: float) -> list[np.ndarray]:
     return changes
 
 
+def _seen(masks: dict, changes: list) -> float:
+    """How much of COVID a slice shows: HU times pixels."""
+    return sum(change[mask].sum() for (name, mask), change in zip(masks.items(), changes, strict=True) if name in COVID)
+
+
 def choose_frame(rng: Generator, h: Hospital, s: Slice, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Where on the canvas each pixel of the image lies: field of view, a small turn, a small elastic warp."""
     zoom, turn, shift = rng.uniform(*h.zoom), rng.normal(0, 0.035), rng.normal(0, 0.02, 2)
@@ -133,7 +140,7 @@ def choose_frame(rng: Generator, h: Hospital, s: Slice, size: int) -> tuple[np.n
 
 def scan(hu: np.ndarray, rng: Generator, slice_rng: Generator, h: Hospital) -> np.ndarray:
     """The scanner, one draw per patient: motion, noise, blur or sharpening, window, JPEG. HU -> uint8 (H, W)."""
-    sigma, grain, soft = rng.uniform(*h.noise), rng.uniform(0.4, 0.9), rng.uniform(*h.blur) * len(hu) / 96
+    sigma, grain, soft = rng.uniform(*h.noise), rng.uniform(0.4, 1.2), rng.uniform(*h.blur) * len(hu) / 96
     width, centre, quality = rng.uniform(*h.window_width), rng.uniform(*h.window_centre), rng.integers(*h.jpeg)
     moved, table = rng.random() < 0.12, rng.random() < 0.3
     if table:
@@ -184,7 +191,7 @@ def draw_patient(
         for boost in (0.0, 0.25, 0.5, 1.0):  # a COVID patient shows it in every slice
             changes = [cv2.remap(change, *where, cv2.INTER_LINEAR) for change in draw_findings(s, chosen, boost)]
             masks = {c[0]: (change > VISIBLE) & lung for c, change in zip(chosen, changes, strict=True)}
-            if label != 1 or sum(mask.sum() for mask in masks.values()) >= 3 * enough:
+            if label != 1 or _seen(masks, changes) > PLAIN * image_size**2:
                 break
             s.hu = healthy.copy()
         hu = cv2.remap(s.hu, *where, cv2.INTER_LINEAR, borderValue=AIR)
@@ -225,7 +232,7 @@ def phantom(
             with np.load(path) as file:
                 return dict(file)
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-            print(f"{path} is damaged ({error or type(error).__name__}): drawing it again.")
+            print(f"{shown(path)} is damaged ({error or type(error).__name__}): drawing it again.")
     numbers = range(patients)
     numbers = bar(numbers, "drawing patients") if progress else numbers
     drawn = [draw_patient(patient, seed, hospital, image_size, n_slices) for patient in numbers]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import os
 import shutil
@@ -89,11 +90,14 @@ def typed(texts: dict[str, str]) -> dict[str, Any]:
 
 
 def declared(notebook: Path) -> set[str]:
-    """The names in the notebook's cell tagged `parameters`. Raises ValueError if it has no such cell."""
-    names = set(papermill.inspect_notebook(notebook))
-    if not names:
-        raise ValueError(f"{notebook} has no cell tagged 'parameters', or an empty one: it can't be given any.")
-    return names
+    """The names in the notebook's cell tagged `parameters`. Raises ValueError if it has no such cell.
+
+    (papermill's own look at them leaves out lines with a `=` in their comment.)
+    """
+    for cell in nbformat.read(notebook, 4).cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            return {part.id for part in ast.walk(ast.parse(cell.source)) if isinstance(part, ast.Name)}
+    raise ValueError(f"{notebook} has no cell tagged 'parameters': it can't be given any.")
 
 
 # ---------------------------------------------------------------------------------------------- execution
@@ -114,6 +118,8 @@ class Line:
 
     def __exit__(self, kind, *rest) -> None:
         self.over.set()
+        if not kind:
+            self.done = self.cells  # those of text at the end are never executed
         if self.live:
             self.ticker.join()
         self._show("stopped" if kind else "done", end="\n")

@@ -230,7 +230,9 @@ def identity(settings: Settings, data: CTData) -> dict:
 
 def differing(one: dict, other: dict) -> str:
     """The parameters in which two runs differ, as text: "epochs=3 instead of 12"."""
-    return ", ".join(f"{k}={one.get(k)!r} instead of {v!r}" for k, v in other.items() if one.get(k) != v)
+    names = [name for name, value in other.items() if one.get(name) != value]
+    texts = [f"{name}={one.get(name)!r} instead of {other[name]!r}" for name in names if name != "data"]
+    return ", ".join(texts) or ("other slices (the data have changed since)" if names else "")
 
 
 def _save_last(path: Path, parameters, history, model, optimizer, scheduler) -> None:

@@ -61,9 +61,9 @@ TOP = """() => {
 
 
 def prepare(notebook: Path, folder: Path) -> None:
-    """A copy of the notebook without outputs, with the small profile and three epochs."""
+    """A copy of the notebook without outputs, with the small profile and four epochs."""
     parameters = read_profile(PROJECT / "notebooks" / "profiles" / "small.yaml")
-    parameters |= {"epochs": 3, "run_dir": str(folder / "run")}
+    parameters |= {"epochs": 4, "run_dir": str(folder / "run")}
     parameters = {name: value for name, value in parameters.items() if name in declared(notebook)}
     copy = folder / notebook.name
     papermill.execute_notebook(notebook, copy, parameters, kernel_name="python3", prepare_only=True)
@@ -132,7 +132,7 @@ def check(page: Page, address: str, token: str, notebook: Path) -> str:
     assert all(image["width"] > 0 for image in images), f"{notebook.name}: a picture is broken"
     moved = page.evaluate("() => Math.max(...Array.from(window.pictures.values(), seen => seen.size)) - 1")
     if notebook.stem.startswith(("02", "03")):
-        assert moved >= 2, f"{notebook.name}: the live curves changed {moved} times in three epochs"
+        assert moved >= 2, f"{notebook.name}: the live curves changed {moved} times in four epochs"
     height = page.evaluate(TOP)
     page.set_viewport_size({"width": 1200, "height": min(height + 120, 16_000)})
     page.wait_for_timeout(1000)

@@ -3,7 +3,7 @@
 import nbformat
 import pytest
 
-PARAMETERS = 'image_size = 96\nepochs = 4\nrun_dir = "runs/default"'
+PARAMETERS = 'image_size = 96\nepochs = 4  # many with epochs=40\nrun_dir = "runs/default"'
 CHECK = "from covid_utils.runs import check_parameters\n\nsettings = check_parameters(globals())"
 
 

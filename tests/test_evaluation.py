@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from toy import tiny_data
 from sklearn.metrics import roc_auc_score
+from toy import tiny_data
 
 from covid_utils.evaluation import compare, evaluate, grey_histogram, nearest_neighbour, percent
 

@@ -81,6 +81,10 @@ def test_bad_calls_are_named(model):
         explain.cam(model, SLICES, explained=[1])
 
 
+def test_no_slices_no_maps(model):
+    assert explain.cam(model, SLICES[:0]).shape == (0, 64, 64)
+
+
 def test_cropping_preprocess_is_undone():
     placed = explain._on_whole_slice(np.ones((1, 96, 96), np.float32), 96, 224 / 232)
     assert placed.shape == (1, 96, 96) and placed[0, 0].sum() == 0 and placed[0, 48, 48] == 1

@@ -47,8 +47,8 @@ def test_outputs_are_clean_and_complete(path):
 def test_pictures_have_a_text_for_those_who_cannot_see_them(path):
     for cell in nbformat.read(path, 4).cells:
         for output in cell.get("outputs", []):
-            if "image/png" in output.get("data", {}):
-                assert len(output.metadata["image/png"]["alt"]) > 10, cell.source
+            for kind in {"image/png", "image/jpeg"} & set(output.get("data", {})):
+                assert len(output.metadata[kind]["alt"]) > 10, cell.source
         if cell.cell_type == "markdown":
             assert not re.search(r"!\[\s*\]\(|<img(?![^>]*\balt=)", cell.source), cell.source
 

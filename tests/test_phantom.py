@@ -39,10 +39,10 @@ def test_shapes_and_types(size):
 
 
 def test_same_bytes_in_any_order_and_in_another_process():
-    forwards = [draw_digest(patient) for patient in range(6)]
-    backwards = [draw_digest(patient) for patient in reversed(range(6))][::-1]
+    forwards = [draw_digest(patient) for patient in range(4)]
+    backwards = [draw_digest(patient) for patient in reversed(range(4))][::-1]
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        elsewhere = pool.map(draw_digest, range(6))
+        elsewhere = pool.map(draw_digest, range(4))
     assert forwards == backwards == elsewhere
 
 
@@ -74,7 +74,7 @@ def test_slices_without_finding_have_an_empty_mask(small):
 
 def test_lesions_are_where_the_image_is_brighter(small):
     """A mask that did not fit its image would hold what any piece of lung holds."""
-    covid = small["label"] == 1
+    covid = (small["label"] == 1) & ~small["findings"][:, FINDINGS.index("emphysema")]  # which is darker
     images, lesions, lungs = (small[name][covid] for name in ("images", "lesions", "lungs"))
     inside = [image[mask].mean() for image, mask in zip(images, lesions, strict=True)]
     outside = [np.median(image[m]) for image, m in zip(images, lungs & ~lesions, strict=True)]
@@ -141,7 +141,7 @@ def test_pixels_recognise_the_patient_not_the_disease(small):
     """The nearest training image is the neighbouring slice if it may be, and no help if it may not."""
     thumbnails = np.stack([cv2.resize(i, (32, 32), interpolation=cv2.INTER_AREA) for i in small["images"]])
     flat = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
-    distance = np.linalg.norm(flat[:, None] - flat[None], axis=2)
+    distance = (flat**2).sum(1) - 2 * flat @ flat.T  # squared, but for a constant in each row
     np.fill_diagonal(distance, np.inf)
     same = small["patient"][:, None] == small["patient"]
     label = small["label"]

@@ -198,6 +198,13 @@ def test_find_or_train(quick, tiny):
         training.find_or_train(tiny, replace(settings, seed=7), "scratch")
 
 
+def test_changed_data_are_found(quick, tiny):
+    settings = replace(quick, epochs=1)
+    training.find_or_train(tiny, settings, "scratch")
+    with pytest.raises(ValueError, match="was trained with other slices .the data have changed since.: give another"):
+        training.find_or_train(replace(tiny, fingerprint="changed"), settings, "scratch")
+
+
 def test_scores_by_hand():
     logits, labels = torch.tensor([2.0, -1.0, 3.0, -2.0, 1.0]), torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0])
     scores = training.scores(logits, labels)

@@ -1,0 +1,89 @@
+"""Scratch and transfer over several seeds and splits, with intervals and with baselines that learn no shapes.
+
+    .venv/bin/python benchmarks/accuracy.py phantom --splits patient --seeds 5 --epochs 12
+    .venv/bin/python benchmarks/accuracy.py sars-cov-2-ct --seeds 3 --epochs 20
+
+The second wants the real slices in data/sars-cov-2-ct (see data/README.md). Finished runs under runs/<dataset> are
+found again, so that it can be stopped and started at any time. The scores go to benchmarks/results/<dataset>.json;
+benchmarks/tables.py then writes the tables of README.md and docs/results.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+
+from covid_utils.data import load_data, loader
+from covid_utils.evaluation import compare, evaluate, grey_histogram, nearest_neighbour, percent
+from covid_utils.runs import PROJECT, Settings, resolve, write_json
+from covid_utils.training import find_or_train, predict
+
+RUNS = {
+    "scratch": {"weights": "scratch"},
+    "transfer": {"weights": "bundled", "trainable": "layer4"},
+    "transfer_all": {"weights": "bundled", "trainable": "all"},
+}
+
+
+def one_split(options: argparse.Namespace, split: str, seed: int) -> list[dict]:
+    """Train what is missing for one split and seed, then read the test slices once; a row per model."""
+    common = {
+        "dataset": options.dataset,
+        "data_dir": options.data_dir,
+        "split": split,
+        "seed": seed,
+        "epochs": options.epochs,
+        "image_size": options.image_size,
+        "run_dir": f"runs/{options.dataset}/{split}-{seed}",
+    }
+    data = load_data(options.dataset, resolve(options.data_dir), split, options.image_size, seed)
+    logits, seconds = {}, {}
+    for name in options.models:
+        started = time.perf_counter()
+        model, history, text = find_or_train(data, Settings(**common | RUNS[name]), name)
+        print(f"{split} split, seed {seed}: {text} ({time.perf_counter() - started:.0f} s)", flush=True)
+        logits[name] = predict(model, loader(data, "test", 64, shuffle=False))[0]
+        seconds[name] = history.seconds.sum()
+    logits["1-nearest neighbour"] = nearest_neighbour(data) - 0.5
+    logits["grey histogram"] = grey_histogram(data) - 0.5
+    test, rows = data.table[data.table.split == "test"], []
+    for name, values in logits.items():
+        row = {"split": split, "seed": seed, "model": name, "test": evaluate(values, test.label, test.patient)}
+        row["seconds"] = seconds.get(name)
+        if name.startswith("transfer") and "scratch" in logits:
+            row["against scratch"] = compare(logits["scratch"], values, test.label, test.patient)
+        rows.append(row)
+        print(
+            f"  {name:20s} accuracy {percent(row['test']['accuracy'])}, AUC {percent(row['test']['auc'])}", flush=True
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", choices=("phantom", "sars-cov-2-ct"))
+    parser.add_argument("--data-dir", default="data")
+    parser.add_argument("--splits", nargs="+", default=["random", "patient"])
+    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--image-size", type=int, default=96)
+    parser.add_argument("--models", nargs="+", default=["scratch", "transfer"], choices=list(RUNS))
+    options = parser.parse_args()
+
+    rows = []
+    for seed in range(options.seeds):
+        for split in options.splits:
+            rows += one_split(options, split, seed)
+            write_json(PROJECT / "benchmarks" / "results" / f"{options.dataset}.json", rows)
+    for split in options.splits:
+        for name in {row["model"]: None for row in rows}:
+            found = [row["test"]["accuracy"]["value"] for row in rows if (row["split"], row["model"]) == (split, name)]
+            print(
+                f"{split:8s} {name:20s} {100 * np.mean(found):.1f} ({100 * min(found):.1f} to {100 * max(found):.1f})"
+            )
+
+
+if __name__ == "__main__":
+    main()

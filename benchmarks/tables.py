@@ -1,0 +1,94 @@
+"""Write the result tables of README.md and docs/results.md from the recorded results.
+
+    .venv/bin/python benchmarks/tables.py
+
+Every table stands between two comments, `<!-- name -->` and `<!-- end -->`, and is never edited by hand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+
+import numpy as np
+
+from covid_utils.evaluation import percent
+from covid_utils.runs import PROJECT, read_json, replace_file
+
+RESULTS = PROJECT / "benchmarks" / "results"
+PAGES = [PROJECT / "README.md", PROJECT / "docs" / "results.md"]
+MODELS = {
+    "1-nearest neighbour": "1-nearest neighbour on pixels (learns nothing)",
+    "grey histogram": "logistic regression on the grey histogram",
+    "scratch": "ResNet-18 from scratch",
+    "transfer": "ResNet-18, bundled weights, `layer4` + head learn",
+    "transfer_all": "ResNet-18, bundled weights, all learns",
+}
+
+
+def mean_of_seeds(tests: list[dict], score: str) -> str:
+    """ "96.8 (94.9 to 98.3)": mean over the seeds of a score and of both ends of its 95 % interval, in percent."""
+    value, low, high = (100 * np.mean([test[score][end] for test in tests]) for end in ("value", "low", "high"))
+    return f"{value:.1f} ({low:.1f} to {high:.1f})"
+
+
+def summary(rows: list[dict], columns: dict[str, str]) -> str:
+    """A table with a row per model: accuracy and AUC on each split, means over the seeds."""
+    groups = defaultdict(list)
+    for row in rows:
+        groups[row["model"], row["split"]].append(row["test"])
+    head = [f"{title}, {score}" for title in columns.values() for score in ("accuracy %", "AUC %")]
+    lines = [["test slices"] + head, ["---"] * (1 + len(head))]
+    for model, title in MODELS.items():
+        if any((model, split) in groups for split in columns):
+            cells = [mean_of_seeds(groups[model, split], s) for split in columns for s in ("accuracy", "auc")]
+            if model in ("1-nearest neighbour", "grey histogram"):  # they only say yes or no
+                cells[1::2] = ["–"] * len(cells[1::2])
+            lines.append([title, *cells])
+    seeds = len({row["seed"] for row in rows})
+    note = f"Means over {seeds} seeds of the accuracy and of its 95 % interval (bootstrap over groups)."
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{note}"
+
+
+def each_run(rows: list[dict]) -> str:
+    """A table with a row per run, and the paired difference to the run from scratch."""
+    names = ("accuracy", "sensitivity", "specificity", "auc")
+    lines = [["split", "seed", "model", *names, "accuracy against scratch"], ["---"] * (4 + len(names))]
+    for row in sorted(rows, key=lambda row: (row["split"], row["seed"])):
+        scores = [percent(row["test"][name]).replace(" %", "") for name in names]
+        against = percent(row["against scratch"]["accuracy"], signed=True) if "against scratch" in row else ""
+        lines.append([row["split"], str(row["seed"]), row["model"], *scores, against])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def difficulty(content: dict) -> str:
+    """The phantom's difficulty, a row per check."""
+    lines = [["check", "wanted", "measured"], ["---"] * 3]
+    lines += [[row["check"], row["wanted"], row["measured"]] for row in content["rows"]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def tables() -> dict[str, str]:
+    """All tables by name."""
+    real, phantom = read_json(RESULTS / "sars-cov-2-ct.json"), read_json(RESULTS / "phantom.json")
+    return {
+        "real": summary(real, {"random": "random split", "patient": "block split"}),
+        "phantom": summary(phantom, {"patient": "patient split"}),
+        "real-runs": each_run(real),
+        "phantom-runs": each_run(phantom),
+    }
+
+
+def filled(text: str, content: dict[str, str]) -> str:
+    """A page with every table between its comments renewed."""
+    for name, table in content.items():
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
+        text = re.sub(pattern, lambda match, table=table: f"{match[1]}{table}\n{match[2]}", text, flags=re.DOTALL)
+    return text
+
+
+if __name__ == "__main__":
+    content = tables()
+    for page in PAGES:
+        text = filled(page.read_text(encoding="utf-8"), content)
+        replace_file(page, lambda path, text=text: path.write_text(text, encoding="utf-8"))
