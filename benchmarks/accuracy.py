@@ -1,6 +1,6 @@
 """Scratch and transfer over several seeds and splits, with intervals and with baselines that learn no shapes.
 
-    .venv/bin/python benchmarks/accuracy.py phantom --splits patient --seeds 5 --epochs 12
+    .venv/bin/python benchmarks/accuracy.py phantom --splits patient --seeds 5 --epochs 10
     .venv/bin/python benchmarks/accuracy.py sars-cov-2-ct --seeds 3 --epochs 20
 
 The second wants the real slices in data/sars-cov-2-ct (see data/README.md). Finished runs under runs/<dataset> are
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--data-dir", default="data")
     parser.add_argument("--splits", nargs="+", default=["random", "patient"])
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--models", nargs="+", default=["scratch", "transfer"], choices=list(RUNS))
     options = parser.parse_args()

@@ -5,7 +5,7 @@
 
 `--long` adds one run on ten times the patients. A seed gives other patients, another split and another network.
 The scores go to benchmarks/results/phantom_difficulty.json and, as a table, to the screen; finished runs under
-runs/phantom_difficulty are found again, so that it can be stopped and started at any time.
+runs/phantom are found again, so that it can be stopped and started at any time.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def trained(settings: Settings) -> float:
 
 def one_seed(seed: int) -> dict[str, float]:
     """All scores of the default data for one seed."""
-    settings = Settings(seed=seed, run_dir=f"runs/phantom_difficulty/{seed}")
+    settings = Settings(seed=seed, run_dir=f"runs/phantom/patient-{seed}")
     alone, mixed = (load_data("phantom", settings.data_dir, split, seed=seed) for split in ("patient", "random"))
     return {
         "grey histogram": accuracy(grey_histogram(alone), alone),
@@ -65,7 +65,7 @@ def main() -> None:
         started = time.perf_counter()
         scores = one_seed(seed)
         if options.long and seed == 0:
-            long = Settings(patients=4000, run_dir="runs/phantom_difficulty/long")
+            long = Settings(patients=2400, run_dir="runs/phantom/long")
             scores["scratch, ten times the patients"] = trained(long)
         print(f"seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
         for name, value in scores.items():

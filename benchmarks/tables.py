@@ -1,22 +1,24 @@
-"""Write the result tables of README.md and docs/results.md from the recorded results.
+"""Write the result tables of README.md, docs/results.md and data/weights/README.md from the recorded results.
 
     .venv/bin/python benchmarks/tables.py
 
-Every table stands between two comments, `<!-- name -->` and `<!-- end -->`, and is never edited by hand.
+It also takes the README's picture out of notebook 04. Every table stands between two comments, `<!-- name -->` and `<!-- end -->`, and is never edited by hand.
 """
 
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from collections import defaultdict
 
+import nbformat
 import numpy as np
 
 from covid_utils.evaluation import percent
 from covid_utils.runs import PROJECT, read_json, replace_file
 
 RESULTS = PROJECT / "benchmarks" / "results"
-PAGES = [PROJECT / "README.md", PROJECT / "docs" / "results.md"]
+PAGES = [PROJECT / "README.md", PROJECT / "docs" / "results.md", PROJECT / "data" / "weights" / "README.md"]
 MODELS = {
     "1-nearest neighbour": "1-nearest neighbour on pixels (learns nothing)",
     "grey histogram": "logistic regression on the grey histogram",
@@ -61,21 +63,36 @@ def each_run(rows: list[dict]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def difficulty(content: dict) -> str:
-    """The phantom's difficulty, a row per check."""
-    lines = [["check", "wanted", "measured"], ["---"] * 3]
-    lines += [[row["check"], row["wanted"], row["measured"]] for row in content["rows"]]
+def difficulty(rows: list[dict]) -> str:
+    """What the phantom's scores should be and are: a row per score, over the seeds."""
+    lines = [["test accuracy %", "wanted", "measured: mean (lowest to highest)", "seeds"], ["---"] * 4]
+    for name in {row["score"]: None for row in rows}:
+        found = [100 * row["accuracy"] for row in rows if row["score"] == name]
+        low, high = next(row["goal"] for row in rows if row["score"] == name)
+        measured = f"{np.mean(found):.1f} ({min(found):.1f} to {max(found):.1f})"
+        lines.append([name, f"{100 * low:.0f} to {100 * high:.0f}", measured, str(len(found))])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def pretraining(notes: dict) -> str:
+    """How a file of bundled weights was made and how well it does its own task."""
+    facts = ("task", "slices", "views", "image_size", "seed", "seconds", "machine")
+    lines = [["", notes["backbone"]], ["---"] * 2] + [[name.replace("_", " "), str(notes[name])] for name in facts]
+    lines += [[f"AUC on unseen source patients: {k}", str(v)] for k, v in notes["held_out_auc"].items()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def tables() -> dict[str, str]:
     """All tables by name."""
     real, phantom = read_json(RESULTS / "sars-cov-2-ct.json"), read_json(RESULTS / "phantom.json")
+    weights = read_json(PROJECT / "data" / "weights" / "resnet18.json")
     return {
         "real": summary(real, {"random": "random split", "patient": "block split"}),
         "phantom": summary(phantom, {"patient": "patient split"}),
         "real-runs": each_run(real),
         "phantom-runs": each_run(phantom),
+        "difficulty": difficulty(read_json(RESULTS / "phantom_difficulty.json")),
+        "weights": pretraining(weights),
     }
 
 
@@ -87,7 +104,15 @@ def filled(text: str, content: dict[str, str]) -> str:
     return text
 
 
+def heat_maps() -> bytes:
+    """The first picture (JPEG) of heat maps in notebook 04, for the README."""
+    notebook = nbformat.read(PROJECT / "notebooks" / "04_cam.ipynb", 4)
+    outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
+    return next(b64decode(o.data["image/jpeg"]) for o in outputs if "image/jpeg" in o.get("data", {}))
+
+
 if __name__ == "__main__":
+    replace_file(PROJECT / "docs" / "heat-maps.jpg", lambda path: path.write_bytes(heat_maps()))
     content = tables()
     for page in PAGES:
         text = filled(page.read_text(encoding="utf-8"), content)

@@ -1,4 +1,6 @@
 """Helpers of the course on transfer learning for chest CT slices.
 
-Read the modules from the ground up: runs, phantom, data, models, training, evaluation, explain, plotting.
+Read the modules from the ground up; each imports only from those before it:
+runs, progress, anatomy, disease, phantom, downloads, images, folders, data, models, training, evaluation,
+explain, plotting. `pretrain` makes the bundled weights, `sweep` executes notebooks.
 """

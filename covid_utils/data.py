@@ -53,7 +53,7 @@ def load_data(
     split: str = "patient",
     image_size: int = 96,
     seed: int = 0,
-    patients: int = 400,
+    patients: int = 240,
     progress: bool = True,
 ) -> CTData:
     """Slices with labels, patients and splits.

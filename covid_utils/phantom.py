@@ -204,7 +204,7 @@ def draw_patient(
 
 
 def phantom(
-    patients: int = 400,
+    patients: int = 240,
     n_slices: int = 4,
     image_size: int = 96,
     seed: int = 0,

@@ -121,11 +121,11 @@ class Settings:
     data_dir: str = "data"  # where drawn and downloaded data are kept
     split: str = "patient"  # "patient" keeps a patient's slices together; "random" is what the article did
     image_size: int = 96  # pixels
-    patients: int = 400  # how many imaginary patients dataset="phantom" draws
+    patients: int = 240  # how many imaginary patients dataset="phantom" draws
     backbone: str = "resnet18"
     weights: str = "scratch"  # "scratch", "bundled", "imagenet" or a .safetensors file
     trainable: str = "layer4"  # with pretrained weights: "layer4" (and the head), or "all"
-    epochs: int = 12
+    epochs: int = 10
     batch_size: int = 32
     learning_rate: float = 1e-3
     optimizer: str = "adamw"  # "adamw" with a one-cycle schedule, or the article's "sgd"
