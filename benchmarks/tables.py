@@ -2,7 +2,9 @@
 
     .venv/bin/python benchmarks/tables.py
 
-It also takes the README's picture out of notebook 04. Every table stands between two comments, `<!-- name -->` and `<!-- end -->`, and is never edited by hand.
+It also takes the README's picture out of notebook 04.
+
+Every table stands between two comments, `<!-- name -->` and `<!-- end -->`, and is never edited by hand.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from .data import CTData, augment, loader
-from .models import Net, build_model, freeze, load_model, save_weights, train_mode
+from .models import Net, build_model, freeze, load_model, read_weights, save_weights, train_mode
 from .progress import progress
 from .runs import Settings, replace_file, resolve, shown
 
@@ -171,8 +171,8 @@ def fit(
         FloatingPointError: the loss became nan; the last good checkpoint is kept.
     """
     last, best = folder / "checkpoints" / "last.pt", folder / "checkpoints" / "best.safetensors"
-    for leftover in last.parent.glob(".*"):  # what a kill in the middle of a save left
-        leftover.unlink(missing_ok=True)
+    for leftover in [*last.parent.glob(".last.pt.*"), *last.parent.glob(".best.safetensors.*")]:
+        leftover.unlink(missing_ok=True)  # what a kill in the middle of a save left
     torch.backends.cudnn.deterministic = True  # repeatable on a GPU too; a CPU is anyway
     model.to(pick_device(settings.device), memory_format=torch.channels_last)
     batches = loader(data, "train", settings.batch_size, shuffle=True)
@@ -191,12 +191,14 @@ def fit(
             left = _time_left(history, settings.epochs)
             named = progress(batches, desc=f"epoch {epoch} of {settings.epochs}{left}", total=len(batches))
             learned = train(model, named, optimizer, scheduler)
+            checked = test(model, checks)
+            if not np.isfinite(checked["loss"]):
+                raise FloatingPointError("the validation loss is no longer a number")
         except FloatingPointError as error:
             raise FloatingPointError(
-                f"Epoch {epoch}: {error}. Lower learning_rate (now {settings.learning_rate}); "
-                f"{shown(last)} still holds epoch {epoch - 1}."
+                f"Epoch {epoch}: {error}. Lower learning_rate (now {settings.learning_rate}) and set resume=False, or "
+                f"give another run_dir; {shown(last)} still holds epoch {epoch - 1}."
             ) from None
-        checked = test(model, checks)
         row = {"epoch": epoch, "seconds": time.perf_counter() - start}
         for name, values in (("train", learned), ("val", checked)):
             row |= {f"{name}_{score}": value for score, value in values.items() if score != "confusion"}
@@ -209,7 +211,7 @@ def fit(
         _save_last(last, parameters, history, model, optimizer, scheduler)
         if on_epoch:
             on_epoch(table)
-    model.load_state_dict(load_model(best)[0].state_dict())
+    model.load_state_dict(read_weights(best)[0])
     model.eval()
     return pd.DataFrame(history)
 
@@ -225,6 +227,8 @@ def identity(settings: Settings, data: CTData) -> dict:
     parameters = dataclasses.asdict(settings)
     for name in ("run_dir", "data_dir", "resume", "device"):
         del parameters[name]
+    if settings.weights == "scratch":
+        parameters["trainable"] = "all"  # whatever is asked for: nothing is frozen then
     return parameters | {"data": data.fingerprint}
 
 
@@ -313,7 +317,7 @@ def find_or_train(data: CTData, settings: Settings, name: str, on_epoch=None) ->
         history = fit(model, data, settings, folder, on_epoch)
         return model, history, f"Trained the {name} model now, as {shown(folder)} held no finished one."
     wanted = identity(settings, data)
-    same = ("dataset", "split", "seed", "image_size", "backbone", "data")
+    same = ("dataset", "split", "seed", "image_size", "backbone", "weights", "data")
     clash = differing(found["parameters"], {key: wanted[key] for key in same})
     if clash:
         raise ValueError(f"{shown(folder)} was trained with {clash}: give another run_dir or the same parameters.")
