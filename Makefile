@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 tutorial: .venv/runtime  ## execute the notebooks 01 to 04 and show the results (about 6 minutes)
 	$(BIN)/python -m covid_utils tutorial
@@ -22,7 +22,8 @@ lab: .venv/runtime  ## open JupyterLab in notebooks/, on this machine only
 
 test: .venv/test  ## unit tests, every notebook as committed, and every notebook with a small profile
 	$(BIN)/python -m pytest
-	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 $(NOTEBOOKS)
+	home=$$(mktemp -d) && COVID_UTILS_HOME=$$home $(BIN)/python -m pytest -p no:cacheprovider --nbval-lax \
+		--nbval-current-env --nbval-cell-timeout=600 $(NOTEBOOKS) && rm -r $$home
 
 browser: .venv/test  ## run every notebook in JupyterLab in a headless Chromium
 	$(BIN)/python tests/browser.py

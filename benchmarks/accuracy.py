@@ -1,7 +1,7 @@
 """Scratch and transfer over several seeds and splits, with intervals and with baselines that learn no shapes.
 
     .venv/bin/python benchmarks/accuracy.py phantom --splits patient --seeds 5 --epochs 10
-    .venv/bin/python benchmarks/accuracy.py sars-cov-2-ct --seeds 3 --epochs 20
+    .venv/bin/python benchmarks/accuracy.py sars-cov-2-ct --seeds 3 --epochs 12
 
 The second wants the real slices in data/sars-cov-2-ct (see data/README.md). Finished runs under runs/<dataset> are
 found again, so that it can be stopped and started at any time. The scores go to benchmarks/results/<dataset>.json;
@@ -51,7 +51,7 @@ def one_split(options: argparse.Namespace, split: str, seed: int) -> list[dict]:
     test, rows = data.table[data.table.split == "test"], []
     for name, values in logits.items():
         row = {"split": split, "seed": seed, "model": name, "test": evaluate(values, test.label, test.patient)}
-        row["seconds"] = seconds.get(name)
+        row |= {"seconds": seconds.get(name), "epochs": options.epochs, "image_size": options.image_size}
         if name.startswith("transfer") and "scratch" in logits:
             row["against scratch"] = compare(logits["scratch"], values, test.label, test.patient)
         rows.append(row)

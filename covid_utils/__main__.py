@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nStopped. The same command goes on after the last finished epoch.", file=sys.stderr)
+        print("\nStopped. A training that was under way goes on after its last finished epoch.", file=sys.stderr)
         return 130
     if options.command == "tutorial":
         print(f"\n{results(folder)}")

@@ -63,12 +63,16 @@ def cam(model: Net, images: Tensor, method: str = "GradCAM", layer: str = "layer
     library = METHODS[method](model=model, target_layers=[getattr(model.net, layer)[-1]])
     try:
         # a frozen trunk passes no gradient unless the input asks for one
-        x = to_device(model, model.preprocess(images)).float().requires_grad_(True)
-        if explained is None:
-            with torch.no_grad():
-                explained = (model(x) > 0).int().tolist()
-        targets = [BinaryClassifierOutputTarget(int(category)) for category in explained]
-        maps = library(input_tensor=x, targets=targets)
+        maps = []
+        for start in range(0, len(images), 32):  # in batches, as all activations and gradients are kept
+            x = to_device(model, model.preprocess(images[start : start + 32])).float().requires_grad_(True)
+            if explained is None:
+                with torch.no_grad():
+                    classes = (model(x) > 0).int().tolist()
+            else:
+                classes = explained[start : start + 32]
+            targets = [BinaryClassifierOutputTarget(int(each)) for each in classes]
+            maps.extend(library(input_tensor=x, targets=targets))
     finally:
         library.activations_and_grads.release()
         model.zero_grad(set_to_none=True)
@@ -82,6 +86,27 @@ def _on_whole_slice(maps: np.ndarray, size: int, field: float) -> np.ndarray:
     border = ((before, size - seen - before),) * 2
     resized = (cv2.resize(each, (seen, seen), interpolation=cv2.INTER_LINEAR) for each in maps)
     return np.stack([np.pad(each, border) for each in resized]).astype(np.float32)
+
+
+def pointing_game(maps: np.ndarray, lesions: np.ndarray, lungs: np.ndarray) -> dict[str, float]:
+    """How often the hottest place of a map inside the lungs lies in the lesion.
+
+    The pointing game of Zhang et al. 2016, https://arxiv.org/abs/1608.00507, with the lungs as the board. Several
+    equally hot pixels count with the share of them that lies in the lesion, so that a flat map is a random point.
+
+    Args:
+        maps: float (N, H, W).
+        lesions, lungs: bool (N, H, W).
+
+    Returns:
+        hits, slices, and by_chance: how many hits random points inside the lungs would have.
+    """
+    hits = chance = 0.0
+    for heat, lesion, lung in zip(maps, lesions & lungs, lungs, strict=True):
+        hottest = lung & (heat == heat[lung].max())
+        hits += lesion[hottest].mean()
+        chance += lesion[lung].mean()
+    return {"hits": float(hits), "slices": len(maps), "by_chance": float(chance)}
 
 
 def first_kernels(model: Net) -> np.ndarray:

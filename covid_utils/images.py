@@ -63,7 +63,7 @@ def _read_cache(cache: Path) -> Tensor | None:
         return None
     try:
         with safe_open(cache, "pt") as file:
-            images = file.get_tensor("images")
+            images = file.get_tensor("images").clone()  # else it stays tied to the file
             whole = hashlib.sha256(images.numpy()).hexdigest() == file.metadata()["sha256"]
     except (SafetensorError, OSError, KeyError, TypeError):
         whole = False

@@ -125,8 +125,8 @@ def _imagenet_state(backbone: str) -> dict[str, Tensor]:
         state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except OSError as error:
         raise ConnectionError(
-            f"The ImageNet weights could not be downloaded ({error}): without a network use weights='bundled', "
-            f"or copy {file.name} from another machine to {file}."
+            f"The ImageNet weights could not be downloaded ({error}): without a network use weights='bundled' "
+            f"with backbone='resnet18', or copy {file.name} from another machine to {file}."
         ) from None
     except Exception as error:  # a damaged file raises anything from EOFError to KeyError
         raise ValueError(f"{file} is damaged ({error!r}): delete it, so that it is downloaded anew.") from None

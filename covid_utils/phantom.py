@@ -86,7 +86,7 @@ def choose_findings(rng: Generator, label: int) -> list[tuple[str, int, float]]:
     """What a patient has: name, seed and severity of each finding."""
     seeds, severity = rng.integers(2**31, size=4), rng.beta(0.9, 2.0, size=4)
     if label == -1:
-        names = list(rng.choice(FINDINGS, rng.integers(4), replace=False))
+        names = list(rng.choice(OTHER, rng.integers(4), replace=False))
     elif label == 0:
         names = list(rng.choice(OTHER, rng.integers(1, 3), replace=False, p=OTHER_ODDS)) if rng.random() < 0.5 else []
     else:  # the first seed is shared, so that consolidation lies inside the ground glass
@@ -165,7 +165,7 @@ def draw_patient(
     Args:
         patient: number of the patient; in hospitals "A" and "B" every other one has COVID.
         seed: patients of different seeds have nothing in common.
-        hospital: a name in HOSPITALS; "source" draws findings without regard to COVID, for pretraining.
+        hospital: a name in HOSPITALS; "source" draws 0 to 3 findings, none of them COVID's, for pretraining.
         image_size: pixels, 64 to 224.
         n_slices: how many slices, next to each other.
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from .training import best_epoch
 
 # Okabe and Ito's palette: told apart by colour-blind readers too, https://jfly.uni-koeln.de/color/
-ORANGE, SKY, GREEN, BLUE, RED = "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00"
+BLUE, RED = "#0072B2", "#D55E00"
 CLASSES = ("non-COVID", "COVID")
 LESION = "#00E5FF"
 
@@ -48,13 +48,15 @@ def grid(
     """Show grey slices side by side.
 
     Args:
-        images: uint8 (N, H, W).
+        images: uint8 (N, H, W); nothing is shown if there is none.
         titles: N texts.
         columns: slices in a row.
         outlines: bool (N, H, W), drawn as a cyan line, or None.
         alt: what the picture shows, for those who can't see it.
         width: of one slice, in inches.
     """
+    if not len(images):
+        return
     rows = -(-len(images) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(width * columns, 1.17 * width * rows), squeeze=False)
     for axis in axes.flat:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import difflib
 import json
 import os
 import platform
+import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable
@@ -18,15 +18,20 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parents[1]
 
 
+def home() -> Path:
+    """Where relative paths start: the project's folder, or COVID_UTILS_HOME (tests keep to themselves with it)."""
+    return Path(os.environ.get("COVID_UTILS_HOME", PROJECT)).resolve()
+
+
 def resolve(path: str | Path) -> Path:
     """Absolute path; a relative one starts at the project's folder, wherever the notebook runs."""
-    return PROJECT / Path(path).expanduser()
+    return home() / Path(path).expanduser()
 
 
 def shown(path: str | Path) -> str:
     """A path as a reader should see it: relative to the project's folder where it lies inside it."""
     path = resolve(path)
-    return path.relative_to(PROJECT).as_posix() if path.is_relative_to(PROJECT) else str(path)
+    return path.relative_to(home()).as_posix() if path.is_relative_to(home()) else str(path)
 
 
 def nearest(name: object, choices: Iterable[str]) -> str:
@@ -176,35 +181,43 @@ def check_parameters(namespace: dict[str, Any]) -> Settings:
     `namespace` is the notebook's `globals()`. papermill only warns of a parameter that a notebook does not
     know, so the names in the cell it injects (it starts with `# Parameters`) are checked here.
 
-    Raises ValueError, naming the parameter, if one is unknown or wrong.
+    Raises ValueError, naming the parameter, if one is unknown, has no effect in this notebook, or is wrong.
     """
+    own = set()
     for source in namespace.get("In", []):
-        if source.lstrip().startswith("# Parameters"):
-            check_names(
-                target.id
-                for statement in ast.parse(source).body
-                if isinstance(statement, ast.Assign)
-                for target in statement.targets
-            )
+        if not source.lstrip().startswith("# Parameters"):
+            own |= set(re.findall(r"^(\w+) = ", source, re.MULTILINE))
+            continue
+        given = re.findall(r"^(\w+) = ", source, re.MULTILINE)
+        check_names(given)
+        for name in given:
+            if name not in own:
+                raise ValueError(f"Parameter {name!r} has no effect in this notebook: leave it out.")
     return Settings(**{name: namespace[name] for name in FIELDS if name in namespace})
 
 
 # ------------------------------------------------------------------------------------------ what a run leaves
 
 
-def record(settings: Settings, section: str, metrics: dict, fingerprint: str, seconds: float) -> None:
+def record(
+    settings: Settings, section: str, metrics: dict, fingerprint: str, seconds: float, device: str = "cpu"
+) -> None:
     """Add a section to the run's `metrics.json`, and to `manifest.json` what it takes to repeat it.
 
-    The manifest holds the parameters, versions, git commit, data fingerprint and seconds of each section.
+    The manifest holds the parameters, versions, git commit, data fingerprint, device and seconds of each section.
     """
     folder = resolve(settings.run_dir)
     manifest = {
         "parameters": dataclasses.asdict(settings),
-        "versions": {name: metadata.version(name) for name in ("torch", "torchvision", "numpy", "grad-cam")},
+        "versions": {
+            name: metadata.version(name)
+            for name in ("torch", "torchvision", "numpy", "opencv-python-headless", "grad-cam")
+        },
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "commit": _commit(),
         "data": fingerprint,
+        "device": device,
         "seconds": round(seconds, 1),
     }
     for name, content in (("metrics.json", metrics), ("manifest.json", manifest)):

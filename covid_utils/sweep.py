@@ -8,10 +8,10 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterable
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -275,8 +275,8 @@ def _clean_outputs(outputs: list) -> list:
     clean: list = []
     for output in outputs:
         data = output.get("data", {})
-        if "application/vnd.jupyter.widget-view+json" in data:
-            continue
+        if "application/vnd.jupyter.widget-view+json" in data or data == {"text/plain": ""}:
+            continue  # a widget can't be shown without a kernel; an empty text is what a progress line leaves
         output.pop("transient", None)
         if output.output_type == "stream" and clean and clean[-1].get("name") == output.name:
             clean[-1].text += output.text
@@ -288,18 +288,17 @@ def _clean_outputs(outputs: list) -> list:
 def refresh() -> list[Path]:
     """Execute the committed notebooks anew, with their own parameters, and clean them: all, or none changes.
 
-    An earlier `runs/default` is moved aside first, so that nothing old is shown as new.
+    They run in an empty home of their own, so that nothing old is shown as new.
     """
-    folder = resolve(Settings().run_dir)
-    if folder.exists():
-        aside = folder.with_name(f"{folder.name}-{datetime.now():%Y%m%d-%H%M%S}")
-        folder.rename(aside)
-        print(f"The earlier {shown(folder)} is now {shown(aside)}.")
-    notebooks = find_notebooks()
-    run(notebooks, {})
-    clean = {}
-    for notebook in notebooks:
-        executed = clean_notebook(nbformat.read(folder / notebook.name, 4))
+    notebooks, clean = find_notebooks(), {}
+    with tempfile.TemporaryDirectory() as empty:
+        os.environ["COVID_UTILS_HOME"] = empty
+        try:
+            folder = run(notebooks, {})
+            executed_notebooks = [nbformat.read(folder / notebook.name, 4) for notebook in notebooks]
+        finally:
+            del os.environ["COVID_UTILS_HOME"]
+    for notebook, executed in zip(notebooks, map(clean_notebook, executed_notebooks), strict=True):
         form = [sys.executable, "-m", "ruff", "format", "--quiet", f"--stdin-filename={notebook}", "-"]
         text = subprocess.run(form, input=nbformat.writes(executed), capture_output=True, encoding="utf-8", check=True)
         clean[notebook] = text.stdout if text.stdout.endswith("\n") else text.stdout + "\n"

@@ -125,7 +125,7 @@ def check(page: Page, address: str, token: str, notebook: Path) -> str:
         assert output["output_type"] != "error", f"{notebook.name}: {output['ename']}: {output['evalue']}"
         assert output.get("name") != "stderr", f"{notebook.name} prints to stderr: {output['text']}"
     assert all(cell["execution_count"] for cell in codes), f"{notebook.name}: not all cells were run"
-    stored = sum("image/png" in output.get("data", {}) for output in outputs)
+    stored = sum(bool({"image/png", "image/jpeg"} & set(output.get("data", {}))) for output in outputs)
     page.wait_for_timeout(500)
     images = page.evaluate(IMAGES)
     assert len(images) >= stored > 0, f"{notebook.name}: {stored} pictures in the file, {len(images)} on the page"

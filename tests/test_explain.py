@@ -91,6 +91,24 @@ def test_cropping_preprocess_is_undone():
     assert placed[0, 48].sum() == round(96 * 224 / 232)
 
 
+def test_pointing_game_by_hand():
+    lungs = np.zeros((3, 8, 8), bool)
+    lungs[:, 2:6, 2:6] = True
+    lesions = np.zeros_like(lungs)
+    lesions[:, 2:4, 2:6] = True  # half of the lungs
+    maps = np.zeros((3, 8, 8), np.float32)
+    maps[0, 0, 0], maps[0, 3, 3] = 1, 0.5  # hottest outside the lungs, but inside them in the lesion
+    maps[1, 5, 5] = 1  # beside the lesion
+    # the third map is flat: as good as chance
+    assert explain.pointing_game(maps, lesions, lungs) == {"hits": 1.5, "slices": 3, "by_chance": 1.5}
+
+
+def test_many_slices_go_in_batches(model):
+    many = SLICES[:1].repeat(33, 1, 1)
+    maps = explain.cam(model, many, explained=[1] * 33)
+    assert maps.shape[0] == 33 and np.allclose(maps[0], maps[32], atol=1e-4)
+
+
 def test_first_kernels():
     kernels = explain.first_kernels(Net("resnet50"))
     assert kernels.shape == (64, 7, 7, 3) and kernels.min() == 0 and kernels.max() == 1

@@ -132,7 +132,7 @@ def test_imagenet_from_the_local_cache(hub):
 
 
 def test_imagenet_without_network_says_how_to_go_on(hub):
-    with pytest.raises(ConnectionError, match="without a network use weights='bundled'"):
+    with pytest.raises(ConnectionError, match="without a network use weights='bundled' with backbone='resnet18'"):
         build_model("resnet18", "imagenet")
 
 
@@ -140,6 +140,26 @@ def test_a_damaged_cache_is_named(hub):
     (hub / "resnet18-f37072fd.pth").write_bytes(b"half")
     with pytest.raises(ValueError, match="resnet18-f37072fd.pth is damaged .*delete it"):
         build_model("resnet18", "imagenet")
+
+
+# ------------------------------------------------------------------------------------------------ checkpoints
+
+
+def test_checkpoints_that_are_none(tmp_path):
+    path = tmp_path / "best.safetensors"
+    with pytest.raises(FileNotFoundError, match="No checkpoint .*best.safetensors: train the model first"):
+        models.load_model(path)
+    save_weights(path, Net().state_dict(), {})
+    with pytest.raises(ValueError, match="best.safetensors holds weights but no checkpoint of this course"):
+        models.load_model(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="best.safetensors is damaged"):
+        models.load_model(path)
+
+
+def test_the_bundled_weights_have_learned_their_task():
+    notes = read_weights(models.BUNDLED / "resnet18.safetensors")[1]
+    assert all(auc > 0.75 for auc in notes["held_out_auc"].values())
 
 
 def test_normalise_gives_three_equal_channels():

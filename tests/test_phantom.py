@@ -81,11 +81,11 @@ def test_lesions_are_where_the_image_is_brighter(small):
     assert np.mean(np.array(inside) > np.array(outside) + 10) > 0.97
 
 
-def test_source_hospital_has_every_finding_and_no_label():
+def test_source_hospital_has_every_finding_but_those_of_covid_and_no_label():
     drawn = [draw_patient(patient, hospital="source", image_size=64, n_slices=1) for patient in range(150)]
     findings = np.concatenate([slices.findings for slices in drawn])
     assert {slices.label for slices in drawn} == {-1}
-    assert findings.any(0).all() and findings.sum(1).max() <= 3
+    assert not findings[:, :3].any() and findings[:, 3:].any(0).all() and findings.sum(1).max() <= 3
 
 
 def test_speed():
@@ -94,7 +94,7 @@ def test_speed():
         start = time.process_time()
         draw_patient(patient)
         times.append((time.process_time() - start) / 4)
-    assert np.median(times) < 0.03
+    assert np.median(times) < 0.015
 
 
 def test_second_call_reads_the_cache(tmp_path, monkeypatch):
@@ -134,7 +134,7 @@ def test_grey_values_alone_do_not_give_the_label(small):
     histograms = np.stack([np.bincount(image.ravel() >> 3, minlength=32) for image in small["images"]])
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     model.fit(histograms[train], small["label"][train])
-    assert model.score(histograms[~train], small["label"][~train]) <= 0.75
+    assert model.score(histograms[~train], small["label"][~train]) <= 0.7
 
 
 def test_pixels_recognise_the_patient_not_the_disease(small):

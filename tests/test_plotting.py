@@ -48,6 +48,8 @@ def test_cams_with_and_without_outlines(lesions, monkeypatch):
     images = np.zeros((2, 32, 32), np.uint8)
     plotting.show_cams(images, ["a", "b"], {"one": np.zeros((2, 32, 32))}, lesions)
     plotting.grid(images, ["a", "b"], outlines=lesions)
+    plotting.grid(images[:0], [])
+    assert len(shown) == 2
     assert [axis.get_title() for axis in shown[0].axes[:2]] == ["slice", "one"]
 
 

@@ -1,6 +1,8 @@
 import dataclasses
+import errno
 import json
 import os
+import tempfile
 
 import pytest
 
@@ -37,8 +39,15 @@ def test_notebook_parameters_are_checked():
     injected = "# Parameters\nepohcs = 3\n"
     with pytest.raises(ValueError, match="Unknown parameter 'epohcs': did you mean 'epochs'"):
         check_parameters({"In": ["", "epochs = 2", injected], "epochs": 2, "epohcs": 3})
+    with pytest.raises(ValueError, match="Parameter 'weights' has no effect in this notebook"):
+        check_parameters({"In": ["epochs = 2", "# Parameters\nweights = 'bundled'\n"], "weights": "bundled"})
     # names a learner makes in other cells are nobody's business
-    assert check_parameters({"In": ["model = 1", "# Parameters\nepochs = 5\n"], "epochs": 5, "model": 1}).epochs == 5
+    assert (
+        check_parameters(
+            {"In": ["epochs = 2\nmodel = 1", "# Parameters\nepochs = 5\n"], "epochs": 5, "model": 1}
+        ).epochs
+        == 5
+    )
 
 
 def test_relative_paths_start_at_the_project(tmp_path, monkeypatch):
@@ -64,19 +73,32 @@ def test_files_are_written_whole_or_not_at_all(tmp_path):
 def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path):
     target = tmp_path / "results.json"
     write_json(target, {"old": 1})
-    if not os.path.exists("/dev/full"):
-        pytest.fail("this test needs /dev/full, a device that is always full")
+    errors = [  # as the system, and as torch.save reports it
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 704 vs 598"),
+    ]
+    for error in errors:
 
-    def to_full_device(_path):
-        with open("/dev/full", "w") as file:
-            file.write("x" * 100_000)
+        def full(path, error=error):
+            path.write_text("{")
+            raise error
 
-    with pytest.raises(OSError, match=r"Cannot write .*results.json: No space left on device. Free some space"):
-        replace_file(target, to_full_device)
-    assert json.loads(target.read_text()) == {"old": 1}
+        with pytest.raises(OSError, match=r"Cannot write .*results.json: No space left on device. Free some space"):
+            replace_file(target, full)
+        assert json.loads(target.read_text()) == {"old": 1}
+        assert os.listdir(tmp_path) == ["results.json"]
 
 
-def test_a_read_only_place_is_one_sentence(tmp_path):
+def test_a_read_only_disk_is_one_sentence(tmp_path, monkeypatch):
+    def read_only(*_args, **_kwargs):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(tempfile, "mkstemp", read_only)
+    with pytest.raises(OSError, match="Cannot write .*a.json: Read-only file system. .* choose another folder"):
+        write_json(tmp_path / "a.json", {})
+
+
+def test_a_file_in_the_way_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(OSError, match="Cannot write .* choose another folder with run_dir or data_dir"):
         write_json(tmp_path / "file" / "results.json", {})

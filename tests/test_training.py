@@ -155,7 +155,8 @@ def test_nan_stops_and_keeps_the_last_good_checkpoint(quick, tiny, tmp_path, mon
     model = training.new_model(quick)
     model.preprocess = sick
     with pytest.raises(
-        FloatingPointError, match=r"Epoch 2: the loss became nan in batch 1\. Lower learning_rate.*resume=False.*epoch 1"
+        FloatingPointError,
+        match=r"Epoch 2: the loss became nan in batch 1\. Lower learning_rate.*resume=False.*epoch 1",
     ):
         training.fit(model, tiny, quick, tmp_path / "run")
     last = training.read_last(tmp_path / "run" / "checkpoints" / "last.pt")
