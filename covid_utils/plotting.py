@@ -36,7 +36,7 @@ def show(figure: Figure, alt: str, photo: bool = False) -> None:
     plt.close(figure)
     if photo:
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="jpeg", bbox_inches="tight", pil_kwargs={"quality": 85})
+        figure.savefig(buffer, format="jpeg", bbox_inches="tight", pil_kwargs={"quality": 80})
         display(Image(buffer.getvalue(), format="jpeg", alt=alt))
     else:
         display(figure, metadata={"image/png": {"alt": alt}})
@@ -166,7 +166,7 @@ def show_cams(images, rows: list[str], maps: dict[str, np.ndarray], lesions=None
         alt: what the picture shows.
     """
     columns = len(maps) + 1
-    figure, axes = plt.subplots(len(images), columns, figsize=(2.3 * columns, 2.35 * len(images) + 0.6), squeeze=False)
+    figure, axes = plt.subplots(len(images), columns, figsize=(2.1 * columns, 2.15 * len(images) + 0.6), squeeze=False)
     for row, (image, text) in enumerate(zip(images, rows, strict=True)):
         pictures = {"slice": None} | {title: each[row] for title, each in maps.items()}
         for axis, (title, heat) in zip(axes[row], pictures.items(), strict=True):
