@@ -54,6 +54,14 @@ def one_seed(seed: int) -> dict[str, float]:
     }
 
 
+def keep(rows: list[dict], seed: int, scores: dict[str, float]) -> None:
+    """Add one seed's scores, each with its goal, and write all of them down."""
+    for name, value in scores.items():
+        low, high = GOALS[name]
+        rows.append({"seed": seed, "score": name, "accuracy": value, "goal": [low, high], "met": low <= value <= high})
+    write_json(PROJECT / "benchmarks" / "results" / "phantom_difficulty.json", rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5, help="how many seeds, from 0")
@@ -63,17 +71,11 @@ def main() -> None:
     rows = []
     for seed in range(options.seeds):
         started = time.perf_counter()
-        scores = one_seed(seed)
-        if options.long and seed == 0:
-            long = Settings(patients=2400, run_dir="runs/phantom/long")
-            scores["scratch, ten times the patients"] = trained(long)
+        keep(rows, seed, one_seed(seed))
         print(f"seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
-        for name, value in scores.items():
-            low, high = GOALS[name]
-            rows.append(
-                {"seed": seed, "score": name, "accuracy": value, "goal": [low, high], "met": low <= value <= high}
-            )
-        write_json(PROJECT / "benchmarks" / "results" / "phantom_difficulty.json", rows)
+    if options.long:
+        settings = Settings(patients=2400, run_dir="runs/phantom/long")
+        keep(rows, 0, {"scratch, ten times the patients": trained(settings)})
 
     table = pd.DataFrame(rows).groupby("score", sort=False)
     summary = (100 * table.accuracy.agg(["mean", "min", "max"])).round(1)
