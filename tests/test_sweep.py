@@ -172,7 +172,6 @@ def test_refresh_writes_all_notebooks_or_none(toy, monkeypatch):
     second.write_bytes(old[0])
     assert sweep.refresh() == [first, second]
     assert "COVID_UTILS_HOME" not in os.environ  # the runs were made in a home of their own, now gone
-    assert len(list((tmp_path / "runs").iterdir())) == 2
     cell = nbformat.read(first, 4).cells[-1]
     assert cell.source == 'x = {"a": 1}\nx'
     assert cell.outputs[0].data["text/plain"] == "{'a': 1}"
