@@ -58,7 +58,7 @@ def grid(
     if not len(images):
         return
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(width * columns, 1.17 * width * rows), squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=(width * columns, 1.3 * width * rows), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for index, (axis, image, title) in enumerate(zip(axes.flat, images, titles, strict=False)):
