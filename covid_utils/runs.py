@@ -15,6 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
+
 PROJECT = Path(__file__).resolve().parents[1]
 
 
@@ -196,12 +198,20 @@ def check_parameters(namespace: dict[str, Any]) -> Settings:
     return Settings(**{name: namespace[name] for name in FIELDS if name in namespace})
 
 
+def pick_device(name: str = "auto") -> torch.device:
+    """The device to compute on; "auto" takes a CUDA GPU where there is one. ValueError if it is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there[name]:
+        raise ValueError(f"This machine has no device {name!r}: use device='auto' or 'cpu'.")
+    return torch.device(name)
+
+
 # ------------------------------------------------------------------------------------------ what a run leaves
 
 
-def record(
-    settings: Settings, section: str, metrics: dict, fingerprint: str, seconds: float, device: str = "cpu"
-) -> None:
+def record(settings: Settings, section: str, metrics: dict, fingerprint: str, seconds: float) -> None:
     """Add a section to the run's `metrics.json`, and to `manifest.json` what it takes to repeat it.
 
     The manifest holds the parameters, versions, git commit, data fingerprint, device and seconds of each section.
@@ -217,7 +227,7 @@ def record(
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "commit": _commit(),
         "data": fingerprint,
-        "device": device,
+        "device": str(pick_device(settings.device)),
         "seconds": round(seconds, 1),
     }
     for name, content in (("metrics.json", metrics), ("manifest.json", manifest)):

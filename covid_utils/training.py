@@ -17,7 +17,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from .data import CTData, augment, loader
 from .models import Net, build_model, freeze, load_model, read_weights, save_weights, train_mode
 from .progress import progress
-from .runs import Settings, replace_file, resolve, shown
+from .runs import Settings, pick_device, replace_file, resolve, shown
 
 # ---------------------------------------------------------------------------------------------- one epoch
 
@@ -97,16 +97,6 @@ def scores(logits: Tensor, labels: Tensor) -> dict:
 
 
 # ----------------------------------------------------------------------------------------- what is fast here
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """The device to compute on; "auto" takes a CUDA GPU where there is one. ValueError if it is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there[name]:
-        raise ValueError(f"This machine has no device {name!r}: use device='auto' or 'cpu'.")
-    return torch.device(name)
 
 
 def autocast(device: torch.device) -> torch.autocast:

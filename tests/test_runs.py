@@ -117,3 +117,4 @@ def test_record_keeps_the_other_sections(tmp_path):
     assert runs.read_json(tmp_path / "metrics.json") == {"scratch": {"a": 1}, "transfer": {"a": 2}}
     manifest = runs.read_json(tmp_path / "manifest.json")["transfer"]
     assert manifest["parameters"] == dataclasses.asdict(settings) and manifest["versions"]["torch"]
+    assert manifest["device"] == str(runs.pick_device("auto"))
