@@ -2,22 +2,24 @@
 
     .venv/bin/python benchmarks/accuracy.py phantom --splits patient --seeds 5 --epochs 10
     .venv/bin/python benchmarks/accuracy.py sars-cov-2-ct --seeds 3 --epochs 12
+    .venv/bin/python benchmarks/accuracy.py sars-cov-2-ct --seeds 3 --epochs 25 --image-size 128
 
-The second wants the real slices in data/sars-cov-2-ct (see data/README.md). Finished runs under runs/<dataset> are
-found again, so that it can be stopped and started at any time. The scores go to benchmarks/results/<dataset>.json;
-benchmarks/tables.py then writes the tables of README.md and docs/results.md.
+The last two want the real slices in data/sars-cov-2-ct (see data/README.md). Finished runs under runs/<dataset> are
+found again, so that it can be stopped and started at any time. The scores join those of other seeds and budgets in
+benchmarks/results/<dataset>.json; benchmarks/tables.py then writes the tables of README.md and docs/results.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 
 import numpy as np
 
 from covid_utils.data import load_data, loader
 from covid_utils.evaluation import compare, evaluate, grey_histogram, nearest_neighbour, percent
-from covid_utils.runs import PROJECT, Settings, resolve, write_json
+from covid_utils.runs import PROJECT, Settings, read_json, resolve, write_json
 from covid_utils.training import find_or_train, predict
 
 RUNS = {
@@ -36,7 +38,7 @@ def one_split(options: argparse.Namespace, split: str, seed: int) -> list[dict]:
         "seed": seed,
         "epochs": options.epochs,
         "image_size": options.image_size,
-        "run_dir": f"runs/{options.dataset}/{split}-{seed}",
+        "run_dir": f"runs/{options.dataset}/{split}-{seed}-{options.image_size}px-{options.epochs}epochs",
     }
     data = load_data(options.dataset, resolve(options.data_dir), split, options.image_size, seed)
     logits, seconds = {}, {}
@@ -61,6 +63,13 @@ def one_split(options: argparse.Namespace, split: str, seed: int) -> list[dict]:
     return rows
 
 
+def join(path: Path, rows: list[dict]) -> None:
+    """Add rows to the recorded ones; a row of the same split, seed, model and budget takes the old one's place."""
+    names = ("split", "seed", "model", "epochs", "image_size")
+    recorded = {tuple(row[name] for name in names): row for row in (read_json(path) if path.exists() else []) + rows}
+    write_json(path, [recorded[key] for key in sorted(recorded, key=str)])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=("phantom", "sars-cov-2-ct"))
@@ -75,8 +84,9 @@ def main() -> None:
     rows = []
     for seed in range(options.seeds):
         for split in options.splits:
-            rows += one_split(options, split, seed)
-            write_json(PROJECT / "benchmarks" / "results" / f"{options.dataset}.json", rows)
+            new = one_split(options, split, seed)
+            join(PROJECT / "benchmarks" / "results" / f"{options.dataset}.json", new)
+            rows += new
     for split in options.splits:
         for name in {row["model"]: None for row in rows}:
             found = [row["test"]["accuracy"]["value"] for row in rows if (row["split"], row["model"]) == (split, name)]
