@@ -75,14 +75,15 @@ def main() -> None:
     parser.add_argument("dataset", choices=("phantom", "sars-cov-2-ct"))
     parser.add_argument("--data-dir", default="data")
     parser.add_argument("--splits", nargs="+", default=["random", "patient"])
-    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
+    parser.add_argument("--seeds", type=int, default=3, help="how many")
+    parser.add_argument("--from", dest="first", type=int, default=0, metavar="SEED", help="the first of them")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--models", nargs="+", default=["scratch", "transfer"], choices=list(RUNS))
     options = parser.parse_args()
 
     rows = []
-    for seed in range(options.seeds):
+    for seed in range(options.first, options.first + options.seeds):
         for split in options.splits:
             new = one_split(options, split, seed)
             join(PROJECT / "benchmarks" / "results" / f"{options.dataset}.json", new)

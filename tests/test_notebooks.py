@@ -9,9 +9,11 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
+from PIL import Image
 
+from covid_utils.phantom import draw_patient
 from covid_utils.runs import FIELDS, PROJECT, read_json
-from covid_utils.sweep import clean_notebook, declared, execute, find_notebooks, read_profile
+from covid_utils.sweep import clean_notebook, declared, execute, find_notebooks, read_profile, run
 
 NOTEBOOKS = find_notebooks()
 OFFLINE = [sys.executable, str(PROJECT / "tests" / "offline.py"), sys.executable]
@@ -95,6 +97,34 @@ def test_each_notebook_runs_alone(path, small, tmp_path):
             assert out.get("name") != "stderr", out.text
     if not path.stem.startswith("01"):
         assert read_json(tmp_path / "run" / "manifest.json")
+
+
+@pytest.fixture(scope="module", params=["class folders", "CSV files"])
+def own_data(request, tmp_path_factory):
+    """A folder of a user's own in both layouts: 24 patients, two slices each, no masks, sizes mixed."""
+    folder = tmp_path_factory.mktemp("own") / "slices"
+    lines = {split: ["filename,label,patient"] for split in ("train", "val", "test")}
+    for number in range(24):
+        drawn = draw_patient(number, seed=5, image_size=64 + number % 3 * 16, n_slices=2)
+        place = f"{'COVID' if drawn.label else 'non-COVID'}/p{number}"
+        (folder / place).mkdir(parents=True)
+        for i, image in enumerate(drawn.images):
+            Image.fromarray(image).save(folder / place / f"{i}.png")
+            lines[["train", "train", "val", "test"][number // 2 % 4]].append(f"{place}/{i}.png,{drawn.label},p{number}")
+    if request.param == "CSV files":
+        for split, rows in lines.items():
+            (folder / f"{split}.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def test_the_series_runs_on_a_folder_of_ones_own(own_data, small, tmp_path):
+    folder = run(NOTEBOOKS, small(tmp_path / "run") | {"dataset": str(own_data)})
+    for path in NOTEBOOKS:
+        for cell in code_cells(folder / path.name):
+            assert all(out.get("name") != "stderr" for out in cell.outputs), cell.source
+    metrics = read_json(folder / "metrics.json")
+    assert metrics["data"]["slices"] == 48
+    assert {"scratch", "transfer"} <= set(metrics)
 
 
 @each
