@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from covid_utils.audit import grey_histogram, nearest_neighbour
 from covid_utils.data import load_data, loader
-from covid_utils.evaluation import compare, evaluate, grey_histogram, nearest_neighbour, percent
+from covid_utils.evaluation import compare, evaluate, percent
 from covid_utils.runs import PROJECT, Settings, read_json, resolve, write_json
 from covid_utils.training import find_or_train, predict
 
@@ -53,6 +54,7 @@ def one_split(options: argparse.Namespace, split: str, seed: int) -> list[dict]:
     test, rows = data.table[data.table.split == "test"], []
     for name, values in logits.items():
         row = {"split": split, "seed": seed, "model": name, "test": evaluate(values, test.label, test.patient)}
+        row["logits"] = " ".join(f"{value:.2f}" for value in values)  # so that other scores can be had later
         row |= {"seconds": seconds.get(name), "epochs": options.epochs, "image_size": options.image_size}
         if name.startswith("transfer") and "scratch" in logits:
             row["against scratch"] = compare(logits["scratch"], values, test.label, test.patient)

@@ -3,7 +3,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from toy import tiny_data
 
-from covid_utils.evaluation import compare, evaluate, grey_histogram, nearest_neighbour, percent
+from covid_utils.audit import grey_histogram, nearest_neighbour
+from covid_utils.evaluation import compare, evaluate, percent
 
 RNG = np.random.default_rng(0)
 LABELS = np.tile([0, 1], 100)

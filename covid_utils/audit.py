@@ -1,0 +1,176 @@
+"""What can be scored without any understanding: leaks between the splits, and shortcuts."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import cv2
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from .data import CTData, split_groups
+from .evaluation import evaluate, percent
+
+SIDE, FRAME = 32, 4  # pixels of a thumbnail, and of the frame around it
+NEAR = 0.95  # correlation of thumbnails; on the phantom only slices of one patient are as similar
+SHUFFLES = 20
+
+
+def thumbnails(data: CTData, frame_only: bool = False) -> np.ndarray:
+    """Every slice as a 32 × 32 thumbnail of length 1 and mean 0: the product of two is their correlation.
+
+    Args:
+        data: slices.
+        frame_only: only the outermost 4 pixels, where there is hardly any lung.
+
+    Returns: float32 (N, pixels).
+    """
+    small = np.stack([cv2.resize(i, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for i in data.images.numpy()])
+    inner = np.zeros((SIDE, SIDE), bool)
+    inner[FRAME:-FRAME, FRAME:-FRAME] = frame_only
+    pixels = small[:, ~inner].astype(np.float32)
+    pixels -= pixels.mean(1, keepdims=True)  # correlation rather than brightness
+    return pixels / (np.linalg.norm(pixels, axis=1, keepdims=True) + 1e-6)
+
+
+def nearest_neighbour(data: CTData, frame_only: bool = False) -> np.ndarray:
+    """Decisions, 0 or 1, (test slices,), of a pixel 1-nearest-neighbour among the training slices.
+
+    It learns nothing: where it scores high, test slices have near-copies among the training slices.
+    """
+    return _decide(KNeighborsClassifier(n_neighbors=1), thumbnails(data, frame_only), data)
+
+
+def grey_histogram(data: CTData) -> np.ndarray:
+    """Decisions, 0 or 1, of a logistic regression on the test slices' 32-bin grey histograms (no shapes at all)."""
+    features = np.stack([np.bincount(i.ravel() // 8, minlength=32) / i.size for i in data.images.numpy()])
+    return _decide(make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)), features, data)
+
+
+def _decide(classifier, features: np.ndarray, data: CTData) -> np.ndarray:
+    """Fit on the training slices, decide on the test slices."""
+    learn, test = (data.table.split == "train").to_numpy(), (data.table.split == "test").to_numpy()
+    labels = data.table.label.to_numpy()
+    return classifier.fit(features[learn], labels[learn]).predict(features[test])
+
+
+def near_duplicates(data: CTData) -> pd.DataFrame:
+    """Slices held out whose thumbnail is almost that of a training slice, the most similar first.
+
+    Returns: a row per held-out slice with `slice` and `twin` (rows of `data.table`), and their `similarity`, at
+    least 0.95 (correlation of the thumbnails).
+    """
+    features, learn = thumbnails(data), np.flatnonzero(data.table.split == "train")
+    held_out = np.flatnonzero(data.table.split != "train")
+    similarity = features[held_out] @ features[learn].T
+    twin = similarity.argmax(1)
+    pairs = pd.DataFrame({"slice": held_out, "twin": learn[twin], "similarity": similarity.max(1)})
+    return pairs[pairs.similarity >= NEAR].sort_values("similarity", ascending=False, ignore_index=True)
+
+
+def shuffled_labels(data: CTData, seed: int = 0) -> tuple[float, float]:
+    """What a 1-nearest-neighbour "learns" if every *patient* gets the label of another one.
+
+    There is nothing to learn about disease then. Whoever scores above chance has recognised patients.
+
+    Returns: accuracy on the test slices, and what chance would give, means over 20 shuffles.
+    """
+    features, table = thumbnails(data), data.table
+    learn, test = (np.flatnonzero(table.split == part) for part in ("train", "test"))
+    twin = learn[(features[test] @ features[learn].T).argmax(1)]
+    _, patient = np.unique(table.patient, return_inverse=True)
+    labels = pd.Series(table.label.to_numpy()).groupby(patient).mean().round().astype(int).to_numpy()
+    rng, reached, chance = np.random.default_rng(seed), [], []
+    for _ in range(SHUFFLES):
+        shuffled = rng.permutation(labels)[patient]
+        covid, covid_twin = shuffled[test].mean(), shuffled[learn].mean()
+        reached.append((shuffled[twin] == shuffled[test]).mean())
+        chance.append(covid * covid_twin + (1 - covid) * (1 - covid_twin))
+    return float(np.mean(reached)), float(np.mean(chance))
+
+
+# ---------------------------------------------------------------------------------------------------- the audit
+
+
+@dataclasses.dataclass(frozen=True)
+class Audit:
+    """What `audit` found; a notebook shows it as text and a table.
+
+    Attributes:
+        verdict: one sentence per problem, or one that says there is none.
+        checks: a row per check: what was measured, what it would be without a problem, what it means.
+        pairs: the `near_duplicates`.
+    """
+
+    verdict: list[str]
+    checks: pd.DataFrame
+    pairs: pd.DataFrame
+
+    def _repr_markdown_(self) -> str:
+        lines = [["check", *self.checks.columns], ["---"] * (1 + len(self.checks.columns))]
+        lines += [[str(name), *map(str, row)] for name, row in zip(self.checks.index, self.checks.values, strict=True)]
+        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        return "\n".join(f"- {sentence}" for sentence in self.verdict) + "\n\n" + table
+
+
+def audit(data: CTData) -> Audit:
+    """Look for leaks between the splits and for shortcuts, in any data: `audit(load_data("my/folder"))`.
+
+    Nothing here learns what a lung is, so every score above chance is a warning. All are scores on the test
+    slices, with 95 % intervals over patients.
+    """
+    table, test = data.table, data.table[data.table.split == "test"]
+    shared = int((table.groupby("patient").split.nunique() > 1).sum())
+    pairs, (shuffled, chance) = near_duplicates(data), shuffled_labels(data)
+    guess = max(test.label.mean(), 1 - test.label.mean())
+
+    def score(decisions: np.ndarray) -> dict[str, float]:
+        return evaluate(decisions - 0.5, test.label, test.patient)["accuracy"]
+
+    found = {"whole slice": score(nearest_neighbour(data)), "frame": score(nearest_neighbour(data, frame_only=True))}
+    found["histogram"] = score(grey_histogram(data))
+    random = dataclasses.replace(data, table=table.assign(split=split_groups(table, "random")))
+    held_out = int((table.split != "train").sum())
+    shown = {name: percent(value) for name, value in found.items()}
+    rows = {
+        "patients in more than one split": (shared, "0"),
+        f"held-out slices with a near-copy in training, of {held_out}": (len(pairs), "few"),
+        "1-nearest neighbour, patients' labels shuffled": (f"{100 * shuffled:.1f} %", f"{100 * chance:.0f} %"),
+        "1-nearest neighbour": (shown["whole slice"], f"{100 * guess:.0f} %"),
+        "the same, had slices been split at random": (f"{100 * _random_score(random):.1f} %", f"{100 * guess:.0f} %"),
+        "1-nearest neighbour on the outer frame": (shown["frame"], f"{100 * guess:.0f} %"),
+        "logistic regression on the grey histogram": (shown["histogram"], f"{100 * guess:.0f} %"),
+    }
+    checks = pd.DataFrame.from_dict(rows, orient="index", columns=["measured", "guessing"])
+    return Audit(_verdict(shared, len(pairs) / held_out, shuffled - chance, found, guess), checks, pairs)
+
+
+def _random_score(data: CTData) -> float:
+    """Accuracy of the nearest neighbour on the test slices."""
+    return float((nearest_neighbour(data) == data.table.label[data.table.split == "test"]).mean())
+
+
+def _verdict(shared: int, near: float, leak: float, found: dict, guess: float) -> list[str]:
+    """The findings of an audit in words."""
+    verdict = []
+    if shared:
+        verdict.append(f"**Leak:** {shared} patients have slices in more than one split; split by patient.")
+    if near > 0.02:
+        verdict.append(f"**Leak:** {near:.0%} of the held-out slices have a near-copy among the training slices.")
+    if leak > 0.05:
+        verdict.append(
+            f"**Leak:** with the patients' labels shuffled a look-up still scores {100 * leak:.0f} points above "
+            "chance: it recognises patients, and so may a network."
+        )
+        return [*verdict, "What frame and histogram score means little while the split leaks: audit the patient split."]
+    for name, words in (("frame", "outer frame, where there is hardly any lung,"), ("histogram", "grey histogram")):
+        if found[name]["low"] > guess:
+            verdict.append(
+                f"**Shortcut:** the {words} alone decides {percent(found[name])}, where guessing gets "
+                f"{100 * guess:.0f} %: a network's score is worth only what it has beyond that."
+            )
+    return verdict or ["No leak and no shortcut found by these checks; others may exist."]
