@@ -3,9 +3,10 @@
     .venv/bin/python benchmarks/phantom_difficulty.py --seeds 5
     .venv/bin/python benchmarks/phantom_difficulty.py --seeds 0 --long
 
-`--long` adds one run on ten times the patients (the second line makes it alone, beside what is recorded). A seed gives other patients, another split and another network.
-The scores go to benchmarks/results/phantom_difficulty.json and, as a table, to the screen; finished runs under
-runs/phantom are found again, so that it can be stopped and started at any time.
+`--long` adds one run on ten times the patients (the second line makes it alone, beside what is recorded). A seed
+gives other patients, another split and another network. The scores go to benchmarks/results/phantom_difficulty.json
+and, as a table, to the screen; finished runs under runs/phantom are found again, so that it can be stopped and
+started at any time.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import time
 
 import pandas as pd
 
-from covid_utils.data import CTData, load_data, loader
 from covid_utils.audit import grey_histogram, nearest_neighbour
+from covid_utils.data import CTData, load_data, loader
 from covid_utils.runs import PROJECT, Settings, read_json, write_json
 from covid_utils.training import find_or_train, test
 

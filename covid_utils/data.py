@@ -18,7 +18,7 @@ from .images import decode
 from .phantom import FINDINGS, phantom
 from .runs import Settings, nearest, resolve
 
-DATASETS = ("phantom", "sars-cov-2-ct", "covid-ct")
+DATASETS = ("phantom", "phantom-b", "sars-cov-2-ct", "covid-ct")
 HELD_OUT = 400 / 2481  # share of the validation and of the test slices: the article's 1681/400/400
 
 
@@ -59,7 +59,8 @@ def load_data(
     """Slices with labels, patients and splits.
 
     Args:
-        dataset: "phantom" (imaginary patients, no network needed), "sars-cov-2-ct", "covid-ct", or a folder
+        dataset: "phantom" (imaginary patients, no network needed), "phantom-b" (those of another imaginary
+            hospital, with other scanners), "sars-cov-2-ct", "covid-ct", or a folder
             with class folders or with train.csv, val.csv and test.csv.
         data_dir: where drawn, downloaded and decoded slices are kept.
         split: "patient" keeps each patient's slices together; "random" deals out single slices, as the
@@ -77,8 +78,8 @@ def load_data(
     dataset = str(dataset)
     Settings(dataset=dataset, data_dir=data_dir, split=split, image_size=image_size, seed=seed, patients=patients)
     home = resolve(data_dir)
-    if dataset == "phantom":
-        return _draw(patients, image_size, split, seed, home / "phantom", progress)
+    if dataset in ("phantom", "phantom-b"):
+        return _draw(dataset, patients, image_size, split, seed, home / "phantom", progress)
     folder = _find(dataset, home, progress)
     table, groups = folder_table(folder)
     if dataset == "covid-ct":
@@ -89,7 +90,7 @@ def load_data(
     else:  # before the slow part, so that a set that cannot be split says so at once
         table, groups = _split(table, groups, split, seed)
     images = decode(folder, table.path.tolist(), image_size, home / "cache", progress)
-    return CTData(table, images, None, None, folder.name, groups, _fingerprint(table, images))
+    return CTData(table, images, None, None, folder.name, groups, fingerprint(table, images))
 
 
 def _find(dataset: str, home: Path, progress: bool) -> Path:
@@ -104,18 +105,21 @@ def _find(dataset: str, home: Path, progress: bool) -> Path:
     return folder
 
 
-def _draw(patients: int, image_size: int, split: str, seed: int, cache_dir: Path, progress: bool) -> CTData:
+def _draw(name: str, patients: int, image_size: int, split: str, seed: int, cache_dir: Path, progress: bool) -> CTData:
     """The phantom as data: path "phantom/p0003_s2" is slice 2 of patient 3."""
-    drawn = phantom(patients, image_size=image_size, seed=seed, cache_dir=cache_dir, progress=progress)
+    hospital = {"phantom": "A", "phantom-b": "B"}[name]
+    drawn = phantom(
+        patients, image_size=image_size, seed=seed, hospital=hospital, cache_dir=cache_dir, progress=progress
+    )
     images, lesions, lungs = (torch.from_numpy(drawn[name]) for name in ("images", "lesions", "lungs"))
     table = pd.DataFrame({"label": drawn["label"].astype(int), "patient": drawn["patient"]})
     number = table.groupby("patient").cumcount().astype(str)
     table["patient"] = table.patient.map("p{:04d}".format)
-    table.insert(0, "path", "phantom/" + table.patient + "_s" + number)
+    table.insert(0, "path", f"{name}/" + table.patient + "_s" + number)
     found = [",".join(name for name, has in zip(FINDINGS, row, strict=True) if has) for row in drawn["findings"]]
     table["findings"] = [names or "normal" for names in found]
     table, groups = _split(table, "Every imaginary patient is a group of its own.", split, seed)
-    return CTData(table, images, lesions, lungs, "phantom", groups, _fingerprint(table, images))
+    return CTData(table, images, lesions, lungs, name, groups, fingerprint(table, images))
 
 
 def _split(table: pd.DataFrame, groups: str, split: str, seed: int) -> tuple[pd.DataFrame, str]:
@@ -124,7 +128,8 @@ def _split(table: pd.DataFrame, groups: str, split: str, seed: int) -> tuple[pd.
     return table.assign(split=split_groups(table, split, seed)), groups + note
 
 
-def _fingerprint(table: pd.DataFrame, images: Tensor) -> str:
+def fingerprint(table: pd.DataFrame, images: Tensor) -> str:
+    """SHA-256 of pixels and table, as hexadecimal text."""
     digest = hashlib.sha256(images.numpy())
     digest.update(table.to_csv(index=False).encode())
     return digest.hexdigest()

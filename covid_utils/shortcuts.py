@@ -1,0 +1,87 @@
+"""Shortcuts: something in the picture that goes with the label without being the disease."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from .data import CTData, fingerprint
+from .runs import nearest
+
+
+def _mark(image: np.ndarray) -> np.ndarray:
+    """A white letter on black in the upper left corner, as some scanners burn in."""
+    image, side = image.copy(), round(image.shape[0] / 6)
+    scale = cv2.getFontScaleFromHeight(cv2.FONT_HERSHEY_SIMPLEX, round(side * 0.6))
+    image[:side, :side] = 0
+    place = (round(side * 0.2), round(side * 0.8))
+    return cv2.putText(image, "R", place, cv2.FONT_HERSHEY_SIMPLEX, scale, 255, max(1, side // 10), cv2.LINE_AA)
+
+
+def _crop(image: np.ndarray) -> np.ndarray:
+    """A narrower field of view: a tenth less on every side."""
+    size, edge = image.shape[0], round(image.shape[0] * 0.1)
+    return cv2.resize(image[edge : size - edge, edge : size - edge], (size, size), interpolation=cv2.INTER_CUBIC)
+
+
+def _brightness(image: np.ndarray) -> np.ndarray:
+    """A slightly lighter window."""
+    return np.clip(image.astype(int) + 25, 0, 255).astype(np.uint8)
+
+
+SHORTCUTS = {"mark": _mark, "crop": _crop, "brightness": _brightness}
+
+
+def add_shortcut(data: CTData, kind: str = "mark", agreement: float = 1.0, seed: int = 0) -> CTData:
+    """The same slices, as if a scanner that changes its pictures had seen mostly the COVID patients.
+
+    Zech et al. 2018, https://doi.org/10.1371/journal.pmed.1002683, and DeGrave et al. 2021,
+    https://doi.org/10.1038/s42256-021-00338-7, found such shortcuts in networks for chest radiographs.
+
+    Args:
+        data: slices.
+        kind: "mark" (a letter in a corner), "crop" (a narrower field of view) or "brightness".
+        agreement: share of the COVID patients who get it, and of the other patients who don't: 1 goes
+            with the label always, 0.5 says nothing.
+        seed: who belongs to these shares.
+
+    Returns: data whose table has another column, `marked`; masks are those of the unchanged slices.
+
+    Raises ValueError for an unknown kind.
+    """
+    patients = data.table.groupby("patient").label.max()
+    agrees = np.random.default_rng(seed).permutation(len(patients)) < round(agreement * len(patients))
+    marked = data.table.patient.map(dict(zip(patients.index, (patients == 1) == agrees, strict=True)))
+    return _changed(data, kind, marked.to_numpy(bool), marked.to_numpy(bool))
+
+
+def mark_all(data: CTData, kind: str = "mark") -> CTData:
+    """The repair: give the shortcut to all slices that lack it, so that it goes with no label any more.
+
+    `data` comes from `add_shortcut` with the same kind. Raises ValueError for an unknown kind.
+    """
+    return _changed(data, kind, ~data.table.marked.to_numpy(bool), np.ones(len(data.table), bool))
+
+
+def _changed(data: CTData, kind: str, rows: np.ndarray, marked: np.ndarray) -> CTData:
+    """Data with these rows' slices changed."""
+    if kind not in SHORTCUTS:
+        raise ValueError(f"Unknown shortcut {kind!r}: {nearest(kind, SHORTCUTS)}")
+    images = data.images.clone()
+    for i in np.flatnonzero(rows):
+        images[i] = torch.from_numpy(SHORTCUTS[kind](images[i].numpy()))
+    table = data.table.assign(marked=marked)
+    return dataclasses.replace(data, table=table, images=images, fingerprint=fingerprint(table, images))
+
+
+def without_lungs(images: Tensor, lungs: Tensor) -> Tensor:
+    """Slices with the lungs painted over in the mean grey of the rest: what is left to decide by?
+
+    Args: images uint8 (N, H, W); lungs bool (N, H, W). Returns uint8 (N, H, W).
+    """
+    rest = torch.where(lungs, 0, images.float()).sum((1, 2)) / (~lungs).sum((1, 2)).clamp_min(1)
+    return torch.where(lungs, rest[:, None, None].round(), images.float()).to(torch.uint8)
