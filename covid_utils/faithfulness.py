@@ -1,4 +1,4 @@
-"""Does a heat map tell the truth about its network? Remove what it calls important; break the network; train it anew."""
+"""Does a heat map tell the truth about its network? Remove what it shows; break the network; train it anew."""
 
 from __future__ import annotations
 
