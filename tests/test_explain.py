@@ -15,25 +15,78 @@ def model():
     return Net("resnet18").eval()
 
 
+def scaled(maps):
+    """As the library scales each map."""
+    maps = maps - maps.min((1, 2), keepdims=True)
+    return maps / (1e-7 + maps.max((1, 2), keepdims=True))
+
+
 def test_gradcam_by_hand(model):
-    """Activations times mean gradients, summed, rectified, scaled: the library's map."""
-    kept = {}
-    layer = model.net.layer4[-1]
-    hook = layer.register_forward_hook(lambda _m, _i, out: kept.update(a=out, g=out.retain_grad()))
-    logit = model(model.preprocess(SLICES[:1]))
-    logit.sum().backward()
-    hook.remove()
-    weights = kept["a"].grad.mean((2, 3), keepdim=True)
-    by_hand = torch.relu((weights * kept["a"]).sum(1))[0].detach().numpy()
-    library = explain.cam(model, SLICES[:1], "GradCAM", explained=[1])[0]
-    small = library.reshape(2, 32, 2, 32)[:, 16, :, 16]
+    """Activations times mean gradients, summed, rectified, scaled, enlarged: the library's map."""
+    activations, gradients, _ = explain.look_inside(model, SLICES)
+    assert activations.shape == gradients.shape == (3, 512, 2, 2)
+    weights = gradients.mean((2, 3), keepdim=True)
+    by_hand = torch.relu((weights * activations).sum(1)).numpy()
     assert by_hand.max() > 0
-    scaled = (by_hand - by_hand.min()) / (by_hand.max() - by_hand.min())
-    assert np.corrcoef(scaled.ravel(), small.ravel())[0, 1] > 0.98
+    library = explain.cam(model, SLICES, "GradCAM", explained=[1] * 3)
+    assert np.abs(scaled(explain.on_slice(scaled(by_hand), 64)) - library).max() < 1e-5
 
 
-@pytest.mark.parametrize("method", explain.METHODS)
-@pytest.mark.parametrize("layer", ["layer2", "layer3", "layer4"])
+def test_evidence_and_bias_make_the_logit(model):
+    logits = model(model.preprocess(SLICES)).detach().numpy()
+    total = explain.evidence(model, SLICES).sum((1, 2)) + model.net.fc.bias.item()
+    assert np.abs(total - logits).max() < 1e-4
+    earlier = explain.evidence(model, SLICES, "layer3").sum((1, 2)) + model.net.fc.bias.item()
+    assert np.abs(earlier - logits).max() > 0.01  # only where pooling and a linear head follow
+
+
+def test_gradcam_is_evidence_for_the_explained_class(model):
+    signed = explain.evidence(model, SLICES)
+    for explained, part in ((1, signed), (0, -signed)):
+        rectified = scaled(np.maximum(part, 0))
+        assert np.allclose(
+            scaled(explain.on_slice(rectified, 64)), explain.cam(model, SLICES, explained=[explained] * 3), atol=1e-5
+        )
+
+
+def test_the_library_alone_gives_the_same_maps(model):
+    """Without the leaf that spares the way back through the trunk, and without the faster decomposition."""
+    from pytorch_grad_cam import EigenCAM
+    from pytorch_grad_cam.utils.model_targets import BinaryClassifierOutputTarget
+
+    x, targets = model.preprocess(SLICES), [BinaryClassifierOutputTarget(1)] * 3
+    for layer in ("layer2", "layer4"):
+        for method in ("GradCAM", "GradCAM++", "HiResCAM", "LayerCAM"):
+            library = explain.METHODS[method](model=model, target_layers=[getattr(model.net, layer)[-1]])
+            plain = library(input_tensor=x, targets=targets)
+            library.activations_and_grads.release()
+            assert np.allclose(plain, explain.cam(model, SLICES, method, layer, explained=[1] * 3), atol=1e-5), method
+    activations, _, _ = explain.look_inside(model, SLICES, "layer3")
+    library = EigenCAM(model=model, target_layers=[]).get_cam_image(*[None] * 3, activations.numpy(), None, False)
+    for full, thin in zip(library, map(explain.first_component, activations.numpy()), strict=True):
+        assert np.allclose(np.abs(full), np.abs(thin), atol=1e-3 * np.abs(full).max())
+
+
+def test_scorecam_by_hand(model, capsys):
+    """One pass with the slice masked by each channel; the logits' softmax weighs the channels."""
+    activations, _, _ = explain.look_inside(model, SLICES[:1])
+    masks = torch.nn.functional.interpolate(activations, (64, 64), mode="bilinear", align_corners=True)[0]
+    low, high = masks.amin((1, 2), keepdim=True), masks.amax((1, 2), keepdim=True)
+    with torch.no_grad():
+        masked = model.preprocess(SLICES[:1]) * ((masks - low) / (high - low + 1e-8))[:, None]
+        weights = torch.softmax(torch.cat([model(part) for part in masked.split(64)]), 0)
+    by_hand = (weights[:, None, None] * activations[0]).sum(0, keepdim=True).clamp_min(0).numpy()
+    assert (
+        np.abs(
+            scaled(explain.on_slice(scaled(by_hand), 64)) - explain.cam(model, SLICES[:1], "ScoreCAM", explained=[1])
+        ).max()
+        < 1e-3
+    )
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("method", [name for name in explain.METHODS if name != "ScoreCAM"])
+@pytest.mark.parametrize("layer", explain.LAYERS)
 def test_maps_are_whole_even_with_a_frozen_trunk(model, method, layer):
     maps = explain.cam(freeze(model), SLICES, method, layer, explained=[0, 1, 1])
     assert maps.shape == (3, 64, 64) and maps.dtype == np.float32
@@ -54,12 +107,11 @@ def test_the_models_own_decision_is_explained_by_default(model):
 
 
 def test_eigencam_is_bright_where_activations_are_strong():
-    activations = np.zeros((1, 5, 8, 8), np.float32)
-    activations[0, :, 2:4, 2:4] = 1 + np.arange(5)[:, None, None]
+    activations = np.zeros((5, 8, 8), np.float32)
+    activations[:, 2:4, 2:4] = 1 + np.arange(5)[:, None, None]
     for sign in (1, -1):
-        library = explain.OrientedEigenCAM(torch.nn.Linear(1, 1), [])
-        heat = library.get_cam_image(None, None, None, sign * activations, None, False)
-        assert heat[0, 3, 3] > heat[0, 7, 7]
+        heat = explain.first_component(sign * activations)
+        assert heat[3, 3] > heat[7, 7]
 
 
 def test_errors_surface_and_hooks_are_removed(model, monkeypatch):
@@ -69,6 +121,8 @@ def test_errors_surface_and_hooks_are_removed(model, monkeypatch):
     monkeypatch.setattr(explain.METHODS["GradCAM"], "get_cam_weights", broken)
     with pytest.raises(IndexError, match="inside the library"):
         explain.cam(model, SLICES)
+    assert not model.net.layer4[-1]._forward_hooks
+    explain.look_inside(model, SLICES)
     assert not model.net.layer4[-1]._forward_hooks
 
 
@@ -86,21 +140,9 @@ def test_no_slices_no_maps(model):
 
 
 def test_cropping_preprocess_is_undone():
-    placed = explain._on_whole_slice(np.ones((1, 96, 96), np.float32), 96, 224 / 232)
+    placed = explain.on_slice(np.ones((1, 96, 96), np.float32), 96, 224 / 232)
     assert placed.shape == (1, 96, 96) and placed[0, 0].sum() == 0 and placed[0, 48, 48] == 1
     assert placed[0, 48].sum() == round(96 * 224 / 232)
-
-
-def test_pointing_game_by_hand():
-    lungs = np.zeros((3, 8, 8), bool)
-    lungs[:, 2:6, 2:6] = True
-    lesions = np.zeros_like(lungs)
-    lesions[:, 2:4, 2:6] = True  # half of the lungs
-    maps = np.zeros((3, 8, 8), np.float32)
-    maps[0, 0, 0], maps[0, 3, 3] = 1, 0.5  # hottest outside the lungs, but inside them in the lesion
-    maps[1, 5, 5] = 1  # beside the lesion
-    # the third map is flat: as good as chance
-    assert explain.pointing_game(maps, lesions, lungs) == {"hits": 1.5, "slices": 3, "by_chance": 1.5}
 
 
 def test_many_slices_go_in_batches(model):

@@ -1,0 +1,141 @@
+"""Figures of heat maps, their scores and their sanity checks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from .plotting import BLUE, RED, outline, show
+
+# Okabe and Ito's colours, in an order that also differs in brightness
+COLOURS = (BLUE, RED, "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
+MARKERS = "osD^vPX"
+
+
+def overlay(axis, image, heat=None, lesion=None, opacity: float = 0.55, title: str = "") -> None:
+    """One grey slice, with a heat map in 0…1 over it and the lesion outlined."""
+    axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+    if heat is not None:
+        axis.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=opacity)
+    if lesion is not None:
+        outline(axis, lesion)
+    axis.set(xticks=(), yticks=())
+    axis.spines[:].set_visible(False)
+    axis.set_title(title, fontsize=11)
+
+
+def panels(image, maps: dict[str, np.ndarray], lesion=None, opacity: float = 0.55, title: str = "slice") -> Figure:
+    """A slice and its heat maps in a row, as a figure."""
+    figure, axes = plt.subplots(1, 1 + len(maps), figsize=(3.1 * (1 + len(maps)), 3.6), squeeze=False)
+    plt.close(figure)
+    overlay(axes[0][0], image, None, lesion, title=title)
+    for axis, (name, heat) in zip(axes[0][1:], maps.items(), strict=True):
+        overlay(axis, image, heat, lesion, opacity, name)
+    figure.tight_layout()
+    return figure
+
+
+def show_channels(image, activations, weights, raw, alt: str, count: int = 5) -> None:
+    """Show how GradCAM adds up: the channels that add or take most, each with its weight, and the sum.
+
+    Args:
+        image: uint8 (H, W).
+        activations: float (C, h, w); weights: float (C,); raw: float (h, w), their weighted sum.
+    """
+    share = weights * activations.mean((1, 2))
+    largest = np.argsort(-np.abs(share))[:count]
+    figure, axes = plt.subplots(1, count + 2, figsize=(1.9 * (count + 2), 2.5))
+    overlay(axes[0], image, title="slice")
+    for axis, channel in zip(axes[1:], largest, strict=False):
+        axis.imshow(activations[channel], cmap="viridis", vmin=0)
+        axis.set_title(f"channel {channel}\n{weights[channel]:+.4f} ×", fontsize=10)
+    top = np.abs(raw).max()
+    axes[-1].imshow(raw, cmap="RdBu_r", vmin=-top, vmax=top)
+    axes[-1].set_title(f"sum of all\n{len(weights)} channels", fontsize=10)
+    for axis in axes[1:]:
+        axis.set(xticks=(), yticks=())
+    figure.tight_layout()
+    show(figure, alt)
+
+
+def show_signed(images, rows: list[str], maps: dict[str, np.ndarray], lesions=None, alt: str = "") -> None:
+    """Show signed evidence, (N, h, w) by column title, all on one scale: red for COVID, blue against it."""
+    top = max(np.abs(each).max() for each in maps.values())
+    columns, size = 1 + len(maps), images.shape[-1]
+    figure, axes = plt.subplots(
+        columns, len(images), figsize=(2.3 * len(images), 2.2 * columns + 0.8), squeeze=False, layout="constrained"
+    )
+    for column, image in enumerate(images):
+        lesion = None if lesions is None else lesions[column]
+        overlay(axes[0][column], image, None, lesion, title=rows[column])
+        for axis, each in zip(axes[1:, column], maps.values(), strict=True):
+            overlay(axis, image, None, lesion)
+            drawn = axis.imshow(
+                each[column], cmap="RdBu_r", vmin=-top, vmax=top, alpha=0.6, extent=(-0.5, size - 0.5, size - 0.5, -0.5)
+            )
+    for axis, title in zip(axes[:, 0], ["slice", *maps], strict=True):
+        axis.set_ylabel(title, fontsize=11)
+    figure.colorbar(
+        drawn, ax=axes, orientation="horizontal", shrink=0.5, aspect=40, label="logits: − against, + for COVID"
+    )
+    show(figure, alt, photo=True)
+
+
+def show_matrix(image, maps: dict[str, dict[str, np.ndarray]], lesion=None, alt: str = "") -> None:
+    """Show heat maps of one slice: {row title: {column title: (H, W) in 0…1}}; a missing one stays empty."""
+    names = list(dict.fromkeys(name for row in maps.values() for name in row))
+    figure, axes = plt.subplots(len(maps), len(names), figsize=(1.9 * len(names), 2.05 * len(maps)), squeeze=False)
+    for row, (title, line) in enumerate(maps.items()):
+        for column, name in enumerate(names):
+            axis = axes[row][column]
+            if name in line:
+                overlay(axis, image, line[name], lesion, title=name if row == 0 else "")
+            else:
+                axis.axis("off")
+        axes[row][0].set_ylabel(title, fontsize=11)
+    figure.tight_layout()
+    show(figure, alt, photo=True)
+
+
+def show_scores(scores: dict[str, dict[str, dict[str, dict]]], alt: str) -> None:
+    """Show scores with intervals: {score: {map: {network or "": {"value", "low", "high"}}}}, a panel per score."""
+    names = list(next(iter(scores.values())))
+    figure, axes = plt.subplots(
+        1, len(scores), figsize=(2.5 * len(scores), 0.42 * len(names) + 1.4), sharey=True, squeeze=False
+    )
+    styles = {"scratch": (BLUE, "o", -0.2), "transfer": (RED, "s", 0.0), "untrained": ("#E69F00", "^", 0.2)}
+    for axis, (title, rows) in zip(axes[0], scores.items(), strict=True):
+        for place, name in enumerate(names):
+            for network, score in rows[name].items():
+                colour, marker, offset = styles.get(network, ("#555555", "D", 0.0))
+                axis.plot((score["low"], score["high"]), (place + offset,) * 2, color=colour, linewidth=2)
+                label = (network or "no network") if network not in axis.get_legend_handles_labels()[1] else None
+                label = None if label in axis.get_legend_handles_labels()[1] else label
+                axis.plot(score["value"], place + offset, marker, color=colour, markersize=6, label=label)
+        axis.set(title=title, xlim=(0, None), ylim=(len(names) - 0.5, -0.5))
+        axis.title.set_fontsize(11)
+        axis.grid(axis="x", alpha=0.3)
+    axes[0][0].set_yticks(range(len(names)), names)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.tight_layout(rect=(0, 0.09, 1, 1))
+    figure.legend(handles, labels, loc="lower center", ncols=len(labels), frameon=False)
+    show(figure, alt)
+
+
+def show_curves(
+    curves: dict[str, dict[str, Sequence[float]]], x: Sequence, xlabel: str, ylabel: str, alt: str, ylim=(0, 1)
+) -> None:
+    """Show curves in panels side by side: {panel title: {name: values (len(x),)}}; x may be numbers or names."""
+    figure, axes = plt.subplots(1, len(curves), figsize=(4.6 * len(curves), 3.6), sharey=True, squeeze=False)
+    for axis, (title, lines) in zip(axes[0], curves.items(), strict=True):
+        for (name, values), colour, marker in zip(lines.items(), COLOURS, MARKERS, strict=False):
+            axis.plot(x, values, f"{marker}-", color=colour, label=name, markersize=5)
+        axis.set(title=title, xlabel=xlabel, ylim=ylim)
+        axis.grid(alpha=0.3)
+    axes[0][0].set_ylabel(ylabel)
+    axes[0][-1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=10, frameon=False)
+    figure.tight_layout()
+    show(figure, alt)

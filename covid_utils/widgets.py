@@ -1,0 +1,163 @@
+"""Explorers to play with: heat maps of any slice, and a lesion that follows the sliders."""
+
+from __future__ import annotations
+
+import io
+
+import cv2
+import ipywidgets as widgets
+import numpy as np
+import torch
+from IPython.display import Image, display
+from numpy.random import SeedSequence, default_rng
+
+from .anatomy import AIR, MUSCLE, draw_anatomy, ramp
+from .cam_figures import panels
+from .explain import LAYERS, METHODS, cam
+from .models import Net
+from .phantom import HOSPITALS, VISIBLE, choose_frame, choose_habitus, scan
+from .training import predict
+
+
+class Picture:
+    """A picture that is redrawn in place: live where widgets run, and a saved notebook keeps its last state."""
+
+    def __init__(self, alt: str):
+        self.alt, self.handle = alt, None
+
+    def draw(self, figure) -> None:
+        """Show a figure where the last one stood."""
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="jpeg", bbox_inches="tight", dpi=80, pil_kwargs={"quality": 85})
+        picture = Image(buffer.getvalue(), format="jpeg", alt=self.alt)
+        if self.handle is None:
+            self.handle = display(picture, display_id=True)
+        else:
+            self.handle.update(picture)
+
+
+def probability(model: Net, images: torch.Tensor) -> np.ndarray:
+    """Probability of COVID of each slice, uint8 (N, H, W) -> float32 (N,)."""
+    return torch.sigmoid(predict(model, [(images, torch.zeros(len(images)))])[0]).numpy()
+
+
+def _slider(kind, name: str, value, low, high, step):
+    return kind(value=value, min=low, max=high, step=step, description=name, style={"description_width": "90px"})
+
+
+def _play(controls: dict[str, widgets.Widget], update) -> widgets.Widget:
+    """Show the controls, draw once, and draw again whenever one is moved."""
+    box = widgets.VBox([widgets.HBox(list(controls.values())[i : i + 3]) for i in range(0, len(controls), 3)])
+    display(box)
+    draw = lambda _change=None: update(**{name: control.value for name, control in controls.items()})  # noqa: E731
+    draw()
+    for control in controls.values():
+        control.observe(draw, "value")
+    return box
+
+
+def cam_explorer(models: dict[str, Net], images: torch.Tensor, texts: list[str], lesions=None) -> dict:
+    """Heat maps of any slice, model, method, layer and class, side by side, redrawn at every change.
+
+    ScoreCAM is left out: it takes seconds.
+
+    Args:
+        models: {name: network}.
+        images: uint8 (N, H, W), with N texts.
+        lesions: bool (N, H, W), or None.
+
+    Returns:
+        {name: control}, so that a program can move them too.
+    """
+    picture = Picture("A slice and its heat maps, for the slice, method, layer and class chosen above.")
+    controls = {
+        "number": _slider(widgets.IntSlider, "slice", 0, 0, len(images) - 1, 1),
+        "model": widgets.Dropdown(options=["all", *models], description="model"),
+        "method": widgets.Dropdown(options=[name for name in METHODS if name != "ScoreCAM"], description="method"),
+        "layer": widgets.Dropdown(options=LAYERS[::-1], description="layer"),
+        "explained": widgets.Dropdown(
+            options=[("its own decision", None), ("COVID", 1), ("non-COVID", 0)], description="explain"
+        ),
+        "opacity": _slider(widgets.FloatSlider, "opacity", 0.55, 0.0, 1.0, 0.05),
+    }
+
+    def update(number, model, method, layer, explained, opacity):
+        one = images[number : number + 1]
+        maps = {}
+        for name, network in models.items():
+            if model in ("all", name):
+                classes = None if explained is None else [explained]
+                title = f"{method}, {name}\np(COVID) = {probability(network, one)[0]:.2f}"
+                maps[title] = cam(network, one, method, layer, classes)[0]
+        lesion = None if lesions is None else lesions[number]
+        picture.draw(panels(one[0].numpy(), maps, lesion, opacity, texts[number]))
+
+    _play(controls, update)
+    return controls
+
+
+def draw_with_lesion(
+    patient: int, x: float = 0.0, y: float = 0.0, size: float = 0.0, density: float = 0.4, level=None,
+    seed: int = 0, hospital: str = "A", image_size: int = 96, n_slices: int = 4,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """A healthy slice of an imaginary patient with one patch of ground glass, drawn and scanned as the phantom's are.
+
+    Args:
+        patient, seed, hospital, image_size, n_slices: as for `phantom.draw_patient`; its findings are left out.
+        x, y: middle of the patch, -1 (the image's left, front) to 1 (right, back).
+        size: its radius in the same units; 0 draws none.
+        density: how much of the air is replaced, 0 to 1.
+        level: 0 top of the lungs, 1 their base; None for the patient's first slice.
+
+    Returns:
+        image uint8 (H, W), and where the patch can be seen, bool (H, W).
+    """
+    h = HOSPITALS[hospital]
+    body, _, _, grain = (default_rng(child) for child in SeedSequence([seed, h.number, patient]).spawn(4))
+    step = body.uniform(*h.step)
+    levels = body.uniform(h.levels[0], h.levels[1] - step * (n_slices - 1)) + step * np.arange(n_slices)
+    habitus = choose_habitus(body, h, levels)
+    anatomy, frame, settings = (int(n) for n in body.integers(2**31, size=3))
+    s = draw_anatomy(anatomy, image_size, levels[0] if level is None else level, habitus)
+    where = choose_frame(default_rng(frame), h, s, image_size)
+    lung, healthy, rng = cv2.remap(s.lung, *where, cv2.INTER_LINEAR) > 0.5, s.hu.copy(), default_rng(patient)
+    rough, uneven = s.texture(rng, 0.24, 4), s.texture(rng, 0.12)
+    if size > 0:
+        field = 1 - s.blob(x, y, size, size) + 0.4 * rough
+        s.blend(density * ramp(field, -0.1, 0.6) * (1 + 0.3 * uneven), MUSCLE)
+    change = cv2.remap(np.abs(s.hu - healthy), *where, cv2.INTER_LINEAR)
+    image = scan(cv2.remap(s.hu, *where, cv2.INTER_LINEAR, borderValue=AIR), default_rng(settings), grain, h)
+    return image, (change > VISIBLE) & lung
+
+
+def lesion_lab(models: dict[str, Net], first_patient: int, image_size: int = 96, seed: int = 0) -> dict:
+    """Place and grow a patch of ground glass in healthy lungs; probability and GradCAM for COVID follow.
+
+    Args:
+        models: {name: network}.
+        first_patient: number of an imaginary patient; this one and the nine after it can be chosen.
+
+    Returns:
+        {name: control}, so that a program can move them too.
+    """
+    picture = Picture("A healthy phantom slice with one drawn lesion, its heat maps and probabilities.")
+    controls = {
+        "patient": _slider(widgets.IntSlider, "patient", 0, 0, 9, 1),
+        "level": _slider(widgets.FloatSlider, "height", 0.55, 0.15, 0.9, 0.05),
+        "density": _slider(widgets.FloatSlider, "density", 0.45, 0.1, 0.9, 0.05),
+        "x": _slider(widgets.FloatSlider, "left – right", 0.55, -0.9, 0.9, 0.05),
+        "y": _slider(widgets.FloatSlider, "front – back", 0.4, -0.8, 0.9, 0.05),
+        "size": _slider(widgets.FloatSlider, "size", 0.3, 0.0, 0.6, 0.02),
+    }
+
+    def update(patient, level, density, x, y, size):
+        image, lesion = draw_with_lesion(first_patient + patient, x, y, size, density, level, seed, "A", image_size)
+        one = torch.from_numpy(image)[None]
+        maps = {
+            f"{name}\np(COVID) = {probability(model, one)[0]:.2f}": cam(model, one, explained=[1])[0]
+            for name, model in models.items()
+        }
+        picture.draw(panels(image, maps, lesion, title=f"lesion: {lesion.mean():.1%} of the slice"))
+
+    _play(controls, update)
+    return controls
