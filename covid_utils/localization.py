@@ -8,7 +8,7 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 from sklearn.metrics import average_precision_score
 
-from .evaluation import _patient_weights, _with_interval
+from .evaluation import _patient_weights, mean_interval
 
 
 def pointing_game(maps: np.ndarray, lesions: np.ndarray, board: np.ndarray) -> np.ndarray:
@@ -105,7 +105,8 @@ def mean_with_interval(values: np.ndarray, patients, seed: int = 0) -> dict[str,
     if not known.any():
         return dict.fromkeys(("value", "low", "high"), float("nan"))
     weights = _patient_weights(patients[known], seed)
-    return _with_interval(weights @ values[known] / weights.sum(1))
+    means = weights @ values[known] / weights.sum(1)
+    return mean_interval(means[0], means[1:].std(), len(np.unique(patients[known])))
 
 
 # ------------------------------------------------------------------------------------------------ baselines

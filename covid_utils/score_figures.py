@@ -46,16 +46,17 @@ def draw_threshold(logits, labels, threshold: float, prevalence: float) -> Figur
     sensitivity, specificity = counts[1, 1] / covid.sum(), counts[0, 0] / (~covid).sum()
     yes, no = predictive_values(sensitivity, specificity, prevalence)
     values = {
-        "sensitivity": sensitivity, "specificity": specificity,
-        f'"yes" is right\n(if {prevalence:.0%} have it)': yes, f'"no" is right\n(if {prevalence:.0%} have it)': no,
-    }  # fmt: skip
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        f'"yes" is right\n(if {prevalence:.0%} have it)': yes,
+        f'"no" is right\n(if {prevalence:.0%} have it)': no,
+    }
     axes[2].barh(range(4), [np.nan_to_num(value) for value in values.values()], color=(RED, BLUE, RED, BLUE))
     for place, value in enumerate(values.values()):
         inside = value > 0.3
-        axes[2].text(
-            np.nan_to_num(value) + (-0.03 if inside else 0.03), place, "never said" if np.isnan(value) else f"{value:.1%}",
-            va="center", ha="right" if inside else "left", color="white" if inside else "black",
-        )  # fmt: skip
+        text, side = ("never said" if np.isnan(value) else f"{value:.1%}"), -0.03 if inside else 0.03
+        alignment = {"ha": "right", "color": "white"} if inside else {"ha": "left", "color": "black"}
+        axes[2].text(np.nan_to_num(value) + side, place, text, va="center", **alignment)
     axes[2].set(yticks=range(4), yticklabels=list(values), xlim=(0, 1), xticks=(0, 0.5, 1))
     axes[2].invert_yaxis()
     figure.tight_layout()

@@ -16,6 +16,7 @@ from .cam_figures import panels
 from .explain import LAYERS, METHODS, cam
 from .models import Net
 from .phantom import HOSPITALS, VISIBLE, choose_frame, choose_habitus, scan
+from .score_figures import draw_threshold
 from .training import predict
 
 
@@ -160,4 +161,25 @@ def lesion_lab(models: dict[str, Net], first_patient: int, image_size: int = 96,
         picture.draw(panels(image, maps, lesion, title=f"lesion: {lesion.mean():.1%} of the slice"))
 
     _play(controls, update)
+    return controls
+
+
+def threshold_explorer(logits, labels, threshold: float = 0.5, prevalence: float = 0.5) -> dict:
+    """Move the threshold and the share of the ill: decisions, confusion matrix and predictive values follow.
+
+    Args:
+        logits: float (N,).
+        labels: 0 or 1, (N,).
+        threshold: a probability, where the slider starts.
+        prevalence: share of COVID where the network would be used, where the slider starts.
+
+    Returns:
+        {name: control}, so that a program can move them too.
+    """
+    picture = Picture("Probabilities on both sides of the threshold, confusion matrix, sensitivity, predictive values.")
+    controls = {
+        "threshold": _slider(widgets.FloatSlider, "threshold", threshold, 0.0, 1.0, 0.01),
+        "prevalence": _slider(widgets.FloatSlider, "share of the ill", prevalence, 0.01, 0.9, 0.01),
+    }
+    _play(controls, lambda **values: picture.draw(draw_threshold(logits, labels, **values)))
     return controls

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, log_loss, precision_score, roc_auc_score
 from toy import tiny_data
 
+from covid_utils import evaluation
 from covid_utils.audit import grey_histogram, nearest_neighbour
 from covid_utils.evaluation import compare, evaluate, percent
 
@@ -17,6 +18,12 @@ def test_scores_agree_with_scikit_learn():
     assert result["accuracy"]["value"] == pytest.approx(((LOGITS > 0) == LABELS).mean())
     assert result["sensitivity"]["value"] == pytest.approx((LOGITS[LABELS == 1] > 0).mean())
     assert result["specificity"]["value"] == pytest.approx((LOGITS[LABELS == 0] <= 0).mean())
+    called = LOGITS > 0
+    assert result["precision"]["value"] == pytest.approx(precision_score(LABELS, called))
+    assert result["f1"]["value"] == pytest.approx(f1_score(LABELS, called))
+    for logits in (LOGITS, LOGITS.round(0)):  # the second has many ties
+        found = evaluate(logits, LABELS, np.arange(200))["average_precision"]["value"]
+        assert found == pytest.approx(average_precision_score(LABELS, logits))
     for score in result.values():
         assert score["low"] < score["value"] < score["high"]
 
@@ -75,3 +82,74 @@ def test_baselines_see_the_obvious():
 def test_percent():
     assert percent({"value": 0.8449, "low": 0.801, "high": 0.886}) == "84.5 % (80.1 to 88.6)"
     assert percent({"value": 0.021, "low": -0.01, "high": 0.05}, signed=True) == "+2.1 points (-1.0 to +5.0)"
+
+
+# ------------------------------------------------------------------------------ do the intervals keep their word?
+
+
+def study(rng, patients=60, slices=4, accuracy=0.85, alike=0.4):
+    """An imaginary study: which slices were right. Each patient has an accuracy of its own, beta-distributed."""
+    a, b = accuracy * (1 - alike) / alike, (1 - accuracy) * (1 - alike) / alike
+    right = rng.random((patients, slices)) < rng.beta(a, b, patients)[:, None]
+    labels = np.tile([0, 1], patients).repeat(slices)[: patients * slices]
+    return np.where(right.ravel() == (labels == 1), 1.0, -1.0), labels, np.arange(patients).repeat(slices)
+
+
+def test_the_interval_holds_the_truth_in_95_of_100_studies(monkeypatch):
+    """1000 studies with clustered slices; slices taken as independent would hold it far too rarely."""
+    monkeypatch.setattr(evaluation, "REPEATS", 400)
+    rng, held, naive = np.random.default_rng(0), 0, 0
+    for _ in range(1000):
+        logits, labels, patients = study(rng)
+        honest = evaluate(logits, labels, patients)["accuracy"]
+        held += honest["low"] <= 0.85 <= honest["high"]
+        right = ((logits > 0) == labels).mean()
+        naive += abs(right - 0.85) <= 1.96 * np.sqrt(right * (1 - right) / len(labels))
+    assert 0.93 <= held / 1000 <= 0.97
+    assert naive / 1000 < 0.88
+
+
+def test_all_right_is_not_certain():
+    """39 patients, all right: the exact binomial interval of 39 trials, 0.025 ** (1 / 39)."""
+    labels = np.tile([0, 1], 78)
+    score = evaluate(2.0 * labels - 1, labels, np.arange(156) // 4)["accuracy"]
+    assert (score["value"], score["high"]) == (1, 1) and score["low"] == pytest.approx(0.025 ** (1 / 39))
+
+
+def test_sample_size_has_the_power_it_promises():
+    """Simulation: with so many slices McNemar's test finds the difference in about 80 of 100 studies."""
+    n = evaluation.slices_needed(0.06, 0.14)
+    rng = np.random.default_rng(0)
+    only = rng.multinomial(n, [0.04, 0.10, 0.86], size=1000)
+    z = (only[:, 1] - only[:, 0]) / np.sqrt(only[:, 0] + only[:, 1])
+    assert (np.abs(z) > 1.96).mean() == pytest.approx(0.8, abs=0.04)
+    with pytest.raises(ValueError, match="disagree must lie between"):
+        evaluation.slices_needed(0.1, 0.05)
+
+
+def test_the_operating_point_finds_as_many_as_asked():
+    for wanted in (0.5, 0.9, 1.0):
+        threshold = evaluation.operating_point(LOGITS, LABELS, wanted)
+        found = (LOGITS[LABELS == 1] > threshold).mean()
+        assert found >= wanted and (LOGITS[LABELS == 1] > np.nextafter(threshold, np.inf)).mean() < found
+    with pytest.raises(ValueError, match="No COVID slice"):
+        evaluation.operating_point(LOGITS, np.zeros(200))
+
+
+def test_predictive_values_by_hand():
+    """Of 1000 people 10 are ill: 9 are found; 99 of the 990 others are called ill too."""
+    yes, no = evaluation.predictive_values(0.9, 0.9, 0.01)
+    assert yes == pytest.approx(9 / 108) and no == pytest.approx(891 / 892)
+
+
+def test_temperature_undoes_a_scaling():
+    rng = np.random.default_rng(1)
+    honest = rng.normal(0, 2, 4000)
+    labels = (rng.random(4000) < 1 / (1 + np.exp(-honest))).astype(int)
+    found = evaluation.temperature(3 * honest, labels)
+    assert found == pytest.approx(3, rel=0.1)
+    _, sure = evaluation.calibration(3 * honest, labels)
+    table, scaled = evaluation.calibration(3 * honest / found, labels)
+    assert all(scaled[name] < sure[name] for name in sure)
+    assert scaled["log loss"] == pytest.approx(log_loss(labels, 1 / (1 + np.exp(-3 * honest / found))))
+    assert (table.predicted - table.observed).abs().max() < 0.06

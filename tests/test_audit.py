@@ -1,0 +1,82 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from toy import tiny_data
+
+from covid_utils.audit import audit, near_duplicates, nearest_neighbour, shuffled_labels, thumbnails
+from covid_utils.data import load_data, split_groups
+from covid_utils.shortcuts import SHORTCUTS, add_shortcut, mark_all, without_lungs
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory):
+    return load_data("phantom", tmp_path_factory.mktemp("data"), image_size=64, patients=60, progress=False)
+
+
+def dealt(data, split, seed=0):
+    return dataclasses.replace(data, table=data.table.assign(split=split_groups(data.table, split, seed)))
+
+
+def test_thumbnails_correlate_as_numpy_says(phantom):
+    small = thumbnails(phantom)
+    assert (
+        small.shape == (len(phantom.table), 32 * 32) and thumbnails(phantom, frame_only=True).shape[1] == 32**2 - 24**2
+    )
+    assert small[0] @ small[5] == pytest.approx(np.corrcoef(small[0], small[5])[0, 1], abs=1e-4)
+
+
+def test_a_planted_copy_is_found_first(phantom):
+    source, copy = (np.flatnonzero(phantom.table.split == part)[0] for part in ("train", "test"))
+    images = phantom.images.clone()
+    images[copy] = images[source]
+    assert near_duplicates(phantom).empty  # no slice of another patient is so similar
+    pairs = near_duplicates(dataclasses.replace(phantom, images=images))
+    assert (pairs.slice[0], pairs.twin[0]) == (copy, source) and pairs.similarity[0] == pytest.approx(1, abs=1e-4)
+
+
+def test_shuffled_labels_are_learned_only_where_the_split_leaks(phantom):
+    leaky, chance = shuffled_labels(dealt(phantom, "random"))
+    clean, clean_chance = shuffled_labels(phantom)
+    assert leaky - chance > 0.3 and abs(clean - clean_chance) < 0.1
+
+
+def test_the_audit_says_what_is_wrong(phantom):
+    clean, leaky = audit(phantom), audit(dealt(phantom, "random"))
+    assert not any(sentence.startswith("**Leak") for sentence in clean.verdict)
+    assert sum(sentence.startswith("**Leak") for sentence in leaky.verdict) == 3
+    assert "| 1-nearest neighbour |" in leaky._repr_markdown_() and len(leaky.pairs) > 0
+
+
+def test_the_audit_finds_a_shortcut_in_the_frame(phantom):
+    marked = audit(add_shortcut(phantom, "mark"))
+    assert any("outer frame" in sentence and sentence.startswith("**Shortcut") for sentence in marked.verdict)
+    assert nearest_neighbour(add_shortcut(phantom, "mark"), frame_only=True).mean() == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("kind", SHORTCUTS)
+def test_a_shortcut_goes_with_the_label_as_often_as_asked(phantom, kind):
+    always, half = add_shortcut(phantom, kind), add_shortcut(phantom, kind, agreement=0.5)
+    assert (always.table.marked == (always.table.label == 1)).all()
+    assert (half.table.marked == (half.table.label == 1)).mean() == pytest.approx(0.5, abs=0.02)
+    changed = (always.images != phantom.images).flatten(1).any(1)
+    assert changed.tolist() == always.table.marked.tolist()
+    assert always.fingerprint != phantom.fingerprint
+    every = mark_all(always, kind)
+    assert every.table.marked.all()
+    assert (
+        torch.equal(every.images[changed], always.images[changed])
+        and (every.images != phantom.images).flatten(1).any(1).all()
+    )
+
+
+def test_an_unknown_shortcut_is_named():
+    with pytest.raises(ValueError, match="did you mean 'mark'"):
+        add_shortcut(tiny_data(), "marc")
+
+
+def test_lungs_are_painted_over_and_nothing_else(phantom):
+    painted = without_lungs(phantom.images[:4], phantom.lungs[:4])
+    assert torch.equal(painted[~phantom.lungs[:4]], phantom.images[:4][~phantom.lungs[:4]])
+    assert all(len(image[lung].unique()) == 1 for image, lung in zip(painted, phantom.lungs[:4], strict=True))
