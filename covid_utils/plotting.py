@@ -55,14 +55,20 @@ def compact(figure: Figure, photo: bool, dpi: int = 76) -> bytes:
     figure.savefig(raw, format="png", bbox_inches="tight", dpi=dpi if photo else 100)
     picture = PIL.Image.open(raw).convert("RGB")
     if photo:
-        picture.save(buffer, format="jpeg", quality=70, optimize=True)
+        picture.save(buffer, format="jpeg", quality=60, optimize=True)
     else:
         picture.quantize(64, dither=PIL.Image.Dither.NONE).save(buffer, format="png", optimize=True)
     return buffer.getvalue()
 
 
 def grid(
-    images, titles, columns: int = 6, outlines=None, alt: str = "A grid of CT slices.", width: float = 1.9
+    images,
+    titles,
+    columns: int = 6,
+    outlines=None,
+    alt: str = "A grid of CT slices.",
+    width: float = 1.9,
+    small: bool = False,
 ) -> None:
     """Show grey slices side by side.
 
@@ -73,6 +79,7 @@ def grid(
         outlines: bool (N, H, W), drawn as a cyan line, or None.
         alt: what the picture shows, for those who can't see it.
         width: of one slice, in inches.
+        small: fewer bytes, as for `show`.
     """
     if not len(images):
         return
@@ -86,7 +93,7 @@ def grid(
         if outlines is not None:
             outline(axis, outlines[index])
     figure.tight_layout()
-    show(figure, alt, photo=True)
+    show(figure, alt, photo=True, small=small)
 
 
 def outline(axis, mask) -> None:
@@ -171,7 +178,7 @@ def show_kernels(kernels: dict[str, np.ndarray]) -> None:
         axis.set_title(title)
         axis.axis("off")
     figure.tight_layout()
-    show(figure, f"The {count} kernels of the first layer of: {', '.join(kernels)}.")
+    show(figure, f"The {count} kernels of the first layer of: {', '.join(kernels)}.", small=True)
 
 
 def show_cams(images, rows: list[str], maps: dict[str, np.ndarray], lesions=None, alt: str = "") -> None:
