@@ -58,7 +58,7 @@ def show_channels(image, activations, weights, raw, alt: str, count: int = 5) ->
     for axis in axes[1:]:
         axis.set(xticks=(), yticks=())
     figure.tight_layout()
-    show(figure, alt)
+    show(figure, alt, small=True)
 
 
 def show_signed(images, rows: list[str], maps: dict[str, np.ndarray], lesions=None, alt: str = "") -> None:
@@ -81,7 +81,7 @@ def show_signed(images, rows: list[str], maps: dict[str, np.ndarray], lesions=No
     figure.colorbar(
         drawn, ax=axes, orientation="horizontal", shrink=0.5, aspect=40, label="logits: − against, + for COVID"
     )
-    show(figure, alt, photo=True)
+    show(figure, alt, photo=True, small=True)
 
 
 def show_matrix(image, maps: dict[str, dict[str, np.ndarray]], lesion=None, alt: str = "") -> None:
@@ -97,7 +97,7 @@ def show_matrix(image, maps: dict[str, dict[str, np.ndarray]], lesion=None, alt:
                 axis.axis("off")
         axes[row][0].set_ylabel(title, fontsize=11)
     figure.tight_layout()
-    show(figure, alt, photo=True)
+    show(figure, alt, photo=True, small=True)
 
 
 def show_scores(scores: dict[str, dict[str, dict[str, dict]]], alt: str) -> None:
@@ -122,7 +122,7 @@ def show_scores(scores: dict[str, dict[str, dict[str, dict]]], alt: str) -> None
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.tight_layout(rect=(0, 0.09, 1, 1))
     figure.legend(handles, labels, loc="lower center", ncols=len(labels), frameon=False)
-    show(figure, alt)
+    show(figure, alt, small=True)
 
 
 def show_curves(
@@ -135,7 +135,9 @@ def show_curves(
             axis.plot(x, values, f"{marker}-", color=colour, label=name, markersize=5)
         axis.set(title=title, xlabel=xlabel, ylim=ylim)
         axis.grid(alpha=0.3)
+        if isinstance(x[0], str):
+            axis.tick_params(axis="x", rotation=40)
     axes[0][0].set_ylabel(ylabel)
     axes[0][-1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=10, frameon=False)
     figure.tight_layout()
-    show(figure, alt)
+    show(figure, alt, small=True)

@@ -135,10 +135,14 @@ def similarity(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 BLOCKS = ("fc", "layer4", "layer3", "layer2", "layer1", "conv1")
 
 
-def cascade(model: Net, seed: int = 0) -> Iterator[tuple[str, Net]]:
+def cascade(model: Net, seed: int) -> Iterator[tuple[str, Net]]:
     """The network with ever more blocks random, from the head down to the first layer.
 
     Cascading randomisation of Adebayo et al. 2018, https://arxiv.org/abs/1810.03292, section 3.1.
+
+    Args:
+        model: the network; it stays as it is.
+        seed: not the one that the network's own training began with: a head hardly moves, and would come out as it was.
 
     Yields:
         name of the block that became random last, and the network: the same object every time.

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from IPython.display import Code, Image, display
+import PIL.Image
+from IPython.display import Image, display
 from matplotlib.figure import Figure
 
 from .training import best_epoch
@@ -25,15 +26,21 @@ plt.rcParams.update({"figure.dpi": 100, "font.size": 11, "axes.spines.top": Fals
 def source(*functions: Callable) -> None:
     """Show the source of helper functions as it runs, so that what is read is what runs."""
     for function in functions:
-        display(Code(inspect.getsource(function).rstrip(), language="python"))
+        code = inspect.getsource(function).rstrip()
+        # Markdown, as IPython's Code brings a style sheet of its own each time: ten times the size
+        display({"text/markdown": f"```python\n{code}\n```", "text/plain": code}, raw=True)
 
 
-def show(figure: Figure, alt: str, photo: bool = False) -> None:
+def show(figure: Figure, alt: str, photo: bool = False, small: bool = False) -> None:
     """Display a figure once, with a text for those who can't see it, and forget it.
 
-    `photo`: as JPEG, a quarter of the size of a PNG for pictures full of grey values.
+    `photo`: as JPEG, a quarter of the size of a PNG for pictures full of grey values; `small`: coarser still, half
+    of that (JPEG), or with 64 colours, a third (PNG), for a notebook of many figures.
     """
     plt.close(figure)
+    if small:
+        display(Image(compact(figure, photo), format="jpeg" if photo else "png", alt=alt))
+        return
     if photo:
         buffer = io.BytesIO()
         figure.savefig(buffer, format="jpeg", bbox_inches="tight", pil_kwargs={"quality": 80})
@@ -42,8 +49,26 @@ def show(figure: Figure, alt: str, photo: bool = False) -> None:
         display(figure, metadata={"image/png": {"alt": alt}})
 
 
+def compact(figure: Figure, photo: bool, dpi: int = 76) -> bytes:
+    """The bytes of a figure's picture, small: JPEG, or PNG with 64 colours."""
+    raw, buffer = io.BytesIO(), io.BytesIO()
+    figure.savefig(raw, format="png", bbox_inches="tight", dpi=dpi if photo else 100)
+    picture = PIL.Image.open(raw).convert("RGB")
+    if photo:
+        picture.save(buffer, format="jpeg", quality=60, optimize=True)
+    else:
+        picture.quantize(64, dither=PIL.Image.Dither.NONE).save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
+
+
 def grid(
-    images, titles, columns: int = 6, outlines=None, alt: str = "A grid of CT slices.", width: float = 1.9
+    images,
+    titles,
+    columns: int = 6,
+    outlines=None,
+    alt: str = "A grid of CT slices.",
+    width: float = 1.9,
+    small: bool = False,
 ) -> None:
     """Show grey slices side by side.
 
@@ -54,6 +79,7 @@ def grid(
         outlines: bool (N, H, W), drawn as a cyan line, or None.
         alt: what the picture shows, for those who can't see it.
         width: of one slice, in inches.
+        small: fewer bytes, as for `show`.
     """
     if not len(images):
         return
@@ -67,7 +93,7 @@ def grid(
         if outlines is not None:
             outline(axis, outlines[index])
     figure.tight_layout()
-    show(figure, alt, photo=True)
+    show(figure, alt, photo=True, small=small)
 
 
 def outline(axis, mask) -> None:
@@ -152,7 +178,7 @@ def show_kernels(kernels: dict[str, np.ndarray]) -> None:
         axis.set_title(title)
         axis.axis("off")
     figure.tight_layout()
-    show(figure, f"The {count} kernels of the first layer of: {', '.join(kernels)}.")
+    show(figure, f"The {count} kernels of the first layer of: {', '.join(kernels)}.", small=True)
 
 
 def show_cams(images, rows: list[str], maps: dict[str, np.ndarray], lesions=None, alt: str = "") -> None:
@@ -183,7 +209,7 @@ def show_cams(images, rows: list[str], maps: dict[str, np.ndarray], lesions=None
     figure.tight_layout(rect=(0, 0.05, 1, 1))
     bar = figure.colorbar(drawn, cax=figure.add_axes((0.3, 0.025, 0.4, 0.012)), orientation="horizontal")
     bar.set_ticks([0, 1], labels=["least in this map", "most in this map"])
-    show(figure, alt, photo=True)
+    show(figure, alt, photo=True, small=True)
 
 
 def show_intervals(scores: dict[str, dict], name: str, alt: str, reference: float | None = None) -> None:

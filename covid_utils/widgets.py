@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-
 import cv2
 import ipywidgets as widgets
 import numpy as np
@@ -11,11 +9,12 @@ import torch
 from IPython.display import Image, display
 from numpy.random import SeedSequence, default_rng
 
-from .anatomy import AIR, MUSCLE, draw_anatomy, ramp
+from .anatomy import AIR, MUSCLE, Slice, draw_anatomy, ramp
 from .cam_figures import panels
 from .explain import LAYERS, METHODS, cam
 from .models import Net
 from .phantom import HOSPITALS, VISIBLE, choose_frame, choose_habitus, scan
+from .plotting import compact
 from .score_figures import draw_threshold
 from .training import predict
 
@@ -28,9 +27,7 @@ class Picture:
 
     def draw(self, figure) -> None:
         """Show a figure where the last one stood."""
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="jpeg", bbox_inches="tight", dpi=80, pil_kwargs={"quality": 85})
-        picture = Image(buffer.getvalue(), format="jpeg", alt=self.alt)
+        picture = Image(compact(figure, photo=True), format="jpeg", alt=self.alt)
         if self.handle is None:
             self.handle = display(picture, display_id=True)
         else:
@@ -50,7 +47,10 @@ def _play(controls: dict[str, widgets.Widget], update) -> widgets.Widget:
     """Show the controls, draw once, and draw again whenever one is moved."""
     box = widgets.VBox([widgets.HBox(list(controls.values())[i : i + 3]) for i in range(0, len(controls), 3)])
     display(box)
-    draw = lambda _change=None: update(**{name: control.value for name, control in controls.items()})  # noqa: E731
+
+    def draw(_change=None):
+        update(**{name: control.value for name, control in controls.items()})
+
     draw()
     for control in controls.values():
         control.observe(draw, "value")
@@ -98,20 +98,22 @@ def cam_explorer(models: dict[str, Net], images: torch.Tensor, texts: list[str],
 
 
 def draw_with_lesion(
-    patient: int, x: float = 0.0, y: float = 0.0, size: float = 0.0, density: float = 0.4, level=None,
-    seed: int = 0, hospital: str = "A", image_size: int = 96, n_slices: int = 4,
+    patient: int, place: float = 0.5, depth: float = 0.05, size: float = 0.0, density: float = 0.4, lungs="left",
+    level: float | None = None, seed: int = 0, hospital: str = "A", image_size: int = 96, n_slices: int = 4,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """A healthy slice of an imaginary patient with one patch of ground glass, drawn and scanned as the phantom's are.
+    """A healthy slice of an imaginary patient with patches of ground glass, drawn and scanned as the phantom's are.
 
     Args:
         patient, seed, hospital, image_size, n_slices: as for `phantom.draw_patient`; its findings are left out.
-        x, y: middle of the patch, -1 (the image's left, front) to 1 (right, back).
-        size: its radius in the same units; 0 draws none.
+        place: where along the chest wall, -1.2 (front) over 0 (side) to 1.4 (back).
+        depth: how far inside, 0 (at the pleura) to 0.7 (near the middle of the chest).
+        size: half the length of a patch, in halves of the chest's width; 0 draws none.
         density: how much of the air is replaced, 0 to 1.
+        lungs: "left" (the right side of the image), "right", or "both".
         level: 0 top of the lungs, 1 their base; None for the patient's first slice.
 
     Returns:
-        image uint8 (H, W), and where the patch can be seen, bool (H, W).
+        image uint8 (H, W), and where the patches can be seen, bool (H, W).
     """
     h = HOSPITALS[hospital]
     body, _, _, grain = (default_rng(child) for child in SeedSequence([seed, h.number, patient]).spawn(4))
@@ -121,18 +123,28 @@ def draw_with_lesion(
     anatomy, frame, settings = (int(n) for n in body.integers(2**31, size=3))
     s = draw_anatomy(anatomy, image_size, levels[0] if level is None else level, habitus)
     where = choose_frame(default_rng(frame), h, s, image_size)
-    lung, healthy, rng = cv2.remap(s.lung, *where, cv2.INTER_LINEAR) > 0.5, s.hu.copy(), default_rng(patient)
-    rough, uneven = s.texture(rng, 0.24, 4), s.texture(rng, 0.12)
+    lung, healthy = cv2.remap(s.lung, *where, cv2.INTER_LINEAR) > 0.5, s.hu.copy()
     if size > 0:
-        field = 1 - s.blob(x, y, size, size) + 0.4 * rough
-        s.blend(density * ramp(field, -0.1, 0.6) * (1 + 0.3 * uneven), MUSCLE)
+        _ground_glass(s, default_rng(patient), place, depth, size, density, lungs)
     change = cv2.remap(np.abs(s.hu - healthy), *where, cv2.INTER_LINEAR)
     image = scan(cv2.remap(s.hu, *where, cv2.INTER_LINEAR, borderValue=AIR), default_rng(settings), grain, h)
     return image, (change > VISIBLE) & lung
 
 
+def _ground_glass(s: Slice, rng, place: float, depth: float, size: float, density: float, lungs: str) -> None:
+    """Blend in patches as `disease.ground_glass` does, at a place that is chosen instead of drawn."""
+    wall = np.arctan2(s.outline[:, 1], s.outline[:, 0])
+    field = np.full((s.n, s.n), -2.0, np.float32)
+    for angle in {"left": [place], "right": [np.pi - place], "both": [place, np.pi - place]}[lungs]:
+        angle = (angle + np.pi) % (2 * np.pi) - np.pi
+        x, y = s.outline[np.argmin(np.abs(wall - angle))] * (1 - depth)
+        field = np.maximum(field, 1 - s.blob(x, y, 0.6 * size, size, angle))
+    field = field + 0.6 * s.texture(rng, 0.24, 4)
+    s.blend(density * ramp(field, -0.1, 0.8) * (1 + 0.5 * s.texture(rng, 0.12)), MUSCLE)
+
+
 def lesion_lab(models: dict[str, Net], first_patient: int, image_size: int = 96, seed: int = 0) -> dict:
-    """Place and grow a patch of ground glass in healthy lungs; probability and GradCAM for COVID follow.
+    """Place and grow ground glass in healthy lungs; probability and GradCAM for COVID follow.
 
     Args:
         models: {name: network}.
@@ -141,23 +153,25 @@ def lesion_lab(models: dict[str, Net], first_patient: int, image_size: int = 96,
     Returns:
         {name: control}, so that a program can move them too.
     """
-    picture = Picture("A healthy phantom slice with one drawn lesion, its heat maps and probabilities.")
+    picture = Picture("A healthy phantom slice with drawn ground glass, its heat maps and probabilities.")
     controls = {
         "patient": _slider(widgets.IntSlider, "patient", 0, 0, 9, 1),
         "level": _slider(widgets.FloatSlider, "height", 0.55, 0.15, 0.9, 0.05),
-        "density": _slider(widgets.FloatSlider, "density", 0.45, 0.1, 0.9, 0.05),
-        "x": _slider(widgets.FloatSlider, "left – right", 0.55, -0.9, 0.9, 0.05),
-        "y": _slider(widgets.FloatSlider, "front – back", 0.4, -0.8, 0.9, 0.05),
+        "lungs": widgets.Dropdown(options=["left", "right", "both"], value="both", description="lungs"),
+        "place": _slider(widgets.FloatSlider, "front – back", 0.6, -1.2, 1.4, 0.1),
+        "depth": _slider(widgets.FloatSlider, "depth", 0.05, 0.0, 0.7, 0.05),
         "size": _slider(widgets.FloatSlider, "size", 0.3, 0.0, 0.6, 0.02),
+        "density": _slider(widgets.FloatSlider, "density", 0.45, 0.1, 0.9, 0.05),
     }
 
-    def update(patient, level, density, x, y, size):
-        image, lesion = draw_with_lesion(first_patient + patient, x, y, size, density, level, seed, "A", image_size)
+    def update(patient, **choices):
+        image, lesion = draw_with_lesion(first_patient + patient, seed=seed, image_size=image_size, **choices)
         one = torch.from_numpy(image)[None]
-        maps = {
-            f"{name}\np(COVID) = {probability(model, one)[0]:.2f}": cam(model, one, explained=[1])[0]
-            for name, model in models.items()
-        }
+        maps = {}
+        for name, model in models.items():
+            heat = cam(model, one, explained=[1])[0]
+            nothing = "" if heat.any() else ", no evidence"
+            maps[f"{name}\np(COVID) = {probability(model, one)[0]:.2f}{nothing}"] = heat
         picture.draw(panels(image, maps, lesion, title=f"lesion: {lesion.mean():.1%} of the slice"))
 
     _play(controls, update)

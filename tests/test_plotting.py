@@ -44,7 +44,7 @@ def test_curves_mark_the_best_epoch_and_the_time_left():
 @pytest.mark.parametrize("lesions", [None, np.zeros((2, 32, 32), bool), np.tri(32, dtype=bool)[None].repeat(2, 0)])
 def test_cams_with_and_without_outlines(lesions, monkeypatch):
     shown = []
-    monkeypatch.setattr(plotting, "show", lambda figure, alt, photo=False: shown.append(figure))
+    monkeypatch.setattr(plotting, "show", lambda figure, alt, photo=False, small=False: shown.append(figure))
     images = np.zeros((2, 32, 32), np.uint8)
     plotting.show_cams(images, ["a", "b"], {"one": np.zeros((2, 32, 32))}, lesions)
     plotting.grid(images, ["a", "b"], outlines=lesions)
@@ -55,4 +55,5 @@ def test_cams_with_and_without_outlines(lesions, monkeypatch):
 
 def test_source_shows_what_runs():
     outputs = run("from covid_utils import models, plotting\nplotting.source(models.freeze)")
-    assert "def freeze(model" in outputs[0]["data"]["text/plain"] or "def freeze" in outputs[0]["data"]["text/html"]
+    assert "def freeze(model" in outputs[0]["data"]["text/plain"]
+    assert outputs[0]["data"]["text/markdown"].startswith("```python\ndef freeze")

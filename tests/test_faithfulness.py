@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+import torch
+from pytorch_grad_cam.metrics.road import NoisyLinearImputer, ROADLeastRelevantFirst, ROADMostRelevantFirst
+from pytorch_grad_cam.utils.model_targets import BinaryClassifierOutputTarget
+
+from covid_utils import explain, faithfulness
+from covid_utils.models import Net
+from covid_utils.phantom import draw_patient
+
+IMAGES = torch.from_numpy(np.concatenate([draw_patient(p, image_size=64, n_slices=2).images for p in range(3)]))
+MAPS = np.random.default_rng(0).random((6, 64, 64)).astype(np.float32)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(1)
+    return Net("resnet18").eval()
+
+
+def test_imputation_agrees_with_the_librarys():
+    image = IMAGES[0].numpy().astype(np.float32)
+    block = np.zeros((64, 64), bool)
+    block[5:40, 0:30] = True
+    for gone in (block, MAPS[0] < 0.5, MAPS[0] < 0.95):
+        theirs = NoisyLinearImputer(noise=0.0)(IMAGES[:1].float(), torch.from_numpy(~gone).float())[0].numpy()
+        assert np.abs(faithfulness.impute(image, gone) - theirs).max() < 0.01
+
+
+def test_road_agrees_with_the_librarys(model):
+    """Removed on the network's input there, on the slice here: rounding and other noise are all that differs."""
+    x = model.preprocess(IMAGES)
+    targets = [BinaryClassifierOutputTarget(1)] * len(x)
+    with torch.no_grad():
+        before = model(x).numpy()
+    for first, metric in (("most", ROADMostRelevantFirst(60)), ("least", ROADLeastRelevantFirst(60))):
+        theirs = before + metric(x, MAPS, targets, model)
+        ours = faithfulness.removal_curve(model, IMAGES, MAPS, [0.4], [1] * len(x), first)[0]
+        assert np.abs(ours - 1 / (1 + np.exp(-theirs))).max() < 0.02
+
+
+def test_ties_do_not_remove_the_whole_slice():
+    empty = np.zeros((1, 64, 64), np.float32)
+    removed = faithfulness.remove(IMAGES[:1], empty, 0.2, fill="black")
+    gone = (removed != IMAGES[:1]).float().mean().item()
+    assert 0.1 < gone <= 0.2
+
+
+def test_the_right_pixels_go_and_the_others_stay():
+    heat = np.zeros((1, 64, 64), np.float32)
+    heat[0, :16] = 1
+    bright = torch.full((1, 64, 64), 200, dtype=torch.uint8)
+    most = faithfulness.remove(bright, heat, 0.25, "most", "black")[0]
+    assert (most[:16] == 0).all() and (most[16:] == 200).all()
+    least = faithfulness.remove(bright, heat, 0.75, "least", "black")[0]
+    assert (least[:16] == 200).all() and (least[16:] == 0).all()
+    assert torch.equal(faithfulness.remove(IMAGES, MAPS, 0.0), IMAGES)
+    blurred = faithfulness.remove(IMAGES, MAPS, 1.0, fill="blur").float()
+    assert blurred.diff(dim=2).abs().mean() < IMAGES.float().diff(dim=2).abs().mean() / 3
+
+
+def test_unknown_ways_to_remove_are_named():
+    with pytest.raises(ValueError, match="first='hottest'"):
+        faithfulness.remove(IMAGES, MAPS, 0.1, first="hottest")
+
+
+def test_a_network_that_needs_one_place_shows_in_the_curve():
+    class Corner(Net):
+        def forward(self, x):
+            return 4 * x[:, 0, :16, :16].mean((1, 2)) - 2
+
+    heat = np.zeros((1, 64, 64), np.float32)
+    heat[0, :16, :16] = 1
+    image = torch.zeros(1, 64, 64, dtype=torch.uint8)
+    image[0, :16, :16] = 255
+    curves = [
+        faithfulness.removal_curve(Corner(), image, heat, [0.0625], [1], first)[0, 0] for first in ("most", "least")
+    ]
+    assert curves[0] < 0.2 and curves[1] > 0.8
+
+
+def test_agreement_of_maps():
+    assert np.allclose(faithfulness.rank_correlation(MAPS, MAPS**3), 1)
+    assert np.allclose(faithfulness.rank_correlation(MAPS, -MAPS), -1)
+    assert (faithfulness.rank_correlation(MAPS, np.zeros_like(MAPS)) == 0).all()
+    assert np.allclose(faithfulness.similarity(MAPS, MAPS), 1)
+    assert (faithfulness.similarity(MAPS, MAPS[::-1].copy()) < 0.2).all()
+
+
+def test_cascade_breaks_block_by_block_and_spares_the_model(model):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    changed = []
+    for name, broken in faithfulness.cascade(model, seed=7):
+        different = {key.split(".")[1] for key, t in broken.state_dict().items() if not torch.equal(t, before[key])}
+        changed.append(name)
+        assert different - {"bn1"} == set(changed)
+    assert tuple(changed) == faithfulness.BLOCKS
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_random_head_changes_gradcam_and_not_eigencam(model):
+    maps = {name: explain.cam(model, IMAGES, name, explained=[1] * 6) for name in ("GradCAM", "EigenCAM")}
+    _, broken = next(faithfulness.cascade(model, seed=7))
+    after = {name: explain.cam(broken, IMAGES, name, explained=[1] * 6) for name in maps}
+    assert np.allclose(maps["EigenCAM"], after["EigenCAM"])
+    assert faithfulness.rank_correlation(maps["GradCAM"], after["GradCAM"]).mean() < 0.9
+
+
+def test_retraining_learns_even_shuffled_labels_by_heart(model):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    labels = torch.tensor([1.0, 0, 0, 1, 1, 0])
+    trained, fitted = faithfulness.retrain(model, IMAGES, labels, seed=0, epochs=15)
+    assert fitted > 0.8
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    same = all(torch.equal(t, before[n]) for n, t in trained.state_dict().items() if n.startswith("net.layer3"))
+    assert same and not torch.equal(trained.net.layer4[0].conv1.weight, model.net.layer4[0].conv1.weight)

@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+
+from covid_utils import localization as lo
+from covid_utils.phantom import draw_patient
+
+RNG = np.random.default_rng(0)
+MAPS = RNG.random((6, 32, 32)).astype(np.float32)
+LESIONS = np.zeros((6, 32, 32), bool)
+for i in range(6):
+    LESIONS[i, 4 + i : 12 + i, 8 : 14 + 2 * i] = True
+EVERYWHERE = np.ones_like(LESIONS)
+
+
+def test_pointing_game_by_hand():
+    lungs = np.zeros((3, 8, 8), bool)
+    lungs[:, 2:6, 2:6] = True
+    lesions = np.zeros_like(lungs)
+    lesions[:, 2:4, 2:6] = True  # half of the lungs
+    maps = np.zeros((3, 8, 8), np.float32)
+    maps[0, 0, 0], maps[0, 3, 3] = 1, 0.5  # hottest outside the lungs, but inside them in the lesion
+    maps[1, 5, 5] = 1  # beside the lesion
+    # the third map is flat: as good as chance
+    assert lo.pointing_game(maps, lesions, lungs).tolist() == [1, 0, 0.5]
+    assert lo.pointing_game(maps, lesions, np.zeros_like(lungs)).tolist() == [0, 0, 0]
+
+
+def test_energy_by_hand():
+    maps, masks = np.zeros((3, 4, 4)), np.zeros((3, 4, 4), bool)
+    masks[:, :2] = True
+    maps[0, 0, 0], maps[0, 3, 3] = 3, 1
+    maps[1, 3] = 1
+    assert lo.energy_inside(maps, masks).tolist() == [0.75, 0, 0.5]  # no heat at all: as a flat map
+
+
+def test_iou_by_hand_and_with_ties():
+    lesion = np.zeros((1, 4, 4), bool)
+    lesion[0, 0] = True
+    heat = np.zeros((1, 4, 4))
+    heat[0, 0, :2], heat[0, 3, :2] = 1, 1  # the four hottest: two of them in the lesion
+    assert lo.iou_at_lesion_area(heat, lesion)[0] == pytest.approx(2 / 6)
+    assert lo.iou_at_lesion_area(lesion * 1.0, lesion)[0] == 1
+    flat = lo.iou_at_lesion_area(np.zeros((1, 4, 4)), lesion)[0]  # four of sixteen at random: one in the lesion
+    assert flat == pytest.approx(1 / 7)
+    assert np.isnan(lo.iou_at_lesion_area(heat, np.zeros_like(lesion))[0])
+
+
+def test_a_map_that_knows_nothing_gets_the_lesions_share_as_average_precision():
+    flat = lo.average_precision(np.zeros((6, 32, 32)), LESIONS)
+    assert np.allclose(flat, LESIONS.mean((1, 2)))
+    assert np.allclose(lo.average_precision(LESIONS * 1.0, LESIONS), 1)
+
+
+def test_scores_agree_with_quantus():
+    """Same maps, same masks, its own implementation (it brings its own OpenCV, so it is not among our dependencies)."""
+    quantus = pytest.importorskip("quantus")
+    names = {"PointingGame": "point", "RelevanceMassAccuracy": "mass", "RelevanceRankAccuracy": "rank"}
+    arguments = {"model": None, "x_batch": MAPS[:, None], "y_batch": np.zeros(6, int), "a_batch": MAPS[:, None]}
+    theirs = {}
+    for name, short in names.items():
+        metric = getattr(quantus, name)(disable_warnings=True, abs=False, normalise=False)
+        theirs[short] = np.array(metric(**arguments, s_batch=LESIONS[:, None]), float)
+    rank = theirs["rank"]
+    assert lo.pointing_game(MAPS, LESIONS, EVERYWHERE).tolist() == theirs["point"].tolist()
+    assert np.allclose(lo.energy_inside(MAPS, LESIONS), theirs["mass"])
+    assert np.allclose(lo.iou_at_lesion_area(MAPS, LESIONS), rank / (2 - rank))
+
+
+def test_intervals_draw_whole_patients():
+    values = np.array([1, 1, 1, 0, 0, 0, np.nan])
+    alone = lo.mean_with_interval(values, range(7))
+    together = lo.mean_with_interval(values, [0, 0, 0, 1, 1, 1, 1])
+    assert alone["value"] == together["value"] == 0.5
+    assert together["high"] - together["low"] > alone["high"] - alone["low"]
+    assert np.isnan(lo.mean_with_interval([np.nan], [0])["value"])
+
+
+def test_baselines_know_only_what_they_may():
+    images = RNG.integers(0, 256, (2, 32, 32), dtype=np.uint8)
+    maps = lo.baselines(images, LESIONS[:2])
+    assert list(maps) == ["random", "centred blob", "lung mask", "Sobel edges"]
+    for each in maps.values():
+        assert each.shape == (2, 32, 32) and each.dtype == np.float32 and each.min() >= 0 and each.max() <= 1
+    assert maps["centred blob"][0].argmax() in (15 * 32 + 15, 15 * 32 + 16, 16 * 32 + 15, 16 * 32 + 16)
+    step = np.zeros((1, 8, 8), np.uint8)
+    step[0, :, 4:] = 100
+    assert lo.baselines(step, step > 0)["Sobel edges"][0, 4].argmax() in (3, 4)
+
+
+def test_lungs_are_found_on_the_phantom():
+    drawn = [draw_patient(patient, seed=1) for patient in range(20)]
+    images, lungs = (np.concatenate([getattr(d, name) for d in drawn]) for name in ("images", "lungs"))
+    overlap = lo.dice(lo.segment_lungs(images), lungs)
+    assert overlap.mean() > 0.92 and np.quantile(overlap, 0.1) > 0.85
+    threshold = lo.dice(images < 100, lungs)  # the air around the body counts against it
+    assert overlap.mean() > threshold.mean() + 0.05
+
+
+def test_no_lungs_no_mask():
+    assert not lo.segment_lungs(np.full((1, 64, 64), 7, np.uint8)).any()
+    assert lo.segment_lungs(np.zeros((0, 64, 64), np.uint8)).shape == (0, 64, 64)
