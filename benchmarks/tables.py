@@ -36,8 +36,13 @@ def mean_of_seeds(tests: list[dict], score: str) -> str:
     return f"{value:.1f} ({low:.1f} to {high:.1f})"
 
 
-def summary(rows: list[dict], columns: dict[str, str]) -> str:
-    """A table with a row per model: accuracy and AUC on each split, means over the seeds."""
+def summary(rows: list[dict], columns: dict[str, str], image_size: int = 96) -> str:
+    """A table with a row per model: accuracy and AUC on each split, means over the seeds that have all splits."""
+    rows = [row for row in rows if row["image_size"] == image_size and row["split"] in columns]
+    splits = defaultdict(set)
+    for row in rows:
+        splits[row["seed"]].add(row["split"])
+    rows = [row for row in rows if splits[row["seed"]] == set(columns)]
     groups = defaultdict(list)
     for row in rows:
         groups[row["model"], row["split"]].append(row["test"])
@@ -50,18 +55,23 @@ def summary(rows: list[dict], columns: dict[str, str]) -> str:
                 cells[1::2] = ["–"] * len(cells[1::2])
             lines.append([title, *cells])
     seeds = len({row["seed"] for row in rows})
-    note = f"Means over {seeds} seeds of the accuracy and of its 95 % interval (bootstrap over groups)."
+    epochs = max(row["epochs"] for row in rows)
+    note = (
+        f"{image_size} px, {epochs} epochs; means over {seeds} seeds of the score and of both ends of its 95 % interval "
+        "(bootstrap over groups)."
+    )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{note}"
 
 
 def each_run(rows: list[dict]) -> str:
     """A table with a row per run, and the paired difference to the run from scratch."""
     names = ("accuracy", "sensitivity", "specificity", "auc")
-    lines = [["split", "seed", "model", *names, "accuracy against scratch"], ["---"] * (4 + len(names))]
-    for row in sorted(rows, key=lambda row: (row["split"], row["seed"])):
+    lines = [["split", "px", "epochs", "seed", "model", *names, "accuracy against scratch"], ["---"] * (6 + len(names))]
+    for row in sorted(rows, key=lambda row: (row["split"], row["image_size"], row["seed"])):
         scores = [percent(row["test"][name]).replace(" %", "") for name in names]
         against = percent(row["against scratch"]["accuracy"], signed=True) if "against scratch" in row else ""
-        lines.append([row["split"], str(row["seed"]), row["model"], *scores, against])
+        budget = [str(row["image_size"]), str(row["epochs"])]
+        lines.append([row["split"], *budget, str(row["seed"]), row["model"], *scores, against])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -90,6 +100,7 @@ def tables() -> dict[str, str]:
     weights = read_json(PROJECT / "data" / "weights" / "resnet18.json")
     return {
         "real": summary(real, {"random": "random split", "patient": "block split"}),
+        "real-long": summary(real, {"random": "random split"}, image_size=128),
         "phantom": summary(phantom, {"patient": "patient split"}),
         "real-runs": each_run(real),
         "phantom-runs": each_run(phantom),

@@ -110,6 +110,9 @@ class Audit:
     checks: pd.DataFrame
     pairs: pd.DataFrame
 
+    def __str__(self) -> str:
+        return "\n".join(self.verdict) + "\n\n" + self.checks.to_string()
+
     def _repr_markdown_(self) -> str:
         lines = [["check", *self.checks.columns], ["---"] * (1 + len(self.checks.columns))]
         lines += [[str(name), *map(str, row)] for name, row in zip(self.checks.index, self.checks.values, strict=True)]
