@@ -57,7 +57,7 @@ def summary(rows: list[dict], columns: dict[str, str], image_size: int = 96) -> 
     seeds = len({row["seed"] for row in rows})
     epochs = max(row["epochs"] for row in rows)
     note = (
-        f"{image_size} px, {epochs} epochs; means over {seeds} seeds of the score and of both ends of its 95 % interval "
+        f"{image_size} px, {epochs} epochs; means over {seeds} seeds of the score and both ends of its 95 % interval "
         "(bootstrap over groups)."
     )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{note}"
