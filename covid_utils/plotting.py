@@ -55,7 +55,7 @@ def compact(figure: Figure, photo: bool, dpi: int = 76) -> bytes:
     figure.savefig(raw, format="png", bbox_inches="tight", dpi=dpi if photo else 100)
     picture = PIL.Image.open(raw).convert("RGB")
     if photo:
-        picture.save(buffer, format="jpeg", quality=60, optimize=True)
+        picture.save(buffer, format="jpeg", quality=54, optimize=True)
     else:
         picture.quantize(64, dither=PIL.Image.Dither.NONE).save(buffer, format="png", optimize=True)
     return buffer.getvalue()

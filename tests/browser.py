@@ -1,7 +1,7 @@
 """Run every notebook in JupyterLab in a headless Chromium, as a learner does: `python tests/browser.py`.
 
-Uses the profile `small.yaml`. Checks that nothing fails, that all pictures are shown, and that the curves of 02
-and 03 move while the network learns; leaves a screenshot of each whole notebook in runs/browser/.
+Uses the profile `small.yaml`. Checks that nothing fails, that all pictures are shown, that the curves of 02
+and 03 move while the network learns, and that the pictures of 04 follow their sliders; leaves a screenshot of each whole notebook in runs/browser/.
 """
 
 import json
@@ -133,13 +133,31 @@ def check(page: Page, address: str, token: str, notebook: Path) -> str:
     moved = page.evaluate("() => Math.max(...Array.from(window.pictures.values(), seen => seen.size)) - 1")
     if notebook.stem.startswith(("02", "03")):
         assert moved >= 2, f"{notebook.name}: the live curves changed {moved} times in four epochs"
+    played = play(page) if notebook.stem.startswith("04") else ""
     height = page.evaluate(TOP)
     page.set_viewport_size({"width": 1200, "height": min(height + 120, 16_000)})
     page.wait_for_timeout(1000)
     page.screenshot(path=FOLDER / f"{notebook.stem}.png")
     page.set_viewport_size({"width": 1200, "height": 900})
     seconds = time.monotonic() - start
-    return f"{len(codes)} cells, {len(images)} pictures, live figure moved {moved} times, {seconds:.0f} s"
+    return f"{len(codes)} cells, {len(images)} pictures, live figure moved {moved} times, {seconds:.0f} s{played}"
+
+
+def play(page: Page) -> str:
+    """Move a slider of each explorer and wait for its picture to follow. Returns how long that took."""
+    said = []
+    for cell in page.locator(".jp-Notebook .jp-CodeCell", has=page.locator(".noUi-handle")).all():
+        picture, handle = cell.locator(".jp-OutputArea-output img"), cell.locator(".noUi-handle").first
+        for _ in range(2):  # the first change pays for what is compiled and imported late
+            before, start = picture.get_attribute("src"), time.monotonic()
+            handle.press("ArrowRight")
+            while picture.get_attribute("src") == before:
+                assert time.monotonic() - start < 10, "a slider moved, and its picture did not"
+                page.wait_for_timeout(20)
+            seconds = time.monotonic() - start
+        said.append(f"{seconds:.2f} s")
+    assert len(said) == 2, f"{len(said)} explorers instead of 2"
+    return ", pictures follow their sliders in " + " and ".join(said)
 
 
 def main(names: list[str]) -> int:
