@@ -79,3 +79,11 @@ def test_a_saved_notebook_keeps_one_picture_and_no_widget():
     (output,) = clean_notebook(notebook).cells[0].outputs
     assert "drawn ground glass" in output.metadata["image/jpeg"]["alt"]
     assert "widgets" not in notebook.metadata and output.output_type == "display_data"
+
+
+def test_the_threshold_explorer_counts(drawn):
+    logits, labels = np.array([-2.0, -1.0, 1.0, 2.0]), np.array([0, 1, 0, 1])
+    controls = widgets.threshold_explorer(logits, labels, threshold=0.5, prevalence=0.1)
+    controls["threshold"].value = 0.8  # between the probabilities of logits 1 and 2
+    counts = [[int(text.get_text()) for text in figure.axes[1].texts] for figure in drawn]
+    assert counts == [[1, 1, 1, 1], [2, 0, 1, 1]]
