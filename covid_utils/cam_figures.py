@@ -61,8 +61,11 @@ def show_channels(image, activations, weights, raw, alt: str, count: int = 5) ->
     show(figure, alt, small=True)
 
 
-def show_signed(images, rows: list[str], maps: dict[str, np.ndarray], lesions=None, alt: str = "") -> None:
-    """Show signed evidence, (N, h, w) by column title, all on one scale: red for COVID, blue against it."""
+def show_signed(images, rows: list[str], maps: dict[str, np.ndarray], lesions=None, alt: str = "", fields=()) -> None:
+    """Show signed evidence, (N, h, w) by row title, all on one scale: red for COVID, blue against it.
+
+    `fields`: how much of the slice's width each map's network saw (`model.field`); all of it by default.
+    """
     top = max(np.abs(each).max() for each in maps.values())
     columns, size = 1 + len(maps), images.shape[-1]
     figure, axes = plt.subplots(
@@ -71,11 +74,14 @@ def show_signed(images, rows: list[str], maps: dict[str, np.ndarray], lesions=No
     for column, image in enumerate(images):
         lesion = None if lesions is None else lesions[column]
         overlay(axes[0][column], image, None, lesion, title=rows[column])
-        for axis, each in zip(axes[1:, column], maps.values(), strict=True):
+        for axis, each, field in zip(axes[1:, column], maps.values(), fields or [1.0] * len(maps), strict=True):
             overlay(axis, image, None, lesion)
+            first, last = size * (1 - field) / 2 - 0.5, size * (1 + field) / 2 - 0.5
             drawn = axis.imshow(
-                each[column], cmap="RdBu_r", vmin=-top, vmax=top, alpha=0.6, extent=(-0.5, size - 0.5, size - 0.5, -0.5)
+                each[column], cmap="RdBu_r", vmin=-top, vmax=top, alpha=0.6, extent=(first, last, last, first)
             )
+    for axis in axes.flat:
+        axis.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5))
     for axis, title in zip(axes[:, 0], ["slice", *maps], strict=True):
         axis.set_ylabel(title, fontsize=11)
     figure.colorbar(

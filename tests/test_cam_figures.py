@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+
+from covid_utils import cam_figures
+
+IMAGES = np.zeros((2, 32, 32), np.uint8)
+HEAT = np.random.default_rng(0).random((2, 32, 32))
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    figures = []
+    monkeypatch.setattr(cam_figures, "show", lambda figure, alt, photo=False, small=False: figures.append(figure))
+    return figures
+
+
+def test_signed_maps_share_one_scale_and_lie_where_the_network_looked(shown):
+    maps = {"one": np.full((2, 3, 3), 1.0), "other": np.full((2, 3, 3), -4.0)}
+    cam_figures.show_signed(IMAGES, ["a", "b"], maps, fields=[1.0, 0.5])
+    drawn = [axis.images[1] for axis in shown[0].axes[2:6]]
+    assert {image.get_clim() for image in drawn} == {(-4.0, 4.0)}
+    assert drawn[0].get_extent() == [-0.5, 31.5, 31.5, -0.5] and drawn[2].get_extent() == [7.5, 23.5, 23.5, 7.5]
+
+
+def test_a_missing_map_leaves_its_place_empty(shown):
+    cam_figures.show_matrix(IMAGES[0], {"layer4": {"A": HEAT[0], "B": HEAT[1]}, "layer3": {"A": HEAT[0]}})
+    assert [axis.axison for axis in shown[0].axes] == [True, True, True, False]
+
+
+def test_each_network_is_named_once_and_intervals_are_drawn(shown):
+    score = {"value": 0.5, "low": 0.25, "high": 0.75}
+    rows = {"GradCAM": {"scratch": score, "transfer": score}, "EigenCAM": {"scratch": score}, "random": {"": score}}
+    cam_figures.show_scores({"first": rows, "second": rows}, alt="")
+    assert [text.get_text() for text in shown[0].legends[0].get_texts()] == ["scratch", "transfer", "no network"]
+    lines = [line for line in shown[0].axes[0].lines if len(line.get_xdata()) == 2]
+    assert len(lines) == 4 and all(tuple(line.get_xdata()) == (0.25, 0.75) for line in lines)
+
+
+def test_the_channels_that_add_most_come_first(shown):
+    activations, weights = np.ones((8, 3, 3)), np.array([0.1, -5, 0.2, 3, 0, 0, 0, 0])
+    cam_figures.show_channels(IMAGES[0], activations, weights, (weights[:, None, None] * activations).sum(0), "", 2)
+    titles = [axis.get_title().split("\n")[0] for axis in shown[0].axes]
+    assert titles == ["slice", "channel 1", "channel 3", "sum of all"]
