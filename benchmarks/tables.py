@@ -107,10 +107,14 @@ def filled(text: str, content: dict[str, str]) -> str:
 
 
 def heat_maps() -> bytes:
-    """The first picture (JPEG) of heat maps in notebook 04, for the README."""
+    """The picture (JPEG) of both methods and both models in notebook 04, for the README."""
     notebook = nbformat.read(PROJECT / "notebooks" / "04_cam.ipynb", 4)
-    outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
-    return next(b64decode(o.data["image/jpeg"]) for o in outputs if "image/jpeg" in o.get("data", {}))
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    pictures = [output for output in outputs if "image/jpeg" in output.get("data", {})]
+    side_by_side = next(
+        p for p in pictures if p.metadata["image/jpeg"]["alt"].startswith("GradCAM and EigenCAM of both")
+    )
+    return b64decode(side_by_side.data["image/jpeg"])
 
 
 if __name__ == "__main__":

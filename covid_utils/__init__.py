@@ -2,5 +2,6 @@
 
 Read the modules from the ground up; each imports only from those before it:
 runs, progress, anatomy, disease, phantom, downloads, images, folders, data, models, training, evaluation,
-explain, localization, faithfulness, plotting, cam_figures, widgets. `pretrain` makes the bundled weights, `sweep` executes notebooks.
+explain, localization, faithfulness, plotting, cam_figures, widgets. `pretrain` makes the bundled weights, `sweep`
+executes notebooks.
 """

@@ -1,9 +1,9 @@
 """Run every notebook in JupyterLab in a headless Chromium, as a learner does: `python tests/browser.py`.
 
 Uses the profile `small.yaml`. Checks that nothing fails, that all pictures are shown, that the curves of 02
-Uses the profile `small.yaml`. Checks that nothing fails, that all pictures are shown, that the curves of 02
 and 03 move while the network learns, and that the pictures of 04 follow their sliders; leaves a screenshot of each
 whole notebook in runs/browser/.
+"""
 
 import json
 import os
