@@ -43,7 +43,7 @@ def summary(rows: list[dict], columns: dict[str, str], image_size: int = 96) -> 
     for row in rows:
         splits[row["seed"]].add(row["split"])
     rows = [row for row in rows if splits[row["seed"]] == set(columns)]
-    groups = defaultdict(list)
+    seeds, groups = len({row["seed"] for row in rows}), defaultdict(list)
     for row in rows:
         groups[row["model"], row["split"]].append(row["test"])
     head = [f"{title}, {score}" for title in columns.values() for score in ("accuracy %", "AUC %")]
@@ -53,8 +53,8 @@ def summary(rows: list[dict], columns: dict[str, str], image_size: int = 96) -> 
             cells = [mean_of_seeds(groups[model, split], s) for split in columns for s in ("accuracy", "auc")]
             if model in ("1-nearest neighbour", "grey histogram"):  # they only say yes or no
                 cells[1::2] = ["–"] * len(cells[1::2])
-            lines.append([title, *cells])
-    seeds = len({row["seed"] for row in rows})
+            fewer = len(groups[model, next(iter(columns))])
+            lines.append([title + (f" ({fewer} seed{'s' * (fewer > 1)})" if fewer < seeds else ""), *cells])
     epochs = max(row["epochs"] for row in rows)
     note = (
         f"{image_size} px, {epochs} epochs; means over {seeds} seeds of the score and both ends of its 95 % interval "
