@@ -86,6 +86,17 @@ def difficulty(rows: list[dict]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def variance(rows: list[dict]) -> str:
+    """How far the accuracy of the same recipe spreads when one thing changes."""
+    value = {name: [100 * row["accuracy"]["value"] for row in rows if row[name] == 0] for name in ("split", "network")}
+    sampling = [100 * (row["accuracy"]["high"] - row["accuracy"]["low"]) / 4 for row in rows]
+    lines = [["what changes", "test accuracy %, lowest to highest", "standard deviation, points"], ["---"] * 3]
+    for title, found in (("the network's seed", value["split"]), ("the split", value["network"])):
+        lines.append([title, f"{min(found):.1f} to {max(found):.1f}", f"{np.std(found, ddof=1):.1f}"])
+    lines.append(["the test patients (standard error of one run)", "", f"{np.mean(sampling):.1f}"])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def pretraining(notes: dict) -> str:
     """How a file of bundled weights was made and how well it does its own task."""
     facts = ("task", "slices", "views", "image_size", "seed", "seconds", "machine")
@@ -106,6 +117,7 @@ def tables() -> dict[str, str]:
         "phantom-runs": each_run(phantom),
         "difficulty": difficulty(read_json(RESULTS / "phantom_difficulty.json")),
         "weights": pretraining(weights),
+        "variance": variance(read_json(RESULTS / "variance.json")),
     }
 
 
