@@ -1,7 +1,7 @@
 # `make` alone lists what can be made.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test lab notebooks lint format browser bench weights clean
+.PHONY: help tutorial test unit committed lab notebooks lint format browser bench weights clean
 
 # JupyterLab asks nobody for news or updates.
 QUIET := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
@@ -20,8 +20,12 @@ tutorial: .venv/runtime  ## execute the notebooks 01 to 05 and show the results 
 lab: .venv/runtime  ## open JupyterLab in notebooks/, on this machine only
 	$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=notebooks $(QUIET)
 
-test: .venv/test  ## unit tests, every notebook as committed, and every notebook with a small profile
+test: unit committed  ## unit tests, every notebook as committed, and every notebook with a small profile
+
+unit: .venv/test
 	$(BIN)/python -m pytest
+
+committed: .venv/test
 	home=$$(mktemp -d) && COVID_UTILS_HOME=$$home $(BIN)/python -m pytest -p no:cacheprovider --nbval-lax \
 		--nbval-current-env --nbval-cell-timeout=600 $(NOTEBOOKS) && rm -r $$home
 
