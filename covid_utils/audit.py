@@ -137,6 +137,7 @@ def audit(data: CTData) -> Audit:
     found = {"whole slice": score(nearest_neighbour(data)), "frame": score(nearest_neighbour(data, frame_only=True))}
     found["histogram"] = score(grey_histogram(data))
     random = dataclasses.replace(data, table=table.assign(split=split_groups(table, "random")))
+    mixed = (nearest_neighbour(random) == random.table.label[random.table.split == "test"]).mean()
     held_out = int((table.split != "train").sum())
     shown = {name: percent(value) for name, value in found.items()}
     rows = {
@@ -144,17 +145,12 @@ def audit(data: CTData) -> Audit:
         f"held-out slices with a near-copy in training, of {held_out}": (len(pairs), "few"),
         "1-nearest neighbour, patients' labels shuffled": (f"{100 * shuffled:.1f} %", f"{100 * chance:.0f} %"),
         "1-nearest neighbour": (shown["whole slice"], f"{100 * guess:.0f} %"),
-        "the same, had slices been split at random": (f"{100 * _random_score(random):.1f} %", f"{100 * guess:.0f} %"),
+        "the same, had slices been split at random": (f"{100 * mixed:.1f} %", f"{100 * guess:.0f} %"),
         "1-nearest neighbour on the outer frame": (shown["frame"], f"{100 * guess:.0f} %"),
         "logistic regression on the grey histogram": (shown["histogram"], f"{100 * guess:.0f} %"),
     }
     checks = pd.DataFrame.from_dict(rows, orient="index", columns=["measured", "guessing"])
     return Audit(_verdict(shared, len(pairs) / held_out, shuffled - chance, found, guess), checks, pairs)
-
-
-def _random_score(data: CTData) -> float:
-    """Accuracy of the nearest neighbour on the test slices."""
-    return float((nearest_neighbour(data) == data.table.label[data.table.split == "test"]).mean())
 
 
 def _verdict(shared: int, near: float, leak: float, found: dict, guess: float) -> list[str]:

@@ -8,23 +8,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from .plotting import BLUE, RED, outline, show
+from .plotting import BLUE, RED, overlay, show
 
 # Okabe and Ito's colours, in an order that also differs in brightness
 COLOURS = (BLUE, RED, "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
-
-
-def overlay(axis, image, heat=None, lesion=None, opacity: float = 0.55, title: str = "") -> None:
-    """One grey slice, with a heat map in 0…1 over it and the lesion outlined."""
-    axis.imshow(image, cmap="gray", vmin=0, vmax=255)
-    if heat is not None:
-        axis.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=opacity)
-    if lesion is not None:
-        outline(axis, lesion)
-    axis.set(xticks=(), yticks=())
-    axis.spines[:].set_visible(False)
-    axis.set_title(title, fontsize=11)
 
 
 def panels(image, maps: dict[str, np.ndarray], lesion=None, opacity: float = 0.55, title: str = "slice") -> Figure:
@@ -118,8 +106,8 @@ def show_scores(scores: dict[str, dict[str, dict[str, dict]]], alt: str) -> None
             for network, score in rows[name].items():
                 colour, marker, offset = styles.get(network, ("#555555", "D", 0.0))
                 axis.plot((score["low"], score["high"]), (place + offset,) * 2, color=colour, linewidth=2)
-                label = (network or "no network") if network not in axis.get_legend_handles_labels()[1] else None
-                label = None if label in axis.get_legend_handles_labels()[1] else label
+                label = network or "no network"
+                label = None if label in axis.get_legend_handles_labels()[1] else label  # once in the legend
                 axis.plot(score["value"], place + offset, marker, color=colour, markersize=6, label=label)
         axis.set(title=title, xlim=(0, None), ylim=(len(names) - 0.5, -0.5))
         axis.title.set_fontsize(11)

@@ -35,7 +35,7 @@ def evaluate(logits, labels, patients, threshold: float = 0.0, seed: int = 0) ->
         average_precision (area under the precision-recall curve); nan where a class is missing.
     """
     logits, labels = np.asarray(logits, float), np.asarray(labels).astype(int)
-    rates = _rates(logits, labels, _patient_weights(patients, seed), threshold)
+    rates = _rates(logits, labels, patient_weights(patients, seed), threshold)
     counted = {"sensitivity": labels == 1, "specificity": labels == 0, "precision": logits > threshold}
     everyone = np.ones(len(labels), bool)
     return {
@@ -56,7 +56,7 @@ def compare(logits_a, logits_b, labels, patients, seed: int = 0) -> dict:
             slices as independent.
     """
     a, b, labels = np.asarray(logits_a, float), np.asarray(logits_b, float), np.asarray(labels).astype(int)
-    weights, groups = _patient_weights(patients, seed), len(np.unique(np.asarray(patients)))
+    weights, groups = patient_weights(patients, seed), len(np.unique(np.asarray(patients)))
     rates_a, rates_b = _rates(a, labels, weights), _rates(b, labels, weights)
     differences = {name: rates_b[name] - rates_a[name] for name in ("accuracy", "auc")}
     result = {name: mean_interval(values[0], values[1:].std(), groups) for name, values in differences.items()}
@@ -98,7 +98,7 @@ def percent(score: dict[str, float], signed: bool = False) -> str:
 # ------------------------------------------------------------------------------------------------ intervals
 
 
-def _patient_weights(patients, seed: int) -> np.ndarray:
+def patient_weights(patients, seed: int) -> np.ndarray:
     """How often each slice counts, (REPEATS + 1, N): once in the first row, in the others as its patient is drawn."""
     _, group = np.unique(np.asarray(patients), return_inverse=True)
     count = group.max() + 1

@@ -8,7 +8,7 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 from sklearn.metrics import average_precision_score
 
-from .evaluation import _patient_weights, mean_interval
+from .evaluation import mean_interval, patient_weights
 
 
 def pointing_game(maps: np.ndarray, lesions: np.ndarray, board: np.ndarray) -> np.ndarray:
@@ -104,7 +104,7 @@ def mean_with_interval(values: np.ndarray, patients, seed: int = 0) -> dict[str,
     known = ~np.isnan(values)
     if not known.any():
         return dict.fromkeys(("value", "low", "high"), float("nan"))
-    weights = _patient_weights(patients[known], seed)
+    weights = patient_weights(patients[known], seed)
     means = weights @ values[known] / weights.sum(1)
     return mean_interval(means[0], means[1:].std(), len(np.unique(patients[known])))
 

@@ -148,16 +148,21 @@ def draw_curves(history: pd.DataFrame, epochs: int, title: str = "") -> Figure:
     return figure
 
 
+def draw_counts(axis, counts: np.ndarray, fontsize: int) -> None:
+    """Draw a confusion matrix, int (2, 2), rows the truth, columns the decision."""
+    axis.imshow(counts, cmap="Blues", vmin=0, vmax=counts.sum(1).max())
+    for (row, column), count in np.ndenumerate(counts):
+        dark = count > counts.sum(1).max() / 2
+        axis.text(column, row, count, ha="center", va="center", fontsize=fontsize, color="white" if dark else "black")
+    axis.set(xticks=(0, 1), yticks=(0, 1), xticklabels=CLASSES, yticklabels=CLASSES, xlabel="decision")
+
+
 def show_confusion(confusions: dict[str, list], alt: str) -> None:
     """Show confusion matrices side by side: {title: counts (2, 2)}, rows the truth, columns the decision."""
     figure, axes = plt.subplots(1, len(confusions), figsize=(3.8 * len(confusions), 3.4), squeeze=False)
     for axis, (title, counts) in zip(axes.flat, confusions.items(), strict=True):
-        counts = np.asarray(counts)
-        axis.imshow(counts, cmap="Blues", vmin=0, vmax=counts.sum(1).max())
-        for (row, column), count in np.ndenumerate(counts):
-            dark = count > counts.sum(1).max() / 2
-            axis.text(column, row, count, ha="center", va="center", fontsize=16, color="white" if dark else "black")
-        axis.set(xticks=(0, 1), yticks=(0, 1), xticklabels=CLASSES, xlabel="decision", title=title)
+        draw_counts(axis, np.asarray(counts), fontsize=16)
+        axis.set_title(title)
         axis.set_yticklabels(CLASSES, rotation=90, va="center")
         axis.set_ylabel("truth")
     figure.tight_layout()
@@ -181,6 +186,18 @@ def show_kernels(kernels: dict[str, np.ndarray]) -> None:
     show(figure, f"The {count} kernels of the first layer of: {', '.join(kernels)}.", small=True)
 
 
+def overlay(axis, image, heat=None, lesion=None, opacity: float = 0.55, title: str = ""):
+    """One grey slice, with a heat map in 0…1 over it and the lesion outlined; returns the drawn map, or None."""
+    axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+    drawn = None if heat is None else axis.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=opacity)
+    if lesion is not None:
+        outline(axis, lesion)
+    axis.set(xticks=(), yticks=())
+    axis.spines[:].set_visible(False)
+    axis.set_title(title, fontsize=11)
+    return drawn
+
+
 def show_cams(images, rows: list[str], maps: dict[str, np.ndarray], lesions=None, alt: str = "") -> None:
     """Show slices in rows, with a column of heat maps per method and model beside each.
 
@@ -196,15 +213,8 @@ def show_cams(images, rows: list[str], maps: dict[str, np.ndarray], lesions=None
     for row, (image, text) in enumerate(zip(images, rows, strict=True)):
         pictures = {"slice": None} | {title: each[row] for title, each in maps.items()}
         for axis, (title, heat) in zip(axes[row], pictures.items(), strict=True):
-            axis.imshow(image, cmap="gray", vmin=0, vmax=255)
-            if heat is not None:
-                drawn = axis.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.55)
-            if lesions is not None:
-                outline(axis, lesions[row])
-            axis.set(xticks=(), yticks=())
-            axis.spines[:].set_visible(False)
-            if row == 0:
-                axis.set_title(title, fontsize=11)
+            lesion = None if lesions is None else lesions[row]
+            drawn = overlay(axis, image, heat, lesion, title=title if row == 0 else "")
         axes[row][0].set_ylabel(text, fontsize=10)
     figure.tight_layout(rect=(0, 0.05, 1, 1))
     bar = figure.colorbar(drawn, cax=figure.add_axes((0.3, 0.025, 0.4, 0.012)), orientation="horizontal")

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from scipy.special import expit
-from scipy.stats import t
+from sklearn.metrics import confusion_matrix
 
-from .evaluation import predictive_values
-from .plotting import BLUE, CLASSES, RED, show
+from .evaluation import mean_interval, predictive_values
+from .plotting import BLUE, CLASSES, RED, draw_counts, show
 
 
 def draw_threshold(logits, labels, threshold: float, prevalence: float) -> Figure:
@@ -32,17 +32,9 @@ def draw_threshold(logits, labels, threshold: float, prevalence: float) -> Figur
     axes[0].axvline(threshold, color="black", linestyle="--")
     axes[0].set(xlabel="probability of COVID", ylabel="slices", title=f"threshold {threshold:.2f}")
     axes[0].legend(fontsize=9, loc="upper center")
-    counts = np.array(
-        [[(~covid & ~called).sum(), (~covid & called).sum()], [(covid & ~called).sum(), (covid & called).sum()]]
-    )
-    axes[1].imshow(counts, cmap="Blues", vmin=0, vmax=counts.sum(1).max())
-    for (row, column), count in np.ndenumerate(counts):
-        dark = count > counts.sum(1).max() / 2
-        axes[1].text(column, row, count, ha="center", va="center", fontsize=15, color="white" if dark else "black")
-    axes[1].set(
-        xticks=(0, 1), yticks=(0, 1), xticklabels=CLASSES, yticklabels=CLASSES, xlabel="decision", title="truth"
-    )
-    axes[1].title.set(rotation=0, fontsize=10, ha="right", position=(-0.05, 1))
+    counts = confusion_matrix(covid, called, labels=[False, True])
+    draw_counts(axes[1], counts, fontsize=15)
+    axes[1].set_title("truth", fontsize=10, ha="right", position=(-0.05, 1))
     sensitivity, specificity = counts[1, 1] / covid.sum(), counts[0, 0] / (~covid).sum()
     yes, no = predictive_values(sensitivity, specificity, prevalence)
     values = {
@@ -80,7 +72,7 @@ def show_calibration(tables: dict[str, pd.DataFrame], alt: str) -> None:
     show(figure, alt)
 
 
-def show_points(scores: dict[str, list[float]], name: str, alt: str) -> dict[str, tuple[float, float, float]]:
+def show_points(scores: dict[str, list[float]], name: str, alt: str) -> dict[str, dict[str, float]]:
     """Every run as a point, and the mean with its 95 % interval (Student's t) beside it.
 
     Args:
@@ -88,16 +80,17 @@ def show_points(scores: dict[str, list[float]], name: str, alt: str) -> dict[str
         name: of the score, for the axis.
         alt: what the picture shows.
 
-    Returns: {row title: (mean, low, high)} in percent.
+    Returns: {row title: {"value", "low", "high"}}, the means in percent.
     """
     figure, axis = plt.subplots(figsize=(8, 0.75 * len(scores) + 1))
     means = {}
     for place, (title, values) in enumerate(scores.items()):
         values = 100 * np.asarray(values)
-        half = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
-        means[title] = (values.mean(), values.mean() - half, values.mean() + half)
+        mean = means[title] = mean_interval(values.mean(), values.std() / np.sqrt(len(values)), len(values))
         axis.plot(values, np.full(len(values), place - 0.12), "o", color=BLUE, alpha=0.6, markersize=8)
-        axis.errorbar(values.mean(), place + 0.15, xerr=half, fmt="D", color=RED, capsize=4, markersize=7)
+        axis.errorbar(
+            mean["value"], place + 0.15, xerr=mean["high"] - mean["value"], fmt="D", color=RED, capsize=4, markersize=7
+        )
     axis.set(yticks=range(len(scores)), yticklabels=list(scores), xlabel=name, ylim=(-0.6, len(scores) - 0.4))
     axis.invert_yaxis()
     axis.grid(axis="x", alpha=0.3)
