@@ -20,7 +20,7 @@ def evaluate(logits, labels, patients, threshold: float = 0.0, seed: int = 0) ->
     https://doi.org/10.1111/j.1467-9868.2007.00593.x): whole patients are drawn with replacement, since the
     slices of one patient resemble each other and count as less than as many independent ones. The interval
     is symmetric on the logit scale, with Student's t for few patients: unlike the bootstrap's percentiles it covers
-    the truth in 95 of 100 cases with few patients and high scores too (a test simulates it).
+    the truth in 95 of 100 cases (86 with 20 patients and scores above 90 %) (a test simulates it).
 
     Args:
         logits: float (N,).
@@ -150,6 +150,19 @@ def mean_interval(value: float, error: float, groups: int) -> dict[str, float]:
     """A mean or difference with its 95 % interval (Student's t), from its standard error over `groups` patients."""
     half = t.ppf(0.975, groups - 1) * error * np.sqrt(groups / (groups - 1)) if groups > 1 else np.nan
     return {"value": float(value), "low": float(value - half), "high": float(value + half)}
+
+
+def difference_interval(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
+    """The difference b - a of two scores that were measured on different patients, with its 95 % interval.
+
+    Both scores have "value", "low" and "high". Squares of the two intervals' arms are added (Newcombe 1998, method
+    10, https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8%3C873::AID-SIM779%3E3.0.CO;2-I). For scores on the
+    *same* patients take `compare`.
+    """
+    value = b["value"] - a["value"]
+    down = np.hypot(b["value"] - b["low"], a["high"] - a["value"])
+    up = np.hypot(b["high"] - b["value"], a["value"] - a["low"])
+    return {"value": value, "low": float(value - down), "high": float(value + up)}
 
 
 # -------------------------------------------------------------------------------------- thresholds, calibration

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from scipy.special import expit
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 from .evaluation import mean_interval, predictive_values
 from .plotting import BLUE, CLASSES, RED, draw_counts, show
@@ -31,7 +31,7 @@ def draw_threshold(logits, labels, threshold: float, prevalence: float) -> Figur
     axes[0].hist(probability[covid], bins, color=RED, alpha=0.6, label=CLASSES[1])
     axes[0].axvline(threshold, color="black", linestyle="--")
     axes[0].set(xlabel="probability of COVID", ylabel="slices", title=f"threshold {threshold:.2f}")
-    axes[0].legend(fontsize=9, loc="upper center")
+    axes[0].legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.1), ncols=2, frameon=False)
     counts = confusion_matrix(covid, called, labels=[False, True])
     draw_counts(axes[1], counts, fontsize=15)
     axes[1].set_title("truth", fontsize=10, ha="right", position=(-0.05, 1))
@@ -55,12 +55,41 @@ def draw_threshold(logits, labels, threshold: float, prevalence: float) -> Figur
     return figure
 
 
+def show_curves(models: dict[str, np.ndarray], labels, alt: str) -> None:
+    """ROC and precision-recall curves of {title: logits}; a dot stands at the threshold 0.5, a dotted line at chance.
+
+    Args:
+        models: logits of each model on the same slices, float (N,).
+        labels: 0 or 1, (N,).
+        alt: what the picture shows.
+    """
+    labels = np.asarray(labels).astype(int)
+    figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.4))
+    for (title, logits), colour, style in zip(models.items(), (BLUE, RED), ("--", "-"), strict=False):
+        false_alarms, sensitivity, _ = roc_curve(labels, logits)
+        axes[0].plot(false_alarms, sensitivity, style, color=colour, label=title)
+        precision, recall, _ = precision_recall_curve(labels, logits)
+        axes[1].step(recall, precision, style, color=colour, label=title, where="post")
+        (true_no, false_yes), (false_no, true_yes) = confusion_matrix(labels, np.asarray(logits) > 0, labels=[0, 1])
+        found = true_yes / (true_yes + false_no)
+        axes[0].plot(false_yes / (true_no + false_yes), found, "o", color=colour, markersize=8)
+        axes[1].plot(found, true_yes / max(true_yes + false_yes, 1), "o", color=colour, markersize=8)
+    axes[0].plot((0, 1), (0, 1), ":", color="grey", label="chance")
+    axes[1].plot((0, 1), (labels.mean(), labels.mean()), ":", color="grey", label="chance")
+    axes[0].set(title="ROC", xlabel="false alarms: 1 - specificity", ylabel="sensitivity")
+    axes[1].set(title="precision-recall", xlabel="recall = sensitivity", ylabel="precision", ylim=(0, 1.02))
+    for axis, place in zip(axes, ("lower right", "lower left"), strict=True):
+        axis.legend(fontsize=9, loc=place)
+    figure.tight_layout()
+    show(figure, alt)
+
+
 def show_calibration(tables: dict[str, pd.DataFrame], alt: str) -> None:
     """Reliability diagrams: {title: table of `evaluation.calibration`}; on the diagonal, probabilities are honest."""
     figure, axis = plt.subplots(figsize=(5, 4.2))
     axis.plot((0, 1), (0, 1), ":", color="grey", label="honest")
-    for (title, table), colour, style in zip(tables.items(), (RED, BLUE), ("s--", "o-"), strict=False):
-        axis.plot(table.predicted, table.observed, style, color=colour, label=title)
+    for (title, table), colour, style in zip(tables.items(), (RED, BLUE), "so", strict=False):
+        axis.plot(table.predicted, table.observed, style, color=colour, fillstyle="none", markersize=9, label=title)
     axis.set(
         xlabel="probability that the network gives",
         ylabel="share that is COVID",
@@ -73,7 +102,7 @@ def show_calibration(tables: dict[str, pd.DataFrame], alt: str) -> None:
 
 
 def show_points(scores: dict[str, list[float]], name: str, alt: str) -> dict[str, dict[str, float]]:
-    """Every run as a point, and the mean with its 95 % interval (Student's t) beside it.
+    """Every run as a point, runs of the same seed joined, and the mean with its 95 % interval (Student's t) beside it.
 
     Args:
         scores: {row title: shares, one per run}.
@@ -87,10 +116,16 @@ def show_points(scores: dict[str, list[float]], name: str, alt: str) -> dict[str
     for place, (title, values) in enumerate(scores.items()):
         values = 100 * np.asarray(values)
         mean = means[title] = mean_interval(values.mean(), values.std() / np.sqrt(len(values)), len(values))
-        axis.plot(values, np.full(len(values), place - 0.12), "o", color=BLUE, alpha=0.6, markersize=8)
-        axis.errorbar(
-            mean["value"], place + 0.15, xerr=mean["high"] - mean["value"], fmt="D", color=RED, capsize=4, markersize=7
+        first = place == 0  # one entry in the legend
+        axis.plot(
+            values, np.full(len(values), place - 0.12), "o", color=BLUE, alpha=0.6, label="a seed" if first else None
         )
+        axis.errorbar(
+            mean["value"], place + 0.15, xerr=mean["high"] - mean["value"], fmt="D", color=RED, capsize=4,
+            label="mean, 95 % interval" if first else None,
+        )  # fmt: skip
+    axis.plot(100 * np.array(list(scores.values())), np.arange(len(scores)) - 0.12, color="grey", linewidth=0.7)
+    axis.legend(fontsize=9, loc="lower left")
     axis.set(yticks=range(len(scores)), yticklabels=list(scores), xlabel=name, ylim=(-0.6, len(scores) - 0.4))
     axis.invert_yaxis()
     axis.grid(axis="x", alpha=0.3)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, f1_score, log_loss, precision_score, roc_auc_score
 from toy import tiny_data
 
@@ -153,3 +154,15 @@ def test_temperature_undoes_a_scaling():
     assert all(scaled[name] < sure[name] for name in sure)
     assert scaled["log loss"] == pytest.approx(log_loss(labels, 1 / (1 + np.exp(-3 * honest / found))))
     assert (table.predicted - table.observed).abs().max() < 0.06
+
+
+def test_the_difference_of_two_patient_groups_is_newcombes():
+    """Method 10 in table II of Newcombe 1998: 56/70 against 48/80, 9/10 against 3/10."""
+
+    def wilson(right: int, n: int) -> dict[str, float]:
+        low, high = binomtest(right, n).proportion_ci(method="wilson")
+        return {"value": right / n, "low": low, "high": high}
+
+    for one, other, wanted in (((48, 80), (56, 70), (0.0524, 0.3339)), ((3, 10), (9, 10), (0.1705, 0.8090))):
+        found = evaluation.difference_interval(wilson(*one), wilson(*other))
+        assert (found["low"], found["high"]) == pytest.approx(wanted, abs=5e-5)

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from nbclient import NotebookClient
 
-from covid_utils import plotting
+from covid_utils import plotting, score_figures
 
 HISTORY = pd.DataFrame(
     {
@@ -57,3 +57,17 @@ def test_source_shows_what_runs():
     outputs = run("from covid_utils import models, plotting\nplotting.source(models.freeze)")
     assert "def freeze(model" in outputs[0]["data"]["text/plain"]
     assert outputs[0]["data"]["text/markdown"].startswith("```python\ndef freeze")
+
+
+def test_roc_and_precision_recall_curves(monkeypatch):
+    """Perfect logits go through the corner, the dot of a threshold that calls all COVID lies at the end."""
+    drawn = {}
+    monkeypatch.setattr(score_figures, "show", lambda figure, alt: drawn.update(figure=figure))
+    labels = np.array([0, 0, 1, 1])
+    score_figures.show_curves({"all yes": np.arange(4) + 1, "perfect": np.arange(4) - 1.5}, labels, "two models")
+    roc, recall = drawn["figure"].axes
+    dots = [line.get_xydata()[0].tolist() for line in roc.lines if line.get_marker() == "o"]
+    assert dots == [[1, 1], [0, 1]]
+    dots = [line.get_xydata()[0].tolist() for line in recall.lines if line.get_marker() == "o"]
+    assert dots == [[1, 0.5], [1, 1]]
+    assert [0, 1] in roc.lines[2].get_xydata().tolist()
