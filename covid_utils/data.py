@@ -229,8 +229,10 @@ class Slices(Dataset):
         return self.images[rows], self.labels[rows]
 
 
-def loader(data: CTData, split: str, batch_size: int = 32, shuffle: bool = False) -> DataLoader:
-    """Batches of one split: images uint8 (N, H, W) and labels float32 (N,).
+def loader(
+    data: CTData, split: str, batch_size: int = 32, shuffle: bool = False, augmented: bool = False
+) -> DataLoader:
+    """Batches of one split: images uint8 (N, H, W), changed at random if `augmented`, and labels float32 (N,).
 
     The sampler hands out whole batches of indices, so that one indexing makes a batch, with no Python per
     slice. Shuffling draws from torch's global generator. A last batch of a single slice is left out of a
@@ -239,7 +241,14 @@ def loader(data: CTData, split: str, batch_size: int = 32, shuffle: bool = False
     slices = Slices(data, split)
     order = RandomSampler(slices) if shuffle else SequentialSampler(slices)
     lonely = shuffle and len(slices) % batch_size == 1
-    return DataLoader(slices, batch_size=None, sampler=BatchSampler(order, batch_size, drop_last=lonely))
+    batches = BatchSampler(order, batch_size, drop_last=lonely)
+    return DataLoader(slices, batch_size=None, sampler=batches, collate_fn=_augment_batch if augmented else None)
+
+
+def _augment_batch(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """A batch with its images augmented."""
+    images, labels = batch
+    return augment(images), labels
 
 
 def augment(images: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ def evaluate(logits, labels, patients, threshold: float = 0.0, seed: int = 0) ->
     https://doi.org/10.1111/j.1467-9868.2007.00593.x): whole patients are drawn with replacement, since the
     slices of one patient resemble each other and count as less than as many independent ones. The interval
     is symmetric on the logit scale, with Student's t for few patients: unlike the bootstrap's percentiles it covers
-    the truth in 95 of 100 cases (86 with 20 patients and scores above 90 %) (a test simulates it).
+    the truth in 95 of 100 cases (a test simulates it; 86 at worst, with 20 patients and scores above 90 %).
 
     Args:
         logits: float (N,).

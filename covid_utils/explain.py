@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .models import Net
 from .runs import nearest
-from .training import to_device
+from .speed import to_device
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 BATCH = 32  # slices at a time, as all activations are kept

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from .models import Net
-from .training import autocast, predict, to_device
+from .speed import autocast, to_device
+from .training import predict
 
 # ------------------------------------------------------------------------------------------- removing pixels
 

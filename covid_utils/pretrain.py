@@ -26,8 +26,8 @@ from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_l
 from .models import BUNDLED, Net, save_weights
 from .phantom import COVID, OTHER, draw_patient
 from .progress import progress
-from .runs import BACKBONES, replace_file, write_json
-from .training import autocast, pick_device, to_device
+from .runs import BACKBONES, pick_device, replace_file, write_json
+from .speed import autocast, to_device
 
 SEED = 1_000_000  # far from any seed a learner is likely to give the lesson
 SLICES = 4

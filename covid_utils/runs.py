@@ -110,6 +110,7 @@ CHOICES = {
 LIMITS = {  # lowest and highest sensible value
     "image_size": (32, 1024),
     "patients": (20, 1_000_000),
+    "copies": (0, 1000),
     "epochs": (1, 10_000),
     "batch_size": (2, 4096),
     "learning_rate": (1e-8, 10.0),
@@ -132,6 +133,7 @@ class Settings:
     backbone: str = "resnet18"
     weights: str = "scratch"  # "scratch", "bundled", "imagenet" or a .safetensors file
     trainable: str = "layer4"  # with pretrained weights: "layer4" (and the head), or "all"
+    copies: int = 4  # with a frozen trunk: augmented copies of each slice whose features are kept; 0 keeps none
     epochs: int = 10
     batch_size: int = 32
     learning_rate: float = 1e-3

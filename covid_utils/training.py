@@ -14,10 +14,11 @@ from sklearn.metrics import confusion_matrix
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from .data import CTData, augment, loader
+from .data import CTData, loader
 from .models import Net, build_model, freeze, load_model, read_weights, save_weights, train_mode
 from .progress import progress
 from .runs import Settings, pick_device, replace_file, resolve, shown
+from .speed import TrunkCache, autocast, is_frozen, to_device
 
 # ---------------------------------------------------------------------------------------------- one epoch
 
@@ -27,7 +28,7 @@ def train(model: Net, batches: Iterable, optimizer, scheduler=None) -> dict:
 
     Args:
         model: the network; frozen parts stay as they are.
-        batches: pairs of images, uint8 (N, H, W), and labels, float32 (N,), 1 = COVID.
+        batches: pairs of augmented images, uint8 (N, H, W), and labels, float32 (N,), 1 = COVID.
         optimizer: a torch optimizer over the parameters that learn.
         scheduler: changes the learning rate after every batch, or None.
 
@@ -40,7 +41,7 @@ def train(model: Net, batches: Iterable, optimizer, scheduler=None) -> dict:
     train_mode(model)
     logits, labels = [], []
     for images, y in batches:
-        x, y = to_device(model, model.preprocess(augment(images))), to_device(model, y)
+        x, y = to_device(model, model.preprocess(images)), to_device(model, y)
         with autocast(x.device):
             logit = model(x)
         loss = binary_cross_entropy_with_logits(logit.float(), y)
@@ -96,25 +97,6 @@ def scores(logits: Tensor, labels: Tensor) -> dict:
         }
 
 
-# ----------------------------------------------------------------------------------------- what is fast here
-
-
-def autocast(device: torch.device) -> torch.autocast:
-    """Compute in bfloat16 where the hardware says it multiplies in it, in float32 elsewhere."""
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:  # these two ask the processor (cpuid)
-        asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        fast = device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in asked)
-    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
-
-
-def to_device(model: Net, x: Tensor) -> Tensor:
-    """A tensor on the model's device; images with the channels last in memory, where convolutions are fastest."""
-    layout = torch.channels_last if x.dim() == 4 else torch.contiguous_format
-    return x.to(next(model.parameters()).device, memory_format=layout, non_blocking=True)
-
-
 # ---------------------------------------------------------------------------------------------- many epochs
 
 
@@ -148,7 +130,7 @@ def fit(
     Args:
         model: the network; left with the best epoch's weights, in eval mode.
         data: slices with their splits.
-        settings: epochs, batch_size, learning_rate, optimizer, seed, device, resume.
+        settings: epochs, batch_size, learning_rate, optimizer, copies, seed, device, resume.
         folder: gets `checkpoints/best.safetensors`, `checkpoints/last.pt` and `history.csv`.
         on_epoch: called with the history after every epoch (a live plot, say).
 
@@ -165,8 +147,8 @@ def fit(
         leftover.unlink(missing_ok=True)  # what a kill in the middle of a save left
     torch.backends.cudnn.deterministic = True  # repeatable on a GPU too; a CPU is anyway
     model.to(pick_device(settings.device), memory_format=torch.channels_last)
-    batches = loader(data, "train", settings.batch_size, shuffle=True)
-    checks = loader(data, "val", settings.batch_size, shuffle=False)
+    batches = loader(data, "train", settings.batch_size, shuffle=True, augmented=True)
+    checks = loader(data, "val", settings.batch_size)
     optimizer, scheduler = make_optimizer(model, settings, steps=settings.epochs * len(batches))
     parameters = identity(settings, data)
 
@@ -174,14 +156,16 @@ def fit(
     if history is None:
         history = []
         _save_last(last, parameters, history, model, optimizer, scheduler)
+    cache = TrunkCache(model, data, settings, folder) if settings.copies and is_frozen(model) else None
     while len(history) < settings.epochs:
         epoch, start = len(history) + 1, time.perf_counter()
         torch.manual_seed(settings.seed * 1_000_003 + epoch)
         try:
+            learner, batches, checks = cache.epoch(epoch) if cache else (model, batches, checks)
             left = _time_left(history, settings.epochs)
             named = progress(batches, desc=f"epoch {epoch} of {settings.epochs}{left}", total=len(batches))
-            learned = train(model, named, optimizer, scheduler)
-            checked = test(model, checks)
+            learned = train(learner, named, optimizer, scheduler)
+            checked = test(learner, checks)
             if not np.isfinite(checked["loss"]):
                 raise FloatingPointError("the validation loss is no longer a number")
         except FloatingPointError as error:
@@ -219,6 +203,8 @@ def identity(settings: Settings, data: CTData) -> dict:
         del parameters[name]
     if settings.weights == "scratch":
         parameters["trainable"] = "all"  # whatever is asked for: nothing is frozen then
+    if parameters["trainable"] == "all":
+        parameters["copies"] = 0  # and so there is nothing to keep
     return parameters | {"data": data.fingerprint}
 
 

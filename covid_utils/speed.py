@@ -1,0 +1,125 @@
+"""What is fast here: bfloat16 where the hardware has it, the layout of images, and the frozen trunk computed once."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from .data import CTData, augment, loader
+from .models import Net
+from .runs import Settings
+
+MEMORY = 0.25  # part of the free memory that kept features may fill; more go to a file
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """Compute in bfloat16 where the hardware says it multiplies in it, in float32 elsewhere."""
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:  # these two ask the processor (cpuid)
+        asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        fast = device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in asked)
+    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
+
+
+def to_device(model: Net, x: Tensor) -> Tensor:
+    """A tensor on the model's device; images with the channels last in memory, where convolutions are fastest."""
+    layout = torch.channels_last if x.dim() == 4 else torch.contiguous_format
+    return x.to(next(model.parameters()).device, memory_format=layout, non_blocking=True)
+
+
+# ------------------------------------------------------------------------------------------- the frozen trunk
+
+
+def is_frozen(model: Net) -> bool:
+    """Whether nothing before `layer4` learns."""
+    return not any(
+        p.requires_grad for name, p in model.net.named_parameters() if not name.startswith(("layer4.", "fc."))
+    )
+
+
+class Tail(nn.Module):
+    """`layer4` and the head of a network, with the weights of the network itself: what is left to train.
+
+    Takes the features that the trunk hands on, float (N, C, h, w), and gives logits, float32 (N,).
+    """
+
+    def __init__(self, model: Net):
+        super().__init__()
+        self.net, self.preprocess = model.net, Tensor.float
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.net.fc(self.net.avgpool(self.net.layer4(features)).flatten(1)).flatten()
+
+
+class TrunkCache:
+    """Each epoch's batches as features of the frozen trunk, computed once and kept.
+
+    As long as nothing before `layer4` learns, what the trunk makes of a picture never changes. So each slice is
+    augmented `settings.copies` times, the trunk sees each copy once, and the epochs take the copies in turn. They
+    live as long as this object: other weights, slices or settings can never meet them.
+
+    Args:
+        model: a network whose trunk is frozen (see `is_frozen`).
+        data: slices with their splits.
+        settings: copies, batch_size, seed.
+        folder: for a file of features (deleted in the end) if they would fill a quarter of the free memory.
+    """
+
+    def __init__(self, model: Net, data: CTData, settings: Settings, folder: Path):
+        self.model, self.settings, self.folder, self.tail = model, settings, folder, Tail(model)
+        self.trunk = nn.Sequential(*list(model.net.children())[:7])  # all up to and with layer3
+        self.slices = {split: _only(data, split) for split in ("train", "val")}
+        self.shape = self._through_trunk(data.images[:1]).shape[1:]
+        count = settings.copies * len(self.slices["train"].table) + len(self.slices["val"].table)
+        self.on_disk = 2 * count * self.shape.numel() > MEMORY * psutil.virtual_memory().available
+        self.files: list[tempfile.TemporaryDirectory] = []
+        self.copies: dict[int, CTData] = {}
+        self.val = self._features(self.slices["val"])
+
+    def epoch(self, number: int) -> tuple[Tail, DataLoader, DataLoader]:
+        """What learns in epoch `number` (from 1), its training batches and its validation batches."""
+        copy = (number - 1) % self.settings.copies
+        if copy not in self.copies:
+            with torch.random.fork_rng(devices=[]):  # seeds of its own, so that a resumed run gets the same copies
+                torch.manual_seed(self.settings.seed * 1_000_003 + 500_000 + copy)
+                self.copies[copy] = self._features(self.slices["train"], augment)
+        batches = loader(self.copies[copy], "train", self.settings.batch_size, shuffle=True)
+        return self.tail, batches, loader(self.val, "val", self.settings.batch_size)
+
+    @torch.no_grad()
+    def _through_trunk(self, images: Tensor) -> Tensor:
+        """Slices, uint8 (N, H, W), as the trunk's features, (N, C, h, w)."""
+        self.trunk.eval()
+        x = to_device(self.model, self.model.preprocess(images))
+        with autocast(x.device):
+            return self.trunk(x)
+
+    def _features(self, part: CTData, change: Callable[[Tensor], Tensor] = lambda images: images) -> CTData:
+        """The same slices with their features, float16 (N, C, h, w), for images."""
+        shape = (len(part.images), *self.shape)
+        if self.on_disk:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.files.append(tempfile.TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True))
+            path = Path(self.files[-1].name) / "features"
+            kept = torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=torch.float16).view(shape)
+        else:
+            kept = torch.empty(shape, dtype=torch.float16)
+        for start in range(0, len(kept), 64):
+            kept[start : start + 64] = self._through_trunk(change(part.images[start : start + 64]))
+        return dataclasses.replace(part, images=kept)
+
+
+def _only(data: CTData, split: str) -> CTData:
+    """The slices of one split."""
+    rows = np.flatnonzero(data.table.split == split)
+    return dataclasses.replace(data, table=data.table.iloc[rows], images=data.images[rows])

@@ -1,0 +1,105 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from toy import tiny_data
+
+from covid_utils import models, speed, training
+from covid_utils.data import loader
+from covid_utils.runs import Settings
+
+
+@pytest.fixture
+def tiny():
+    return tiny_data()
+
+
+@pytest.fixture
+def frozen(tmp_path) -> Settings:
+    """Settings of a run whose trunk is frozen; random weights in a file stand in for pretrained ones."""
+    path = tmp_path / "trunk.safetensors"
+    torch.manual_seed(0)
+    models.save_weights(path, models.Net("resnet18").state_dict(), {})
+    return Settings(image_size=32, epochs=5, batch_size=8, copies=2, weights=str(path), device="cpu")
+
+
+def fitted(settings: Settings, data, folder, on_epoch=None):
+    model = training.new_model(settings)
+    return model, training.fit(model, data, settings, folder, on_epoch)
+
+
+def test_frozen_means_nothing_before_layer4_learns():
+    model = models.Net("resnet18")
+    assert not speed.is_frozen(model)
+    assert speed.is_frozen(models.freeze(model))
+    model.net.bn1.weight.requires_grad_(True)
+    assert not speed.is_frozen(model)
+
+
+def test_tail_and_trunk_are_the_network(tiny, frozen, tmp_path):
+    model = training.new_model(frozen)
+    tail, _, checks = speed.TrunkCache(model, tiny, frozen, tmp_path).epoch(1)
+    logits, labels = training.predict(tail, checks)
+    wanted, same = training.predict(model, loader(tiny, "val", 8))
+    assert torch.equal(labels, same)
+    torch.testing.assert_close(logits, wanted, atol=0.02, rtol=0.02)  # features are kept in 16 bits
+
+
+def test_the_trunk_sees_each_copy_once_and_stays(tiny, frozen, tmp_path):
+    seen, model = [], training.new_model(frozen)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.net.conv1.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    history = training.fit(model, tiny, frozen, tmp_path)
+    train, val = ((tiny.table.split == part).sum() for part in ("train", "val"))
+    assert sum(seen) == 1 + val + frozen.copies * train  # the 1 asks for the shape
+    changed = {
+        name.split(".")[1] for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])
+    }
+    assert changed == {"layer4", "fc"}
+    checked = training.test(model, loader(tiny, "val", 8))  # the whole network now, on the slices themselves
+    assert checked["accuracy"] == pytest.approx(history.val_accuracy.max(), abs=1.01 / val)
+
+
+def test_copies_differ_and_are_taken_in_turn(tiny, frozen, tmp_path):
+    cache = speed.TrunkCache(training.new_model(frozen), tiny, frozen, tmp_path)
+    first, second, third = (cache.epoch(number)[1].dataset.images for number in (1, 2, 3))
+    assert third is first and not torch.equal(first, second)
+    again = speed.TrunkCache(training.new_model(frozen), tiny, frozen, tmp_path)
+    assert torch.equal(again.epoch(2)[1].dataset.images, second)  # whichever comes first, as after a stop
+
+
+def test_an_interrupted_run_ends_with_the_same_bits(tiny, frozen, tmp_path):
+    whole, history = fitted(frozen, tiny, tmp_path / "whole")
+
+    def interrupt(so_far):
+        if len(so_far) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fitted(frozen, tiny, tmp_path / "stopped", interrupt)
+    resumed, same = fitted(frozen, tiny, tmp_path / "stopped")
+    assert all(map(torch.equal, whole.state_dict().values(), resumed.state_dict().values()))
+    np.testing.assert_array_equal(history.drop(columns="seconds"), same.drop(columns="seconds"))
+
+
+def test_large_features_go_to_a_file_and_leave_nothing(tiny, frozen, tmp_path, monkeypatch):
+    small, _ = fitted(frozen, tiny, tmp_path / "memory")
+    monkeypatch.setattr(speed, "MEMORY", 0)
+    cache = speed.TrunkCache(training.new_model(frozen), tiny, frozen, tmp_path / "file")
+    assert [path.name for folder in (tmp_path / "file").iterdir() for path in folder.iterdir()] == ["features"]
+    del cache
+    large, _ = fitted(frozen, tiny, tmp_path / "file")
+    assert all(map(torch.equal, small.state_dict().values(), large.state_dict().values()))
+    assert [path.name for path in (tmp_path / "file").iterdir() if path.is_dir()] == ["checkpoints"]
+
+
+def test_only_a_frozen_trunk_is_kept(tiny, frozen, tmp_path, monkeypatch):
+    def never(*arguments):
+        raise AssertionError("a cache was made")
+
+    monkeypatch.setattr(training, "TrunkCache", never)
+    for other in (replace(frozen, copies=0), replace(frozen, trainable="all"), replace(frozen, weights="scratch")):
+        fitted(
+            replace(other, epochs=1), tiny, tmp_path / f"{other.copies}{other.trainable}{other.weights == 'scratch'}"
+        )
