@@ -43,8 +43,9 @@ format: .venv/test  ## put code and notebooks into the common format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: .venv/test  ## run the checks of how hard the phantom is (an hour)
-	$(BIN)/python benchmarks/phantom_difficulty.py --seeds 5 --long
+bench: .venv/test  ## time the course against fastai and plain loops (20 minutes; installs fastai)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	$(BIN)/python benchmarks/speed.py --rounds 3
 
 weights: .venv/runtime  ## make the bundled weights anew (about a quarter of an hour)
 	$(BIN)/python -m covid_utils.pretrain

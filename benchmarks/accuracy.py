@@ -56,8 +56,9 @@ def one_split(options: argparse.Namespace, split: str, seed: int) -> list[dict]:
         row = {"split": split, "seed": seed, "model": name, "test": evaluate(values, test.label, test.patient)}
         row["logits"] = " ".join(f"{value:.2f}" for value in values)  # so that other scores can be had later
         row |= {"seconds": seconds.get(name), "epochs": options.epochs, "image_size": options.image_size}
-        if name.startswith("transfer") and "scratch" in logits:
-            row["against scratch"] = compare(logits["scratch"], values, test.label, test.patient)
+        scratch = logits["scratch"] if "scratch" in logits else recorded(row | {"model": "scratch"}, options.dataset)
+        if name.startswith("transfer") and scratch is not None:
+            row["against scratch"] = compare(scratch, values, test.label, test.patient)
         rows.append(row)
         print(
             f"  {name:20s} accuracy {percent(row['test']['accuracy'])}, AUC {percent(row['test']['auc'])}", flush=True
@@ -65,11 +66,22 @@ def one_split(options: argparse.Namespace, split: str, seed: int) -> list[dict]:
     return rows
 
 
+KEY = ("split", "seed", "model", "epochs", "image_size")
+
+
+def recorded(wanted: dict, dataset: str) -> np.ndarray | None:
+    """The logits of a recorded row, if there is one."""
+    path = PROJECT / "benchmarks" / "results" / f"{dataset}.json"
+    for row in read_json(path) if path.exists() else []:
+        if all(row[name] == wanted[name] for name in KEY):
+            return np.array(row["logits"].split(), float)
+    return None
+
+
 def join(path: Path, rows: list[dict]) -> None:
     """Add rows to the recorded ones; a row of the same split, seed, model and budget takes the old one's place."""
-    names = ("split", "seed", "model", "epochs", "image_size")
-    recorded = {tuple(row[name] for name in names): row for row in (read_json(path) if path.exists() else []) + rows}
-    write_json(path, [recorded[key] for key in sorted(recorded, key=str)])
+    found = {tuple(row[name] for name in KEY): row for row in (read_json(path) if path.exists() else []) + rows}
+    write_json(path, [found[key] for key in sorted(found, key=str)])
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Write the result tables of README.md, docs/results.md and data/weights/README.md from the recorded results.
+"""Write the result tables of README.md, docs/results.md, docs/speed.md and data/weights/README.md.
 
     .venv/bin/python benchmarks/tables.py
 
@@ -16,11 +16,11 @@ from collections import defaultdict
 import nbformat
 import numpy as np
 
-from covid_utils.evaluation import percent
+from covid_utils.evaluation import mean_interval, percent
 from covid_utils.runs import PROJECT, read_json, replace_file
 
 RESULTS = PROJECT / "benchmarks" / "results"
-PAGES = [PROJECT / "README.md", PROJECT / "docs" / "results.md", PROJECT / "data" / "weights" / "README.md"]
+PAGES = [PROJECT / name for name in ("README.md", "docs/results.md", "docs/speed.md", "data/weights/README.md")]
 MODELS = {
     "1-nearest neighbour": "1-nearest neighbour on pixels (learns nothing)",
     "grey histogram": "logistic regression on the grey histogram",
@@ -105,6 +105,80 @@ def pretraining(notes: dict) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def markdown(lines: list[list[str]]) -> str:
+    """A table; the first line is its head."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], ["---"] * len(lines[0]), *lines[1:]])
+
+
+def speed(runs: list[dict]) -> str:
+    """For each machine: the course against others, and against itself."""
+    parts = []
+    for run in runs:
+        m = run["machine"]
+        number = "with" if m["bfloat16"] else "without"
+        parts += [
+            f"### {m['processor']}, {m['cores']} cores, {number} bfloat16",
+            f"{m['backbone']}, {m['image_size']} px, batches of {m['batch']}, pictures: {m['pictures']}; "
+            f"torch {m['torch']}, {m['date']}.",
+            contenders(run["scratch"], "ours", "training, all layers learn"),
+            contenders(run["frozen"], "cached", "training, `layer4` and head learn"),
+            ratios(run),
+        ]
+    return "\n\n".join(parts)
+
+
+def contenders(found: dict[str, dict], mine: str, title: str) -> str:
+    """A row per contender, with what one of them is against it."""
+    titles = {"ours": "ours", "cached": "ours, features kept"}
+    lines = [[title, "images/s", f"{titles[mine]}: times as fast", "peak memory, GB"]]
+    for name, each in found.items():
+        times = "" if name == mine else f"{found[mine]['images/s'] / each['images/s']:.2f}"
+        lines.append([titles.get(name, name), f"{each['images/s']:.1f}", times, f"{each['GB']:.1f}"])
+    return markdown(lines)
+
+
+def ratios(run: dict[str, dict]) -> str:
+    """The other questions, each answered by one ratio."""
+    kept, ours, maps = run["frozen"]["cached"], run["scratch"]["ours"], run["maps"]
+    ten_epochs = 10 / run["frozen"]["ours"]["images/s"]
+    small, many, large = run["growth"].values()
+    lines = [
+        ["", "ratio"],
+        [
+            "ten epochs on 4 kept copies, making them included: times as fast as computing anew",
+            f"{ten_epochs / (4 / kept['made images/s'] + 10 / kept['images/s']):.2f}",
+        ],
+        [
+            "our loop: share of the network's speed on one constant batch",
+            f"{ours['images/s'] / ours['bare images/s']:.0%}",
+        ],
+    ]
+    for method in ("GradCAM", "EigenCAM"):
+        times = maps[f"{method} maps/s"] / maps[f"{method} example maps/s"]
+        lines.append([f"{method} maps: times as fast as the library's example, a picture a call", f"{times:.1f}"])
+    for title, more in (("10 times the slices (2500)", many), ("5.4 times the pixels (224 px)", large)):
+        for name, unit in (("time", "seconds"), ("memory", "GB")):
+            lines.append([f"ResNet-18, an epoch of {title}: times the {name}", f"{more[unit] / small[unit]:.1f}"])
+    return markdown(lines)
+
+
+def kept_features(rows: list[dict]) -> str:
+    """Accuracy and time of the default transfer run by the number of kept copies."""
+    lines = [
+        ["copies kept", "test accuracy %, mean (lowest to highest)", "difference, paired over seeds", "seconds, median"]
+    ]
+    plain = {row["seed"]: row["accuracy"]["value"] for row in rows if row["copies"] == 0}
+    for copies in sorted({row["copies"] for row in rows}):
+        mine = [row for row in rows if row["copies"] == copies and row["seed"] in plain]
+        found = np.array([100 * row["accuracy"]["value"] for row in mine])
+        change = found / 100 - [plain[row["seed"]] for row in mine]
+        gain = mean_interval(change.mean(), change.std() / len(change) ** 0.5, len(change))
+        spread = f"{found.mean():.1f} ({found.min():.1f} to {found.max():.1f})"
+        seconds = f"{np.median([row['seconds'] for row in mine]):.0f}"
+        lines.append([str(copies or "none"), spread, percent(gain, signed=True) if copies else "", seconds])
+    return markdown(lines) + f"\n\n{len(plain)} seeds."
+
+
 def tables() -> dict[str, str]:
     """All tables by name."""
     real, phantom = read_json(RESULTS / "sars-cov-2-ct.json"), read_json(RESULTS / "phantom.json")
@@ -118,6 +192,8 @@ def tables() -> dict[str, str]:
         "difficulty": difficulty(read_json(RESULTS / "phantom_difficulty.json")),
         "weights": pretraining(weights),
         "variance": variance(read_json(RESULTS / "variance.json")),
+        "speed": speed(read_json(RESULTS / "speed.json")),
+        "kept-features": kept_features(read_json(RESULTS / "trunk_cache.json")),
     }
 
 

@@ -110,7 +110,7 @@ def make_optimizer(model: Net, settings: Settings, steps: int):
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if settings.optimizer == "sgd":
         return torch.optim.SGD(learning, lr=settings.learning_rate, momentum=0.99), None
-    optimizer = torch.optim.AdamW(learning, lr=settings.learning_rate, weight_decay=0.05)
+    optimizer = torch.optim.AdamW(learning, lr=settings.learning_rate, weight_decay=0.05, fused=True)
     return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=steps)
 
 
