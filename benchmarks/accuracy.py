@@ -1,7 +1,7 @@
 """Scratch and transfer over several seeds and splits, with intervals and with baselines that learn no shapes.
 
     .venv/bin/python benchmarks/accuracy.py phantom --splits patient --seeds 5 --epochs 10
-    .venv/bin/python benchmarks/accuracy.py sars-cov-2-ct --seeds 3 --epochs 12
+    .venv/bin/python benchmarks/accuracy.py sars-cov-2-ct --seeds 5 --epochs 12 --copies 0
     .venv/bin/python benchmarks/accuracy.py sars-cov-2-ct --seeds 3 --epochs 25 --image-size 128
 
 The last two want the real slices in data/sars-cov-2-ct (see data/README.md). Finished runs under runs/<dataset> are
@@ -39,6 +39,7 @@ def one_split(options: argparse.Namespace, split: str, seed: int) -> list[dict]:
         "seed": seed,
         "epochs": options.epochs,
         "image_size": options.image_size,
+        "copies": options.copies,
         "run_dir": f"runs/{options.dataset}/{split}-{seed}-{options.image_size}px-{options.epochs}epochs",
     }
     data = load_data(options.dataset, resolve(options.data_dir), split, options.image_size, seed)
@@ -93,6 +94,7 @@ def main() -> None:
     parser.add_argument("--from", dest="first", type=int, default=0, metavar="SEED", help="the first of them")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--image-size", type=int, default=96)
+    parser.add_argument("--copies", type=int, default=4, help="kept copies of each slice where the trunk is frozen")
     parser.add_argument("--models", nargs="+", default=["scratch", "transfer"], choices=list(RUNS))
     options = parser.parse_args()
 

@@ -8,18 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from .progress import progress as progress_bar
 from .runs import replace_file, shown
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".dcm")
+MEMORY = 0.25  # part of the free memory that one tensor may fill
 LUNG_WINDOW = (-600, 1500)  # centre and width in Hounsfield units, for DICOM
-CACHE_VERSION = 1  # raise it when decoding changes, so that no older cache is used
+CACHE_VERSION = 2  # raise it when decoding changes, so that no older cache is used
 
 
 def decode(folder: Path, paths: list[str], image_size: int, cache_dir: Path, progress: bool = True) -> Tensor:
@@ -33,44 +33,55 @@ def decode(folder: Path, paths: list[str], image_size: int, cache_dir: Path, pro
         image_size: height and width in pixels; the aspect ratio is not kept, as in the article.
 
     Returns:
-        uint8 (N, image_size, image_size), 0 black to 255 white.
+        uint8 (N, image_size, image_size), 0 black to 255 white; mapped from the file if it would fill more than a
+        quarter of the free memory.
 
     Raises:
         ValueError: a slice is empty, damaged or not a single picture.
+        OSError: `cache_dir` cannot be written to, or the disk is full.
         ImportError: a DICOM slice, and pydicom is not installed.
     """
     stats = [(path, (stat := (folder / path).stat()).st_size, stat.st_mtime_ns) for path in paths]
     key = hashlib.sha256(repr((CACHE_VERSION, image_size, stats)).encode()).hexdigest()
-    cache = cache_dir / f"{folder.name}-{image_size}-{key[:16]}.safetensors"
-    images = _read_cache(cache)
+    cache = cache_dir / f"{folder.name}-{image_size}-{key[:16]}.npy"
+    images = _read_cache(cache) if cache.exists() else None
     if images is not None:
         return images
-    images = torch.empty((len(paths), image_size, image_size), dtype=torch.uint8)
-    with ThreadPoolExecutor(min(8, max(2, os.cpu_count() or 2))) as pool:
-        slices = pool.map(lambda path: read_slice(folder / path, image_size), paths)
-        if progress:
-            slices = progress_bar(slices, f"reading {folder.name}", len(paths))
-        for i, image in enumerate(slices):
-            images[i] = torch.from_numpy(image)
-    note = {"sha256": hashlib.sha256(images.numpy()).hexdigest()}
-    replace_file(cache, lambda path: save_file({"images": images}, path, note))
-    return images
+
+    def write(path: Path) -> None:
+        """One slice after the other, so that a set may be larger than the memory; their SHA-256 comes last."""
+        digest = hashlib.sha256()
+        shape = (len(paths), image_size, image_size)
+        with path.open("wb") as file, ThreadPoolExecutor(min(8, max(2, os.cpu_count() or 2))) as pool:
+            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            slices = pool.map(lambda name: read_slice(folder / name, image_size).tobytes(), paths)
+            for image in progress_bar(slices, f"reading {folder.name}", len(paths)) if progress else slices:
+                digest.update(image)
+                file.write(image)
+            file.write(digest.digest())
+
+    replace_file(cache, write)
+    return _read_cache(cache)
+
+
+def too_large(count: int) -> bool:
+    """Whether so many bytes would fill more than a quarter of the free memory: they stay in a file then."""
+    return count > MEMORY * psutil.virtual_memory().available
 
 
 def _read_cache(cache: Path) -> Tensor | None:
-    """The cached tensor, or None if there is none or it is damaged."""
-    if not cache.exists():
-        return None
+    """The cached tensor, mapped from the file if it is large; None if the file is damaged."""
     try:
-        with safe_open(cache, "pt") as file:
-            images = file.get_tensor("images").clone()  # else it stays tied to the file
-            whole = hashlib.sha256(images.numpy()).hexdigest() == file.metadata()["sha256"]
-    except (SafetensorError, OSError, KeyError, TypeError):
+        images = np.load(cache, mmap_mode="c")  # what is written to it never reaches the file
+        with cache.open("rb") as file:
+            file.seek(-32, os.SEEK_END)
+            whole = hashlib.sha256(images).digest() == file.read()
+    except (OSError, ValueError, EOFError):
         whole = False
     if not whole:
         print(f"The cache {shown(cache)} is damaged: reading the slices again.")
         return None
-    return images
+    return torch.from_numpy(images if too_large(images.nbytes) else images.copy())
 
 
 def read_slice(path: Path, image_size: int) -> np.ndarray:

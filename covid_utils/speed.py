@@ -9,16 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from .data import CTData, augment, loader
+from .images import too_large
 from .models import Net
 from .runs import Settings
-
-MEMORY = 0.25  # part of the free memory that kept features may fill; more go to a file
 
 
 def autocast(device: torch.device) -> torch.autocast:
@@ -78,13 +76,14 @@ class TrunkCache:
     def __init__(self, model: Net, data: CTData, settings: Settings, folder: Path):
         self.model, self.settings, self.folder, self.tail = model, settings, folder, Tail(model)
         self.trunk = nn.Sequential(*list(model.net.children())[:7])  # all up to and with layer3
-        self.slices = {split: _only(data, split) for split in ("train", "val")}
+        self.data, split = data, data.table.split
+        self.rows = {name: np.flatnonzero(split == name) for name in ("train", "val")}
         self.shape = self._through_trunk(data.images[:1]).shape[1:]
-        count = settings.copies * len(self.slices["train"].table) + len(self.slices["val"].table)
-        self.on_disk = 2 * count * self.shape.numel() > MEMORY * psutil.virtual_memory().available
+        count = settings.copies * len(self.rows["train"]) + len(self.rows["val"])
+        self.on_disk = too_large(2 * count * self.shape.numel())
         self.files: list[tempfile.TemporaryDirectory] = []
         self.copies: dict[int, CTData] = {}
-        self.val = self._features(self.slices["val"])
+        self.val = self._features("val")
 
     def epoch(self, number: int) -> tuple[Tail, DataLoader, DataLoader]:
         """What learns in epoch `number` (from 1), its training batches and its validation batches."""
@@ -92,7 +91,7 @@ class TrunkCache:
         if copy not in self.copies:
             with torch.random.fork_rng(devices=[]):  # seeds of its own, so that a resumed run gets the same copies
                 torch.manual_seed(self.settings.seed * 1_000_003 + 500_000 + copy)
-                self.copies[copy] = self._features(self.slices["train"], augment)
+                self.copies[copy] = self._features("train", augment)
         batches = loader(self.copies[copy], "train", self.settings.batch_size, shuffle=True)
         return self.tail, batches, loader(self.val, "val", self.settings.batch_size)
 
@@ -104,9 +103,10 @@ class TrunkCache:
         with autocast(x.device):
             return self.trunk(x)
 
-    def _features(self, part: CTData, change: Callable[[Tensor], Tensor] = lambda images: images) -> CTData:
-        """The same slices with their features, float16 (N, C, h, w), for images."""
-        shape = (len(part.images), *self.shape)
+    def _features(self, split: str, change: Callable[[Tensor], Tensor] = lambda images: images) -> CTData:
+        """The slices of one split with their features, float16 (N, C, h, w), for images."""
+        rows = self.rows[split]
+        shape = (len(rows), *self.shape)
         if self.on_disk:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.files.append(tempfile.TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True))
@@ -114,12 +114,7 @@ class TrunkCache:
             kept = torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=torch.float16).view(shape)
         else:
             kept = torch.empty(shape, dtype=torch.float16)
-        for start in range(0, len(kept), 64):
-            kept[start : start + 64] = self._through_trunk(change(part.images[start : start + 64]))
-        return dataclasses.replace(part, images=kept)
-
-
-def _only(data: CTData, split: str) -> CTData:
-    """The slices of one split."""
-    rows = np.flatnonzero(data.table.split == split)
-    return dataclasses.replace(data, table=data.table.iloc[rows], images=data.images[rows])
+        for start in range(0, len(rows), 64):
+            images = change(self.data.images[rows[start : start + 64]])
+            kept[start : start + 64] = self._through_trunk(images)
+        return dataclasses.replace(self.data, table=self.data.table.iloc[rows], images=kept)

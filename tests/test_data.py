@@ -258,6 +258,19 @@ def test_cache_is_used_and_noticed_when_stale(folder, monkeypatch, capsys):
     assert not torch.equal(changed.images[0], first.images[0]) and changed.fingerprint != first.fingerprint
 
 
+def test_a_large_set_stays_in_its_file_and_is_the_same(folder, monkeypatch):
+    whole, mapped, read = load(folder), [], np.load
+    monkeypatch.setattr(np, "load", lambda *given, **named: mapped.append(read(*given, **named)) or mapped[-1])
+    small = load(folder)
+    assert not np.shares_memory(small.images.numpy(), mapped[-1])
+    monkeypatch.setattr("covid_utils.images.MEMORY", 0)
+    large = load(folder)
+    assert isinstance(mapped[-1], np.memmap) and np.shares_memory(large.images.numpy(), mapped[-1])
+    assert large.fingerprint == small.fingerprint == whole.fingerprint
+    large.images[0] = 7  # whoever scribbles on it leaves the file as it is
+    assert torch.equal(load(folder).images, small.images)
+
+
 def test_fingerprint_knows_pixels_split_and_nothing_else(folder):
     first = load(folder, seed=0)
     assert load(folder, seed=1).fingerprint != first.fingerprint

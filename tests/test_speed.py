@@ -5,7 +5,7 @@ import pytest
 import torch
 from toy import tiny_data
 
-from covid_utils import models, speed, training
+from covid_utils import images, models, speed, training
 from covid_utils.data import loader
 from covid_utils.runs import Settings
 
@@ -85,7 +85,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(tiny, frozen, tmp_path):
 
 def test_large_features_go_to_a_file_and_leave_nothing(tiny, frozen, tmp_path, monkeypatch):
     small, _ = fitted(frozen, tiny, tmp_path / "memory")
-    monkeypatch.setattr(speed, "MEMORY", 0)
+    monkeypatch.setattr(images, "MEMORY", 0)
     cache = speed.TrunkCache(training.new_model(frozen), tiny, frozen, tmp_path / "file")
     assert [path.name for folder in (tmp_path / "file").iterdir() for path in folder.iterdir()] == ["features"]
     del cache
