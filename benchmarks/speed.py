@@ -314,10 +314,11 @@ def main() -> None:
         found[part] = {name: medians(each) for name, each in runs.items()}
     found["maps"] = medians([measure("maps", o) for _ in range(o.rounds)])
     found["growth"] = {}
-    for slices, size in ((250, 96), (2500, 96), (250, 224)):
-        grown = [measure("growth", o, slices=slices, image_size=size, backbone="resnet18", batch=32) for _ in "12"]
-        found["growth"][f"{slices} slices of {size} px"] = medians(grown)
-        print(slices, size, found["growth"][f"{slices} slices of {size} px"], flush=True)
+    small, deep = "resnet18", "resnet50"
+    for slices, size, net in ((250, 96, small), (2500, 96, small), (250, 224, small), (250, 96, deep)):
+        grown = [measure("growth", o, slices=slices, image_size=size, backbone=net, batch=32) for _ in "12"]
+        found["growth"][f"{net}, {slices} slices of {size} px"] = medians(grown)
+        print(net, slices, size, found["growth"][f"{net}, {slices} slices of {size} px"], flush=True)
     machine = {
         "processor": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
         "bfloat16": autocast(torch.device("cpu")).__dict__.get("_enabled", False), "torch": torch.__version__,

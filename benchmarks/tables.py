@@ -141,7 +141,7 @@ def ratios(run: dict[str, dict]) -> str:
     """The other questions, each answered by one ratio."""
     kept, ours, maps = run["frozen"]["cached"], run["scratch"]["ours"], run["maps"]
     ten_epochs = 10 / run["frozen"]["ours"]["images/s"]
-    small, many, large = run["growth"].values()
+    small, many, large, deep = run["growth"].values()
     lines = [
         ["", "ratio"],
         [
@@ -159,6 +159,7 @@ def ratios(run: dict[str, dict]) -> str:
     for title, more in (("10 times the slices (2500)", many), ("5.4 times the pixels (224 px)", large)):
         for name, unit in (("time", "seconds"), ("memory", "GB")):
             lines.append([f"ResNet-18, an epoch of {title}: times the {name}", f"{more[unit] / small[unit]:.1f}"])
+    lines.append(["an epoch of ResNet-50 instead of ResNet-18, 96 px", f"{deep['seconds'] / small['seconds']:.1f}"])
     return markdown(lines)
 
 

@@ -102,11 +102,13 @@ def cam(model: Net, images: Tensor, method: str = "GradCAM", layer: str = "layer
     try:  # no `with` block: the library's swallows errors (IndexError) raised inside it
         for start in range(0, len(images), size):
             x = to_device(model, model.preprocess(images[start : start + size])).float()
-            if explained is None:
+            if explained is not None:
+                classes = explained[start : start + size]
+            elif method == "EigenCAM":
+                classes = [1] * len(x)  # it ignores the class
+            else:
                 with torch.no_grad():
                     classes = (model(x) > 0).int().tolist()
-            else:
-                classes = explained[start : start + size]
             # one logit, so class 0 is "minus the logit"; a target for each slice, or the others' maps stay empty
             maps.extend(library(input_tensor=x, targets=[BinaryClassifierOutputTarget(int(c)) for c in classes]))
     finally:
