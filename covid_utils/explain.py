@@ -103,14 +103,14 @@ def cam(model: Net, images: Tensor, method: str = "GradCAM", layer: str = "layer
         for start in range(0, len(images), size):
             x = to_device(model, model.preprocess(images[start : start + size])).float()
             if explained is not None:
-                classes = explained[start : start + size]
-            elif method == "EigenCAM":
-                classes = [1] * len(x)  # it ignores the class
-            else:
+                targets = [BinaryClassifierOutputTarget(int(c)) for c in explained[start : start + size]]
+            elif method == "ScoreCAM":  # it asks for masked slices too, on which the network may decide otherwise
                 with torch.no_grad():
-                    classes = (model(x) > 0).int().tolist()
+                    targets = [BinaryClassifierOutputTarget(int(model(x) > 0))]
+            else:
+                targets = [_own_decision] * len(x)
             # one logit, so class 0 is "minus the logit"; a target for each slice, or the others' maps stay empty
-            maps.extend(library(input_tensor=x, targets=[BinaryClassifierOutputTarget(int(c)) for c in classes]))
+            maps.extend(library(input_tensor=x, targets=targets))
     finally:
         loose.remove()
         library.activations_and_grads.release()
@@ -165,6 +165,11 @@ def _cut_loose(_module, _input, output: Tensor) -> Tensor:
     """The layer's output as a leaf that asks for its gradient: none travels further back, and a frozen trunk does
     no harm."""
     return output.detach().requires_grad_(True)
+
+
+def _own_decision(logit: Tensor) -> Tensor:
+    """What speaks for the class that the network itself decides for."""
+    return logit if logit > 0 else -logit
 
 
 def _last_block(model: Net, layer: str) -> torch.nn.Module:
