@@ -316,12 +316,12 @@ def main() -> None:
     found["growth"] = {}
     small, deep = "resnet18", "resnet50"
     for slices, size, net in ((250, 96, small), (2500, 96, small), (250, 224, small), (250, 96, deep)):
-        grown = [measure("growth", o, slices=slices, image_size=size, backbone=net, batch=32) for _ in "12"]
+        grown = [measure("growth", o, slices=slices, image_size=size, backbone=net, batch=32) for _ in range(2)]
         found["growth"][f"{net}, {slices} slices of {size} px"] = medians(grown)
         print(net, slices, size, found["growth"][f"{net}, {slices} slices of {size} px"], flush=True)
     machine = {
         "processor": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
-        "bfloat16": autocast(torch.device("cpu")).__dict__.get("_enabled", False), "torch": torch.__version__,
+        "bfloat16": autocast(torch.device("cpu"))._enabled, "torch": torch.__version__,
         "backbone": o.backbone, "image_size": o.image_size, "batch": o.batch, "pictures": Path(o.folder).name,
         "date": time.strftime("%Y-%m-%d"),
     }  # fmt: skip

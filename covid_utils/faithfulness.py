@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from .models import Net
-from .speed import autocast, to_device
+from .speed import autocast, to_device, trunk
 from .training import predict
 
 # ------------------------------------------------------------------------------------------- removing pixels
@@ -173,10 +173,9 @@ def retrain(start: Net, images: Tensor, labels: Tensor, seed: int, epochs: int =
         network in eval mode, and its accuracy on these slices in the last epoch.
     """
     model = copy.deepcopy(start).eval()
-    trunk = nn.Sequential(*list(model.net.children())[:7])
-    device = next(model.parameters()).device
+    below, device = trunk(model), next(model.parameters()).device
     with torch.no_grad(), autocast(device):
-        parts = [trunk(to_device(model, model.preprocess(part))).float() for part in images.split(64)]
+        parts = [below(to_device(model, model.preprocess(part))).float() for part in images.split(64)]
     features, labels = torch.cat(parts), labels.to(device)
     torch.manual_seed(seed)
     model.net.fc = nn.Linear(model.net.fc.in_features, 1).to(device)

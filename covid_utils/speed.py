@@ -45,6 +45,11 @@ def is_frozen(model: Net) -> bool:
     )
 
 
+def trunk(model: Net) -> nn.Sequential:
+    """All of a network up to and with `layer3`, with its own weights: (N, 3, H, W) to features (N, C, h, w)."""
+    return nn.Sequential(*list(model.net.children())[:7])
+
+
 class Tail(nn.Module):
     """`layer4` and the head of a network, with the weights of the network itself: what is left to train.
 
@@ -75,7 +80,7 @@ class TrunkCache:
 
     def __init__(self, model: Net, data: CTData, settings: Settings, folder: Path):
         self.model, self.settings, self.folder, self.tail = model, settings, folder, Tail(model)
-        self.trunk = nn.Sequential(*list(model.net.children())[:7])  # all up to and with layer3
+        self.trunk = trunk(model)
         self.data, split = data, data.table.split
         self.rows = {name: np.flatnonzero(split == name) for name in ("train", "val")}
         self.shape = self._through_trunk(data.images[:1]).shape[1:]
