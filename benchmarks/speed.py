@@ -21,6 +21,7 @@ import json
 import os
 import platform
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -77,6 +78,17 @@ def ours(folder: Path, o: argparse.Namespace) -> dict[str, float]:
     train(model, [(data.images[: o.batch], y)], optimizer)
     seconds = {function.__name__: _seconds(function) for function in (course, bare)}
     return {"images/s": o.batches * o.batch / seconds["course"], "bare images/s": o.batches * o.batch / seconds["bare"]}
+
+
+def compiled(folder: Path, o: argparse.Namespace) -> dict[str, float]:
+    """`ours` through torch.compile (it wants a C++ compiler), and the seconds that the first step takes with it."""
+    data, settings, model = _ours(folder, o)
+    optimizer, _ = make_optimizer(model, settings, steps=10_000)
+    model.compile()
+    batches = loader(data, "train", o.batch, shuffle=True, augmented=True)
+    first = _seconds(lambda: train(model, itertools.islice(batches, 1), optimizer))
+    seconds = _seconds(lambda: train(model, itertools.islice(batches, o.batches), optimizer))
+    return {"images/s": o.batches * o.batch / seconds, "first step": first}
 
 
 def cached(folder: Path, o: argparse.Namespace) -> dict[str, float]:
@@ -249,7 +261,7 @@ def _seconds(function) -> float:
     return time.perf_counter() - start
 
 
-CONTENDERS = {f.__name__: f for f in (ours, cached, article, tutorial, fastai, maps, growth)}
+CONTENDERS = {f.__name__: f for f in (ours, compiled, cached, article, tutorial, fastai, maps, growth)}
 
 
 # ------------------------------------------------------------------------------------------------------- main
@@ -312,6 +324,8 @@ def main() -> None:
                 runs[name].append(measure(name, o, frozen=part == "frozen"))
                 print(part, name, runs[name][-1], flush=True)
         found[part] = {name: medians(each) for name, each in runs.items()}
+    if shutil.which("g++") or shutil.which("clang++") or shutil.which("cl"):
+        found["compiled"] = medians([measure("compiled", o) for _ in range(o.rounds)])
     found["maps"] = medians([measure("maps", o) for _ in range(o.rounds)])
     found["growth"] = {}
     small, deep = "resnet18", "resnet50"

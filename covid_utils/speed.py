@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from .data import CTData, augment, loader
-from .images import too_large
+from .images import MEMORY, too_large
 from .models import Net
 from .runs import Settings
+
+BFLOAT16 = True  # `speed.BFLOAT16 = False` computes in float32 everywhere, to see the difference
 
 
 def autocast(device: torch.device) -> torch.autocast:
@@ -26,13 +28,23 @@ def autocast(device: torch.device) -> torch.autocast:
     else:  # these two ask the processor (cpuid)
         asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         fast = device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in asked)
-    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
+    return torch.autocast(device.type, torch.bfloat16, enabled=fast and BFLOAT16)
 
 
 def to_device(model: Net, x: Tensor) -> Tensor:
     """A tensor on the model's device; images with the channels last in memory, where convolutions are fastest."""
     layout = torch.channels_last if x.dim() == 4 else torch.contiguous_format
     return x.to(next(model.parameters()).device, memory_format=layout, non_blocking=True)
+
+
+def near(data: CTData, device: torch.device) -> CTData:
+    """The same data with their slices in the GPU's memory, if they fill at most a quarter of what is free there.
+
+    They are cut into batches and augmented there, and no batch has to travel.
+    """
+    if device.type != "cuda" or data.images.nbytes > MEMORY * torch.cuda.mem_get_info(device)[0]:
+        return data
+    return dataclasses.replace(data, images=data.images.to(device))
 
 
 # ------------------------------------------------------------------------------------------- the frozen trunk

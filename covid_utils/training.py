@@ -18,7 +18,7 @@ from .data import CTData, loader
 from .models import Net, build_model, freeze, load_model, read_weights, save_weights, train_mode
 from .progress import progress
 from .runs import Settings, pick_device, replace_file, resolve, shown
-from .speed import TrunkCache, autocast, is_frozen, to_device
+from .speed import TrunkCache, autocast, is_frozen, near, to_device
 
 # ---------------------------------------------------------------------------------------------- one epoch
 
@@ -146,11 +146,12 @@ def fit(
     for leftover in [*last.parent.glob(".last.pt.*"), *last.parent.glob(".best.safetensors.*")]:
         leftover.unlink(missing_ok=True)  # what a kill in the middle of a save left
     torch.backends.cudnn.deterministic = True  # repeatable on a GPU too; a CPU is anyway
-    model.to(pick_device(settings.device), memory_format=torch.channels_last)
+    device = pick_device(settings.device)
+    model.to(device, memory_format=torch.channels_last)
+    parameters, data = identity(settings, data), near(data, device)
     batches = loader(data, "train", settings.batch_size, shuffle=True, augmented=True)
     checks = loader(data, "val", settings.batch_size)
     optimizer, scheduler = make_optimizer(model, settings, steps=settings.epochs * len(batches))
-    parameters = identity(settings, data)
 
     history = _resume(last, parameters, settings, model, optimizer, scheduler) if settings.resume else None
     if history is None:

@@ -103,3 +103,37 @@ def test_only_a_frozen_trunk_is_kept(tiny, frozen, tmp_path, monkeypatch):
         fitted(
             replace(other, epochs=1), tiny, tmp_path / f"{other.copies}{other.trainable}{other.weights == 'scratch'}"
         )
+
+
+def test_bfloat16_can_be_switched_off(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    x = torch.ones(2, 2)
+    with speed.autocast(torch.device("cpu")):
+        assert (x @ x).dtype == torch.bfloat16
+    monkeypatch.setattr(speed, "BFLOAT16", False)
+    with speed.autocast(torch.device("cpu")):
+        assert (x @ x).dtype == torch.float32
+
+
+def test_slices_stay_where_they_are_without_a_gpu_or_room_on_it(tiny, monkeypatch):
+    assert speed.near(tiny, torch.device("cpu")) is tiny
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * tiny.images.nbytes - 1, 10**9))
+    assert speed.near(tiny, torch.device("cuda")) is tiny
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_slices_go_to_the_gpu(tiny, frozen, tmp_path):
+    assert speed.near(tiny, torch.device("cuda")).images.is_cuda
+    for trainable in ("layer4", "all"):
+        settings = replace(frozen, trainable=trainable, device="cuda", epochs=1)
+        fitted(settings, tiny, tmp_path / trainable)
+
+
+def test_slices_reach_workers_that_are_started_anew(tiny):
+    """As DataLoader's workers are on Windows and macOS: what they work on is sent to them."""
+    one, many = loader(tiny, "val", 4), loader(tiny, "val", 4)
+    several = torch.utils.data.DataLoader(
+        many.dataset, batch_size=None, sampler=many.sampler, num_workers=2, multiprocessing_context="spawn"
+    )
+    for (images_here, labels_here), (images_there, labels_there) in zip(one, several, strict=True):
+        assert torch.equal(images_here, images_there) and torch.equal(labels_here, labels_there)
