@@ -17,16 +17,20 @@ import nbformat
 import numpy as np
 
 from covid_utils.evaluation import mean_interval, percent
+from covid_utils.plotting import compact
 from covid_utils.runs import PROJECT, read_json, replace_file
+from covid_utils.score_figures import CURVE, draw_learning_curve, learning_curve, paired_gain
 
 RESULTS = PROJECT / "benchmarks" / "results"
 PAGES = [PROJECT / name for name in ("README.md", "docs/results.md", "docs/speed.md", "data/weights/README.md")]
-MODELS = {
+MODELS = {  # "earlier": with bundled weights whose source had no haze, net or dense patch (those of commit bae73e5)
     "1-nearest neighbour": "1-nearest neighbour on pixels (learns nothing)",
     "grey histogram": "logistic regression on the grey histogram",
     "scratch": "ResNet-18 from scratch",
     "transfer": "ResNet-18, bundled weights, `layer4` + head learn",
+    "earlier": "the same with earlier weights, whose source had no haze, nets or dense patches",
     "transfer_all": "ResNet-18, bundled weights, all learns",
+    "earlier_all": "ResNet-18, earlier weights, all learns",
 }
 
 
@@ -50,10 +54,11 @@ def summary(rows: list[dict], columns: dict[str, str], image_size: int = 96) -> 
     lines = [["test slices"] + head, ["---"] * (1 + len(head))]
     for model, title in MODELS.items():
         if any((model, split) in groups for split in columns):
-            cells = [mean_of_seeds(groups[model, split], s) for split in columns for s in ("accuracy", "auc")]
+            runs = [groups[model, split] for split in columns]
+            cells = [mean_of_seeds(tests, s) if tests else "–" for tests in runs for s in ("accuracy", "auc")]
             if model in ("1-nearest neighbour", "grey histogram"):  # they only say yes or no
                 cells[1::2] = ["–"] * len(cells[1::2])
-            fewer = len(groups[model, next(iter(columns))])
+            fewer = max(map(len, runs))
             lines.append([title + (f" ({fewer} seed{'s' * (fewer > 1)})" if fewer < seeds else ""), *cells])
     epochs = max(row["epochs"] for row in rows)
     note = (
@@ -142,6 +147,7 @@ def ratios(run: dict[str, dict]) -> str:
     kept, ours, maps = run["frozen"]["cached"], run["scratch"]["ours"], run["maps"]
     ten_epochs = 10 / run["frozen"]["ours"]["images/s"]
     small, many, large, deep = run["growth"].values()
+    m = run["machine"]
     lines = [
         ["", "ratio"],
         [
@@ -159,6 +165,12 @@ def ratios(run: dict[str, dict]) -> str:
     for title, more in (("10 times the slices (2500)", many), ("5.4 times the pixels (224 px)", large)):
         for name, unit in (("time", "seconds"), ("memory", "GB")):
             lines.append([f"ResNet-18, an epoch of {title}: times the {name}", f"{more[unit] / small[unit]:.1f}"])
+    if "compiled" in run:
+        plain, fast = (1 / run["compiled"][name] for name in ("plain images/s", "images/s"))
+        wait = run["compiled"]["first step"] - m["batch"] * fast
+        pays = f"{wait / (plain - fast):,.0f}" if fast < plain else "never"
+        lines.append(["torch.compile: times as fast", f"{plain / fast:.2f}"])
+        lines.append([f"torch.compile: its {wait:.0f} s of compiling pay after so many slices", pays])
     lines.append(["an epoch of ResNet-50 instead of ResNet-18, 96 px", f"{deep['seconds'] / small['seconds']:.1f}"])
     return markdown(lines)
 
@@ -166,9 +178,13 @@ def ratios(run: dict[str, dict]) -> str:
 def kept_features(rows: list[dict]) -> str:
     """Accuracy and time of the default transfer run by the number of kept copies."""
     lines = [
-        ["copies kept", "test accuracy %, mean (lowest to highest)", "difference, paired over seeds", "seconds, median"]
-    ]
-    plain = {row["seed"]: row["accuracy"]["value"] for row in rows if row["copies"] == 0}
+        [
+            "copies kept", "test accuracy %, mean (lowest to highest)", "difference, paired over seeds",
+            "seconds, median", "the same validation accuracy: times as fast",
+        ]
+    ]  # fmt: skip
+    anew = {row["seed"]: row for row in rows if row["copies"] == 0}
+    plain = {seed: row["accuracy"]["value"] for seed, row in anew.items()}
     for copies in sorted({row["copies"] for row in rows}):
         mine = [row for row in rows if row["copies"] == copies and row["seed"] in plain]
         found = np.array([100 * row["accuracy"]["value"] for row in mine])
@@ -176,8 +192,38 @@ def kept_features(rows: list[dict]) -> str:
         gain = mean_interval(change.mean(), change.std() / len(change) ** 0.5, len(change))
         spread = f"{found.mean():.1f} ({found.min():.1f} to {found.max():.1f})"
         seconds = f"{np.median([row['seconds'] for row in mine]):.0f}"
-        lines.append([str(copies or "none"), spread, percent(gain, signed=True) if copies else "", seconds])
+        times = f"{np.median([sooner(anew[row['seed']], row) for row in mine]):.1f}"
+        against = [percent(gain, signed=True), seconds, times] if copies else ["", seconds, ""]
+        lines.append([str(copies or "none"), spread, *against])
     return markdown(lines) + f"\n\n{len(plain)} seeds."
+
+
+def sooner(one: dict, other: dict) -> float:
+    """How many times as fast the other run first had the validation accuracy that both reach, its start included."""
+    goal, seconds = min(max(run["val_accuracy"]) for run in (one, other)), []
+    for run in (one, other):
+        epochs = next(i for i, accuracy in enumerate(run["val_accuracy"], start=1) if accuracy >= goal)
+        start = run["seconds"] - sum(run["epoch_seconds"])  # building the model, features of the validation slices
+        seconds.append(start + sum(run["epoch_seconds"][:epochs]))
+    return seconds[0] / seconds[1]
+
+
+def few_slices(rows: list[dict]) -> str:
+    """For each number of training slices: means over the seeds, and what transfer gains."""
+    scores = {name: learning_curve(rows, name) for name in ("accuracy", "auc")}
+    gains = {name: paired_gain(table, "transfer", "scratch") for name, table in scores.items()}
+    means = {name: (100 * table.groupby("slices").mean()).map("{:.1f}".format) for name, table in scores.items()}
+    models = [model for model in CURVE if model in means["accuracy"]]
+    lines = [
+        ["training slices", *(CURVE[model][0] for model in models), "transfer minus scratch, accuracy", "the same, AUC"]
+    ]
+    for slices, accuracy in means["accuracy"].iterrows():
+        auc = means["auc"].loc[slices].drop("grey histogram")  # which only says yes or no
+        cells = [f"{accuracy[model]} / {auc[model]}" if model in auc else accuracy[model] for model in models]
+        lines.append([str(slices), *cells, *(percent(gain[slices], signed=True) for gain in gains.values())])
+    seeds = scores["accuracy"].index.get_level_values("seed").nunique()
+    note = f"Accuracy / AUC in %, means over {seeds} seeds; differences are paired over seeds, with 95 % intervals."
+    return markdown(lines) + "\n\n" + note
 
 
 def tables() -> dict[str, str]:
@@ -194,6 +240,7 @@ def tables() -> dict[str, str]:
         "weights": pretraining(weights),
         "variance": variance(read_json(RESULTS / "variance.json")),
         "speed": speed(read_json(RESULTS / "speed.json")),
+        "learning-curve": few_slices(read_json(RESULTS / "learning_curve.json")),
         "kept-features": kept_features(read_json(RESULTS / "trunk_cache.json")),
     }
 
@@ -215,7 +262,13 @@ def heat_maps() -> bytes:
     return b64decode(wanted.data["image/jpeg"])
 
 
+def learning_curve_picture() -> bytes:
+    """The figure (PNG) of accuracy by the number of real training slices."""
+    return compact(draw_learning_curve(read_json(RESULTS / "learning_curve.json")), photo=False)
+
+
 if __name__ == "__main__":
+    replace_file(PROJECT / "docs" / "learning-curve.png", lambda path: path.write_bytes(learning_curve_picture()))
     replace_file(PROJECT / "docs" / "heat-maps.jpg", lambda path: path.write_bytes(heat_maps()))
     content = tables()
     for page in PAGES:

@@ -47,8 +47,13 @@ def nearest_neighbour(data: CTData, frame_only: bool = False) -> np.ndarray:
 
 def grey_histogram(data: CTData) -> np.ndarray:
     """Decisions, 0 or 1, of a logistic regression on the test slices' 32-bin grey histograms (no shapes at all)."""
-    features = np.stack([np.bincount(i.ravel() // 8, minlength=32) / i.size for i in data.images.numpy()])
-    return _decide(make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)), features, data)
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    return _decide(classifier, grey_shares(data.images.numpy()), data)
+
+
+def grey_shares(images: np.ndarray) -> np.ndarray:
+    """How often each of 32 grey values occurs in slices, uint8 (N, H, W): float64 (N, 32), each row's sum is 1."""
+    return np.stack([np.bincount(image.ravel() // 8, minlength=32) / image.size for image in images])
 
 
 def _decide(classifier, features: np.ndarray, data: CTData) -> np.ndarray:

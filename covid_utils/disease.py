@@ -154,8 +154,42 @@ def bronchiectasis(s: Slice, rng: Generator, severity: float) -> None:
     s.blend(rings / np.float32(255), 20)
 
 
+def scattered(s: Slice, rng: Generator, severity: float) -> np.ndarray:
+    """Patches of any size, shape and unevenness anywhere in the lungs, as `foci` along the pleura."""
+    count = 1 + round(8 * severity)
+    x, y = rng.uniform(-0.85, 0.85, 12), rng.uniform(-0.75, 0.8, 12)
+    rx, ry, angle = rng.uniform(0.07, 0.4, 12), rng.uniform(0.07, 0.4, 12), rng.uniform(0, np.pi, 12)
+    z, reach = rng.normal(0, 0.06, 12), rng.uniform(0.08, 0.25, 12)
+    field = np.full((s.n, s.n), -2.0, np.float32)
+    for i in range(count):
+        off = 0.0 if i < 2 else (s.level - s.habitus["middle"] - z[i]) / reach[i]
+        field = np.maximum(field, 1 - s.blob(x[i], y[i], rx[i], ry[i], angle[i]) - off**2)
+    return field + rng.uniform(0.3, 1.1) * s.texture(rng, rng.uniform(0.15, 0.35), 4)
+
+
+def scattered_haze(s: Slice, rng: Generator, severity: float) -> None:
+    """Haze anywhere, faint or strong, vessels still visible in it."""
+    field = scattered(s, rng, severity)
+    uneven = 1 + 0.5 * s.texture(rng, 0.12)
+    s.blend(rng.uniform(0.15, 0.5) * ramp(field, -0.1, rng.uniform(0.2, 1.2)) * uneven, MUSCLE)
+
+
+def reticulation(s: Slice, rng: Generator, severity: float) -> None:
+    """A net of thickened walls anywhere, with or without haze in it."""
+    field, cell = scattered(s, rng, severity), rng.uniform(0.1, 0.2)
+    net = np.minimum(np.abs(s.texture(rng, cell, 1)), np.abs(s.texture(rng, cell, 1)))
+    s.blend((rng.uniform(0, 0.3) + 0.4 * ramp(net, 0.13, 0.04)) * ramp(field, 0.0, 0.5), MUSCLE)
+
+
+def scattered_consolidation(s: Slice, rng: Generator, severity: float) -> None:
+    """Dense patches anywhere that hide the vessels."""
+    clumps = scattered(s, rng, severity) + 0.4 * s.texture(rng, 0.12)
+    edge = 0.4 * severity
+    s.blend(rng.uniform(0.7, 0.95) * ramp(clumps, 0.5 - edge, rng.uniform(0.7, 1.5) - edge), 20)
+
+
 DRAW = {f.__name__: f for f in (
     ground_glass, crazy_paving, consolidation, lobar_consolidation, perihilar_haze, nodules, mass, cavity,
-    emphysema, effusion, atelectasis, bronchiectasis,
+    emphysema, effusion, atelectasis, bronchiectasis, scattered_haze, reticulation, scattered_consolidation,
 )}  # fmt: skip
 FINDINGS: tuple[str, ...] = tuple(DRAW)

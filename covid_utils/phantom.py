@@ -21,9 +21,11 @@ from .disease import DRAW, FINDINGS
 from .progress import progress as bar
 from .runs import nearest, replace_file, resolve, shown
 
-COVID, OTHER = FINDINGS[:3], FINDINGS[3:]
+COVID, OTHER, SCATTERED = FINDINGS[:3], FINDINGS[3:12], FINDINGS[12:]
 OTHER_ODDS = (0.27, 0.42, 0.07, 0.04, 0.03, 0.06, 0.05, 0.04, 0.02)  # non-COVID findings, in this order
 PLAIN = 5.0  # HU on average over the frame: a COVID slice that shows less is drawn with more disease
+SOURCE = OTHER + SCATTERED  # what patients of the hospital "source" may have: nothing of COVID's
+SOURCE_ODDS = np.array([1] * len(OTHER) + [3, 2, 2]) / 16  # in this order
 VISIBLE = 70  # HU: a smaller change is no lesion, as nobody would see it
 
 
@@ -44,6 +46,7 @@ class Hospital:
     contrast: float  # part of the patients with contrast agent in their blood
     levels: tuple[float, float] = (0.1, 0.93)
     step: tuple[float, float] = (0.012, 0.035)  # from one slice to the next
+    vessels: tuple[float, float] = (0.85, 1.3)  # how thick they are
 
 
 HOSPITALS = {
@@ -58,7 +61,7 @@ HOSPITALS = {
     "source": Hospital(
         number=2, window_width=(1000, 2100), window_centre=(-700, -420), noise=(5, 70), blur=(-0.9, 0.8),
         zoom=(0.82, 1.15), jpeg=(35, 97), lung=(-920, -740), fat=(0.0, 0.2), slender=(0.88, 1.06), contrast=0.4,
-        levels=(0.05, 0.97), step=(0.01, 0.05),
+        levels=(0.05, 0.97), step=(0.01, 0.05), vessels=(0.5, 1.3),
     ),
 }  # fmt: skip
 
@@ -86,7 +89,7 @@ def choose_findings(rng: Generator, label: int) -> list[tuple[str, int, float]]:
     """What a patient has: name, seed and severity of each finding."""
     seeds, severity = rng.integers(2**31, size=4), rng.beta(0.9, 2.0, size=4)
     if label == -1:
-        names = list(rng.choice(OTHER, rng.integers(4), replace=False))
+        names = list(rng.choice(SOURCE, rng.integers(4), replace=False, p=SOURCE_ODDS))
     elif label == 0:
         names = list(rng.choice(OTHER, rng.integers(1, 3), replace=False, p=OTHER_ODDS)) if rng.random() < 0.5 else []
     else:  # the first seed is shared, so that consolidation lies inside the ground glass
@@ -105,7 +108,7 @@ def choose_habitus(rng: Generator, h: Hospital, levels: np.ndarray) -> dict:
         "lung": rng.uniform(*h.lung),
         "fat": rng.uniform(*h.fat),
         "slender": rng.uniform(*h.slender),
-        "vessels": rng.uniform(0.85, 1.3),
+        "vessels": rng.uniform(*h.vessels),
         "blood": BLOOD + contrast,
         "veins": BLOOD + contrast * rng.uniform(0.4, 1.3),
         "middle": levels.mean(),

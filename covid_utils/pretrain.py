@@ -3,9 +3,9 @@
     make weights            or        python -m covid_utils.pretrain --backbone resnet18
 
 The source task is not the lesson's: which findings does a slice show (several, or none), at which level was it
-taken, how much of the lungs is affected, and, from the features of `layer3`, where. Source and target share no
-patient, no seed and no hospital, and no source patient has one of the findings of COVID: what is transferred is how
-to see lungs, not the answer.
+taken, how much of the lungs is affected, how are its grey values spread, and, from the features of `layer3`, where is
+the disease. Source and target share no patient, no seed and no hospital, and no source patient has one of the findings
+of COVID: haze, nets and dense patches lie anywhere in the lungs, and what they mean is for the target to say.
 """
 
 from __future__ import annotations
@@ -21,31 +21,33 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_logits, mse_loss
+from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_logits, interpolate, mse_loss, normalize
 
 from .models import BUNDLED, Net, save_weights
-from .phantom import COVID, OTHER, draw_patient
+from .phantom import COVID, SOURCE, draw_patient
 from .progress import progress
 from .runs import BACKBONES, pick_device, replace_file, write_json
 from .speed import autocast, to_device
 
 SEED = 1_000_000  # far from any seed a learner is likely to give the lesson
 SLICES = 4
+BINS = 32
+SMALL = 64  # pixels in the first two thirds of the steps, which are twice as fast so
 
 
 class SourceNet(Net):
-    """`Net` with the source task's heads: findings, level and area, and the lesion map from `layer3`."""
+    """`Net` with the source task's heads: findings, level, area and histogram, and the lesion map from `layer3`."""
 
     def __init__(self, backbone: str):
         super().__init__(backbone)
         width = self.net.fc.in_features
         self.net.fc = nn.Identity()
-        self.head = nn.Linear(width, len(OTHER) + 2)
+        self.head = nn.Linear(width, len(SOURCE) + 2 + BINS)
         self.map = nn.Conv2d(width // 2, 1, 1)
         self.net.layer3.register_forward_hook(lambda _module, _input, output: setattr(self, "features", output))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Findings' logits with level and area, float (N, F + 2), and the lesion map's logits, (N, h, w)."""
+        """Findings' logits, level, area and histogram, (N, F + 2 + BINS), and the lesion map's logits, (N, h, w)."""
         outputs = self.head(self.net(x))
         return outputs, self.map(self.features).squeeze(1)
 
@@ -72,20 +74,28 @@ def source_loss(model: SourceNet, images: Tensor, lesions: Tensor, batch: dict[s
     outputs, maps = outputs.float(), maps.float()
     target = {name: to_device(model, tensor.float()) for name, tensor in batch.items()}
     share = adaptive_avg_pool2d(to_device(model, lesions.float()), maps.shape[-2:])
-    findings = binary_cross_entropy_with_logits(outputs[:, :-2], target["findings"])
-    numbers = mse_loss(outputs[:, -2:], torch.stack((target["level"], target["area"]), 1))
-    return findings + numbers + binary_cross_entropy_with_logits(maps, share), outputs[:, :-2]
+    logits, numbers, greys = outputs.split((len(SOURCE), 2, BINS), 1)
+    findings = binary_cross_entropy_with_logits(logits, target["findings"])
+    numbers = mse_loss(numbers, torch.stack((target["level"], target["area"]), 1))
+    greys = mse_loss(greys, to_device(model, grey_values(images)))
+    return findings + numbers + greys + 2 * binary_cross_entropy_with_logits(maps, share), logits
 
 
-def augment_pair(images: Tensor, lesions: Tensor) -> tuple[Tensor, Tensor]:
-    """Flip images and masks together, and let the window of the images vary more than a hospital's."""
-    flip = torch.rand(len(images)) < 0.5
-    images = torch.where(flip[:, None, None], images.flip(-1), images).float()
-    lesions = torch.where(flip[:, None, None], lesions.flip(-1), lesions)
-    gain, shift = torch.rand(2, len(images), 1, 1)
-    gamma = torch.exp(0.6 * (torch.rand(len(images), 1, 1) - 0.5))
-    images = 255 * (images / 255) ** gamma * (0.75 + 0.5 * gain) + 50 * (shift - 0.5)
-    return images.clamp(0, 255).to(torch.uint8), lesions
+def grey_values(images: Tensor) -> Tensor:
+    """The grey histogram's square roots, float32 (N, BINS) of length 4: a network asked for greys keeps them."""
+    counts = torch.stack([torch.histc(image.float(), BINS, 0, 256) for image in images])
+    return 4 * normalize(counts.sqrt())
+
+
+def smaller(images: Tensor, image_size: int) -> Tensor:
+    """Slices, uint8 (N, H, W), at another size."""
+    return interpolate(images[:, None].float(), (image_size, image_size), mode="area")[:, 0].to(torch.uint8)
+
+
+def flip_pair(images: Tensor, lesions: Tensor) -> tuple[Tensor, Tensor]:
+    """Flip half of the images left to right, and their masks with them. Their greys stay: they mean something."""
+    flip = (torch.rand(len(images)) < 0.5)[:, None, None]
+    return torch.where(flip, images.flip(-1), images), torch.where(flip, lesions.flip(-1), lesions)
 
 
 def pretrain(backbone: str, patients: int, epochs: int, image_size: int, device: str = "auto") -> dict:
@@ -101,11 +111,12 @@ def pretrain(backbone: str, patients: int, epochs: int, image_size: int, device:
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     for epoch in range(1, epochs + 1):
         model.train()
-        losses = []
+        losses, size = [], SMALL if 3 * epoch <= 2 * epochs else image_size
         order = torch.randperm(len(content["images"]))[: steps // epochs * batch_size].view(-1, batch_size)
         for chosen in progress(order, desc=f"epoch {epoch} of {epochs}"):
             batch = {name: tensor[chosen] for name, tensor in content.items()}
-            images, lesions = augment_pair(batch.pop("images"), batch.pop("lesions"))
+            images, lesions = flip_pair(batch.pop("images"), batch.pop("lesions"))
+            images = smaller(images, size) if size < image_size else images
             loss, _ = source_loss(model, images, lesions, batch)
             optimizer.zero_grad()
             loss.backward()
@@ -115,11 +126,11 @@ def pretrain(backbone: str, patients: int, epochs: int, image_size: int, device:
         print(f"epoch {epoch}: loss {np.mean(losses):.3f}, {time.perf_counter() - started:.0f} s", flush=True)
     notes = {
         "backbone": backbone,
-        "task": "findings, level, affected area and lesion map of phantom slices, hospital 'source'",
-        "findings": list(OTHER),
+        "task": "findings, level, affected area, grey histogram and lesion map of phantom slices, hospital 'source'",
+        "findings": list(SOURCE),
         "slices": len(content["images"]),
         "views": steps * batch_size,
-        "image_size": image_size,
+        "image_size": f"{SMALL}, then {image_size}",
         "seed": SEED,
         "seconds": round(time.perf_counter() - started),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {model.head.weight.device.type}",
@@ -142,14 +153,14 @@ def finding_scores(model: SourceNet, held_out: dict[str, Tensor]) -> dict[str, f
     model.eval()
     logits = torch.cat([model(to_device(model, model.preprocess(i)))[0].cpu() for i in held_out["images"].split(64)])
     truth = held_out["findings"].numpy()
-    return {name: round(roc_auc_score(truth[:, i], logits[:, i]), 3) for i, name in enumerate(OTHER)}
+    return {name: round(roc_auc_score(truth[:, i], logits[:, i]), 3) for i, name in enumerate(SOURCE)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbone", default="resnet18", choices=BACKBONES)
-    parser.add_argument("--patients", type=int, default=3000, help="source patients, four slices each")
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--patients", type=int, default=4000, help="source patients, four slices each")
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()

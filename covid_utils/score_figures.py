@@ -132,3 +132,53 @@ def show_points(scores: dict[str, list[float]], name: str, alt: str) -> dict[str
     figure.tight_layout()
     show(figure, alt)
     return means
+
+
+CURVE = {  # what `benchmarks/learning_curve.py` trains, and how it is drawn
+    "scratch": ("from scratch", BLUE, "o"),
+    "transfer": ("bundled weights, frozen trunk", RED, "s"),
+    "transfer_all": ("bundled weights, all learns", "#CC79A7", "v"),
+    "random trunk": ("random weights, frozen trunk", "#009E73", "D"),
+    "grey histogram": ("grey histogram, no network", "grey", "^"),
+}
+
+
+def learning_curve(rows: list[dict], score: str = "accuracy") -> pd.DataFrame:
+    """Recorded runs of `benchmarks/learning_curve.py` as shares: a row per model, slices and seed (its longest run)."""
+    table = pd.DataFrame(rows)
+    table["score"] = table.test.map(lambda test: test[score]["value"])
+    return table.sort_values("epochs").groupby(["model", "slices", "seed"]).score.last().unstack("model")
+
+
+def paired_gain(table: pd.DataFrame, model: str, against: str) -> dict[int, dict[str, float]]:
+    """For each number of slices: mean difference of two models over seeds, with its 95 % interval (Student's t)."""
+    gains = {}
+    for slices, change in (table[model] - table[against]).dropna().groupby("slices"):
+        gains[slices] = mean_interval(change.mean(), change.std(ddof=0) / len(change) ** 0.5, len(change))
+    return gains
+
+
+def draw_learning_curve(rows: list[dict]) -> Figure:
+    """Accuracy by the number of training slices, each seed a dot, and what transfer gains, paired over seeds."""
+    table = 100 * learning_curve(rows)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8))
+    for model in [name for name in CURVE if name in table]:
+        (title, colour, marker), each = CURVE[model], table[model].dropna()
+        slices = each.index.get_level_values("slices")
+        left.plot(slices, each, marker, color=colour, alpha=0.25, markersize=4)
+        left.plot(each.groupby("slices").mean(), color=colour, marker=marker, label=title)
+    left.set(xlabel="training slices", ylabel="test accuracy, %")
+    left.legend(fontsize=8, loc="lower right")
+    gains = paired_gain(table, "transfer", "scratch")
+    for slices, gain in gains.items():
+        right.plot((slices, slices), (gain["low"], gain["high"]), color=RED, linewidth=2)
+        right.plot(slices, gain["value"], "s", color=RED)
+    right.axhline(0, color="grey", linestyle=":")
+    right.set(xlabel="training slices", ylabel="transfer minus scratch, points")
+    for axis in (left, right):
+        axis.set_xscale("log")
+        axis.set_xticks(list(gains), list(gains), minor=False)
+        axis.set_xticks([], minor=True)
+        axis.grid(alpha=0.3)
+    figure.tight_layout()
+    return figure

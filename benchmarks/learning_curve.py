@@ -1,0 +1,106 @@
+"""What are the bundled weights worth when there are few real slices to learn from?
+
+    .venv/bin/python benchmarks/learning_curve.py --seeds 5
+
+Real slices, block split, 96 px. Each seed draws another split, other training slices (as many of either class) and
+other random weights; within a seed all models see the same. Equal budgets: as many epochs for all, the last one counts
+(no validation slices: who has 50 slices to learn from has none to spare), test slices are read once. Rows that are in
+benchmarks/results/learning_curve.json are not made again; benchmarks/tables.py draws the figure and the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from covid_utils.audit import grey_histogram
+from covid_utils.data import CTData, load_data, loader
+from covid_utils.evaluation import evaluate, percent
+from covid_utils.models import build_model, freeze
+from covid_utils.runs import PROJECT, Settings, read_json, write_json
+from covid_utils.speed import TrunkCache, is_frozen
+from covid_utils.training import make_optimizer, predict, train
+
+RESULTS = PROJECT / "benchmarks" / "results" / "learning_curve.json"
+KEY = ("model", "slices", "epochs", "seed")
+EPOCHS = {50: 30, 100: 30, 200: 20, 400: 15}
+MODELS = {  # weights, and what of them learns
+    "scratch": ("scratch", "all"),
+    "random trunk": ("scratch", "layer4"),  # a control: frozen as the bundled one, but random
+    "transfer": ("bundled", "layer4"),
+    "transfer_all": ("bundled", "all"),
+}
+
+
+def fewer(data: CTData, count: int, seed: int) -> CTData:
+    """The same data with only `count` training slices, half of them COVID, taken at random."""
+    table = data.table
+    train_rows = table[table.split == "train"].sample(frac=1, random_state=seed).groupby("label").head(count // 2).index
+    rows = np.sort(np.concatenate([train_rows, table.index[table.split != "train"]]))
+    return dataclasses.replace(data, table=table.loc[rows].reset_index(drop=True), images=data.images[rows])
+
+
+def learned(data: CTData, settings: Settings) -> np.ndarray:
+    """Train for all epochs, and the test slices' logits after the last one."""
+    torch.manual_seed(settings.seed)
+    model = freeze(build_model(settings.backbone, settings.weights, settings.image_size), settings.trainable)
+    model.to(memory_format=torch.channels_last)
+    batches = loader(data, "train", settings.batch_size, shuffle=True, augmented=True)
+    optimizer, scheduler = make_optimizer(model, settings, settings.epochs * len(batches))
+    with tempfile.TemporaryDirectory() as folder:
+        cache = TrunkCache(model, data, settings, Path(folder)) if is_frozen(model) else None
+        for epoch in range(1, settings.epochs + 1):
+            torch.manual_seed(settings.seed * 1_000_003 + epoch)
+            learner, batches, _ = cache.epoch(epoch) if cache else (model, batches, None)
+            train(learner, batches, optimizer, scheduler)
+    return predict(model, loader(data, "test", 64))[0].numpy()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5, help="how many")
+    parser.add_argument("--from", dest="first", type=int, default=0, metavar="SEED", help="the first of them")
+    parser.add_argument("--slices", type=int, nargs="+", default=list(EPOCHS), help="training slices")
+    parser.add_argument("--longer", type=int, default=1, help="so many times the epochs")
+    parser.add_argument("--models", nargs="+", default=["scratch", "transfer"], choices=list(MODELS))
+    options = parser.parse_args()
+    for seed in range(options.first, options.first + options.seeds):
+        data = load_data("sars-cov-2-ct", split="patient", seed=seed, progress=False)
+        for count in options.slices:
+            few, epochs = fewer(data, count, seed), options.longer * EPOCHS[count]
+            test = few.table[few.table.split == "test"]
+            for name in ["grey histogram", *options.models]:
+                started = time.perf_counter()
+                if (name, count, epochs if name in MODELS else 0, seed) in rows():
+                    continue
+                if name in MODELS:
+                    weights, trainable = MODELS[name]
+                    settings = Settings(weights=weights, trainable=trainable, seed=seed, epochs=epochs, batch_size=16)
+                    logits = learned(few, settings)
+                else:
+                    logits = grey_histogram(few) - 0.5
+                row = {"seed": seed, "slices": count, "model": name, "epochs": epochs if name in MODELS else 0}
+                row |= {"seconds": round(time.perf_counter() - started, 1)}
+                row |= {"test": evaluate(logits, test.label, test.patient)}
+                write_json(RESULTS, [*rows().values(), row])
+                print(
+                    f"seed {seed}, {count} slices, {name:14s} accuracy {percent(row['test']['accuracy'])}, "
+                    f"AUC {percent(row['test']['auc'])}, {row['seconds']:.0f} s",
+                    flush=True,
+                )
+
+
+def rows() -> dict[tuple, dict]:
+    """The recorded rows by what identifies them."""
+    found = read_json(RESULTS) if RESULTS.exists() else []
+    return {tuple(row[name] for name in KEY): row for row in found}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""The source task of the bundled weights."""
+
+import pytest
+import torch
+
+from covid_utils import pretrain
+from covid_utils.phantom import SOURCE
+
+
+@pytest.fixture(scope="module")
+def content():
+    return pretrain.draw(12, 0, 64)
+
+
+def test_grey_values_are_those_of_the_slice():
+    images = torch.zeros(2, 8, 8, dtype=torch.uint8)
+    images[1, :2] = 255  # a quarter
+    greys = pretrain.grey_values(images)
+    assert greys.shape == (2, pretrain.BINS) and torch.allclose(greys.norm(dim=1), torch.tensor(4.0))
+    assert greys[0, 0] == 4 and torch.isclose((greys[1, -1] / greys[1, 0]) ** 2, torch.tensor(1 / 3))
+
+
+def test_smaller_slices_keep_their_grey():
+    images = torch.full((3, 96, 96), 200, dtype=torch.uint8)
+    images[:, :48] = 40
+    small = pretrain.smaller(images, 48)
+    assert small.shape == (3, 48, 48) and small.dtype == torch.uint8
+    assert (small[:, :24] == 40).all() and (small[:, 24:] == 200).all()
+
+
+def test_masks_turn_with_their_slices(content):
+    torch.manual_seed(0)
+    images, lesions = pretrain.flip_pair(content["images"], content["lesions"])
+    turned = (lesions != content["lesions"]).any((1, 2))
+    assert turned.any() and torch.equal(lesions[turned], content["lesions"][turned].flip(-1))
+    assert torch.equal(images[turned], content["images"][turned].flip(-1))
+
+
+def test_a_few_steps_lower_the_source_loss(content):
+    torch.manual_seed(0)
+    model = pretrain.SourceNet("resnet18")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    batch = {name: tensor[:16] for name, tensor in content.items()}
+    images, lesions = batch.pop("images"), batch.pop("lesions")
+    losses = []
+    for _ in range(8):
+        loss, logits = pretrain.source_loss(model, images, lesions, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert logits.shape == (16, len(SOURCE)) and losses[-1] < 0.7 * losses[0]
