@@ -47,7 +47,7 @@ bench: .venv/test  ## time the course against fastai and plain loops (20 minutes
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/speed.py --rounds 3
 
-weights: .venv/runtime  ## make the bundled weights anew (about a quarter of an hour)
+weights: .venv/runtime  ## make the bundled weights anew (22 minutes on two cores)
 	$(BIN)/python -m covid_utils.pretrain
 
 clean:  ## delete the virtual environment and all caches; runs/ and data/ stay

@@ -4,7 +4,8 @@
 
 Real slices, block split, 96 px. Each seed draws another split, other training slices (as many of either class) and
 other random weights; within a seed all models see the same. Equal budgets: as many epochs for all, the last one counts
-(no validation slices: who has 50 slices to learn from has none to spare), test slices are read once. Rows that are in
+(no validation slices: who has 50 slices to learn from has none to spare), test slices are read once. Brightness and
+contrast are left alone, as changing them at random costs points on these slices (docs/results.md). Rows that are in
 benchmarks/results/learning_curve.json are not made again; benchmarks/tables.py draws the figure and the table.
 """
 
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 
 from covid_utils.audit import grey_histogram
-from covid_utils.data import CTData, load_data, loader
+from covid_utils.data import CTData, augment, load_data, loader
 from covid_utils.evaluation import evaluate, percent
 from covid_utils.models import build_model, freeze
 from covid_utils.runs import PROJECT, Settings, read_json, write_json
@@ -46,19 +47,26 @@ def fewer(data: CTData, count: int, seed: int) -> CTData:
     return dataclasses.replace(data, table=table.loc[rows].reset_index(drop=True), images=data.images[rows])
 
 
+def geometry(images: torch.Tensor) -> torch.Tensor:
+    """Slices flipped, turned, scaled and shifted at random, brightness and contrast left alone."""
+    return augment(images, greys=False)
+
+
 def learned(data: CTData, settings: Settings) -> np.ndarray:
     """Train for all epochs, and the test slices' logits after the last one."""
     torch.manual_seed(settings.seed)
     model = freeze(build_model(settings.backbone, settings.weights, settings.image_size), settings.trainable)
     model.to(memory_format=torch.channels_last)
-    batches = loader(data, "train", settings.batch_size, shuffle=True, augmented=True)
+    batches = loader(data, "train", settings.batch_size, shuffle=True)
     optimizer, scheduler = make_optimizer(model, settings, settings.epochs * len(batches))
     with tempfile.TemporaryDirectory() as folder:
-        cache = TrunkCache(model, data, settings, Path(folder)) if is_frozen(model) else None
+        cache = TrunkCache(model, data, settings, Path(folder), geometry) if is_frozen(model) else None
         for epoch in range(1, settings.epochs + 1):
             torch.manual_seed(settings.seed * 1_000_003 + epoch)
-            learner, batches, _ = cache.epoch(epoch) if cache else (model, batches, None)
-            train(learner, batches, optimizer, scheduler)
+            if cache:
+                train(*cache.epoch(epoch)[:2], optimizer, scheduler)
+            else:
+                train(model, ((geometry(images), y) for images, y in batches), optimizer, scheduler)
     return predict(model, loader(data, "test", 64))[0].numpy()
 
 

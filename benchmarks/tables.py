@@ -28,7 +28,7 @@ MODELS = {  # "earlier": with bundled weights whose source had no haze, net or d
     "grey histogram": "logistic regression on the grey histogram",
     "scratch": "ResNet-18 from scratch",
     "transfer": "ResNet-18, bundled weights, `layer4` + head learn",
-    "earlier": "the same with earlier weights, whose source had no haze, nets or dense patches",
+    "earlier": "ResNet-18, earlier weights (no haze, nets or dense patches in their source), `layer4` + head learn",
     "transfer_all": "ResNet-18, bundled weights, all learns",
     "earlier_all": "ResNet-18, earlier weights, all learns",
 }

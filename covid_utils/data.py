@@ -251,7 +251,7 @@ def _augment_batch(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return augment(images), labels
 
 
-def augment(images: Tensor) -> Tensor:
+def augment(images: Tensor, greys: bool = True) -> Tensor:
     """Slices as they might also have been taken: each changed at random in its own way.
 
     Half are flipped left to right; all are rotated by up to 10 degrees, scaled by 0.9 to 1.1, shifted by up
@@ -260,6 +260,7 @@ def augment(images: Tensor) -> Tensor:
 
     Args:
         images: uint8 (N, H, W).
+        greys: False leaves contrast and brightness alone.
 
     Returns:
         uint8 (N, H, W); random numbers come from torch's global generator.
@@ -276,6 +277,8 @@ def augment(images: Tensor) -> Tensor:
     # bicubic, since bilinear blurs: the network would learn from blurred slices and be tested on sharp ones
     pixels = images[:, None].float()
     moved = grid_sample(pixels, grid, mode="bicubic", padding_mode="border", align_corners=False)[:, 0]
+    if not greys:
+        return moved.round_().clamp_(0, 255).to(torch.uint8)
     gain = (1 + 0.15 * contrast).view(n, 1, 1).to(images.device)
     offset = (20 * brightness).view(n, 1, 1).to(images.device)
     return ((moved - 128) * gain + 128 + offset).round_().clamp_(0, 255).to(torch.uint8)

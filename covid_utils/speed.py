@@ -88,10 +88,19 @@ class TrunkCache:
         data: slices with their splits.
         settings: copies, batch_size, seed.
         folder: for a file of features (deleted in the end) if they would fill a quarter of the free memory.
+        change: how training slices are augmented, uint8 (N, H, W) to the same.
     """
 
-    def __init__(self, model: Net, data: CTData, settings: Settings, folder: Path):
+    def __init__(
+        self,
+        model: Net,
+        data: CTData,
+        settings: Settings,
+        folder: Path,
+        change: Callable[[Tensor], Tensor] = augment,
+    ):
         self.model, self.settings, self.folder, self.tail = model, settings, folder, Tail(model)
+        self.change = change
         self.trunk = trunk(model)
         self.data, split = data, data.table.split
         self.rows = {name: np.flatnonzero(split == name) for name in ("train", "val")}
@@ -108,7 +117,7 @@ class TrunkCache:
         if copy not in self.copies:
             with torch.random.fork_rng(devices=[]):  # seeds of its own, so that a resumed run gets the same copies
                 torch.manual_seed(self.settings.seed * 1_000_003 + 500_000 + copy)
-                self.copies[copy] = self._features("train", augment)
+                self.copies[copy] = self._features("train", self.change)
         batches = loader(self.copies[copy], "train", self.settings.batch_size, shuffle=True)
         return self.tail, batches, loader(self.val, "val", self.settings.batch_size)
 

@@ -69,6 +69,12 @@ def test_copies_differ_and_are_taken_in_turn(tiny, frozen, tmp_path):
     assert torch.equal(again.epoch(2)[1].dataset.images, second)  # whichever comes first, as after a stop
 
 
+def test_training_slices_are_changed_as_asked(tiny, frozen, tmp_path):
+    same = speed.TrunkCache(training.new_model(frozen), tiny, frozen, tmp_path, change=lambda images: images)
+    first, second = (same.epoch(number)[1].dataset.images for number in (1, 2))
+    assert torch.equal(first, second)
+
+
 def test_an_interrupted_run_ends_with_the_same_bits(tiny, frozen, tmp_path):
     whole, history = fitted(frozen, tiny, tmp_path / "whole")
 
