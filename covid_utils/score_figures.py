@@ -177,6 +177,7 @@ def draw_learning_curve(rows: list[dict]) -> Figure:
     right.set(xlabel="training slices", ylabel="transfer minus scratch, points")
     for axis in (left, right):
         axis.set_xscale("log")
+        axis.margins(x=0.25)
         axis.set_xticks(list(gains), list(gains), minor=False)
         axis.set_xticks([], minor=True)
         axis.grid(alpha=0.3)
