@@ -85,7 +85,8 @@ def main() -> None:
             test = few.table[few.table.split == "test"]
             for name in ["grey histogram", *options.models]:
                 started = time.perf_counter()
-                if (name, count, epochs if name in MODELS else 0, seed) in rows():
+                row = {"seed": seed, "slices": count, "model": name, "epochs": epochs if name in MODELS else 0}
+                if tuple(row[key] for key in KEY) in rows():
                     continue
                 if name in MODELS:
                     weights, trainable = MODELS[name]
@@ -93,7 +94,6 @@ def main() -> None:
                     logits = learned(few, settings)
                 else:
                     logits = grey_histogram(few) - 0.5
-                row = {"seed": seed, "slices": count, "model": name, "epochs": epochs if name in MODELS else 0}
                 row |= {"seconds": round(time.perf_counter() - started, 1)}
                 row |= {"test": evaluate(logits, test.label, test.patient)}
                 write_json(RESULTS, [*rows().values(), row])

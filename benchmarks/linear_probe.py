@@ -4,7 +4,8 @@
 
 Real slices in data/sars-cov-2-ct, block splits of ten seeds. Features: mean and maximum of each channel of `layer3`,
 where the frozen trunk ends. Scored on *validation* slices, so that choosing weights by it spends no test slice. One
-forward pass over the set and seconds of regression: far less noise and time than training, and it ranks the same way.
+forward pass over the set and seconds of regression: far less noise and time than training. It need not agree with
+training, which may spoil what a probe can still read (docs/results.md).
 """
 
 from __future__ import annotations

@@ -277,8 +277,8 @@ def augment(images: Tensor, greys: bool = True) -> Tensor:
     # bicubic, since bilinear blurs: the network would learn from blurred slices and be tested on sharp ones
     pixels = images[:, None].float()
     moved = grid_sample(pixels, grid, mode="bicubic", padding_mode="border", align_corners=False)[:, 0]
-    if not greys:
-        return moved.round_().clamp_(0, 255).to(torch.uint8)
-    gain = (1 + 0.15 * contrast).view(n, 1, 1).to(images.device)
-    offset = (20 * brightness).view(n, 1, 1).to(images.device)
-    return ((moved - 128) * gain + 128 + offset).round_().clamp_(0, 255).to(torch.uint8)
+    if greys:
+        gain = (1 + 0.15 * contrast).view(n, 1, 1).to(images.device)
+        offset = (20 * brightness).view(n, 1, 1).to(images.device)
+        moved = (moved - 128) * gain + 128 + offset
+    return moved.round_().clamp_(0, 255).to(torch.uint8)
