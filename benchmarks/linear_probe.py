@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from covid_utils.audit import grey_shares
 from covid_utils.data import load_data, split_groups
 from covid_utils.models import Net, build_model
-from covid_utils.speed import autocast, to_device, trunk
+from covid_utils.speed import autocast, prepare, trunk
 
 
 @torch.inference_mode()
@@ -31,7 +31,7 @@ def features(model: Net, images: torch.Tensor) -> np.ndarray:
     """Mean and maximum of each channel of `layer3`, float32 (N, 2 channels)."""
     frozen, found = trunk(model.eval()), []
     for batch in images.split(64):
-        x = to_device(model, model.preprocess(batch))
+        x = prepare(model, batch)
         with autocast(x.device):
             maps = frozen(x).float()
         found.append(torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], 1))

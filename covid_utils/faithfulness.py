@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from .models import Net
-from .speed import autocast, to_device, trunk
+from .speed import autocast, prepare, trunk
 from .training import predict
 
 # ------------------------------------------------------------------------------------------- removing pixels
@@ -175,7 +175,7 @@ def retrain(start: Net, images: Tensor, labels: Tensor, seed: int, epochs: int =
     model = copy.deepcopy(start).eval()
     below, device = trunk(model), next(model.parameters()).device
     with torch.no_grad(), autocast(device):
-        parts = [below(to_device(model, model.preprocess(part))).float() for part in images.split(64)]
+        parts = [below(prepare(model, part)).float() for part in images.split(64)]
     features, labels = torch.cat(parts), labels.to(device)
     torch.manual_seed(seed)
     model.net.fc = nn.Linear(model.net.fc.in_features, 1).to(device)

@@ -31,10 +31,14 @@ def autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=fast and BFLOAT16)
 
 
-def to_device(model: Net, x: Tensor) -> Tensor:
-    """A tensor on the model's device; images with the channels last in memory, where convolutions are fastest."""
-    layout = torch.channels_last if x.dim() == 4 else torch.contiguous_format
-    return x.to(next(model.parameters()).device, memory_format=layout, non_blocking=True)
+def prepare(model: Net, images: Tensor) -> Tensor:
+    """Slices, uint8 (N, H, W), as the network's input, float32 (N, 3, H, W), on its device.
+
+    They travel as bytes, a twelfth of what they become, and without waiting if they lie in pinned memory. The channels
+    come last in memory, where convolutions are fastest.
+    """
+    images = images.to(next(model.parameters()).device, non_blocking=True)
+    return model.preprocess(images).contiguous(memory_format=torch.channels_last)
 
 
 def near(data: CTData, device: torch.device) -> CTData:
@@ -109,7 +113,7 @@ class TrunkCache:
         self.on_disk = too_large(2 * count * self.shape.numel())
         self.files: list[tempfile.TemporaryDirectory] = []
         self.copies: dict[int, CTData] = {}
-        self.val = self._features("val")
+        self.val = near(self._features("val"), next(model.parameters()).device)
 
     def epoch(self, number: int) -> tuple[Tail, DataLoader, DataLoader]:
         """What learns in epoch `number` (from 1), its training batches and its validation batches."""
@@ -117,7 +121,8 @@ class TrunkCache:
         if copy not in self.copies:
             with torch.random.fork_rng(devices=[]):  # seeds of its own, so that a resumed run gets the same copies
                 torch.manual_seed(self.settings.seed * 1_000_003 + 500_000 + copy)
-                self.copies[copy] = self._features("train", self.change)
+                kept = self._features("train", self.change)
+            self.copies[copy] = near(kept, next(self.model.parameters()).device)
         batches = loader(self.copies[copy], "train", self.settings.batch_size, shuffle=True)
         return self.tail, batches, loader(self.val, "val", self.settings.batch_size)
 
@@ -125,7 +130,7 @@ class TrunkCache:
     def _through_trunk(self, images: Tensor) -> Tensor:
         """Slices, uint8 (N, H, W), as the trunk's features, (N, C, h, w)."""
         self.trunk.eval()
-        x = to_device(self.model, self.model.preprocess(images))
+        x = prepare(self.model, images)
         with autocast(x.device):
             return self.trunk(x)
 

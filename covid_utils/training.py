@@ -18,7 +18,7 @@ from .data import CTData, loader
 from .models import Net, build_model, freeze, load_model, read_weights, save_weights, train_mode
 from .progress import progress
 from .runs import Settings, pick_device, replace_file, resolve, shown
-from .speed import TrunkCache, autocast, is_frozen, near, to_device
+from .speed import TrunkCache, autocast, is_frozen, near, prepare
 
 # ---------------------------------------------------------------------------------------------- one epoch
 
@@ -41,7 +41,8 @@ def train(model: Net, batches: Iterable, optimizer, scheduler=None) -> dict:
     train_mode(model)
     logits, labels = [], []
     for images, y in batches:
-        x, y = to_device(model, model.preprocess(images)), to_device(model, y)
+        x = prepare(model, images)
+        y = y.to(x.device)
         with autocast(x.device):
             logit = model(x)
         loss = binary_cross_entropy_with_logits(logit.float(), y)
@@ -68,7 +69,7 @@ def predict(model: Net, batches: Iterable) -> tuple[Tensor, Tensor]:
     model.eval()
     logits, labels = [], []
     for images, y in batches:
-        x = to_device(model, model.preprocess(images))
+        x = prepare(model, images)
         with autocast(x.device):
             logits.append(model(x).float().cpu())
         labels.append(y)
