@@ -30,17 +30,22 @@ from covid_utils.training import make_optimizer, predict, train
 
 RESULTS = PROJECT / "benchmarks" / "results" / "learning_curve.json"
 KEY = ("model", "slices", "epochs", "seed")
-EPOCHS = {50: 30, 100: 30, 200: 20, 400: 15}
-MODELS = {  # weights, and what of them learns
-    "scratch": ("scratch", "all"),
-    "random trunk": ("scratch", "layer4"),  # a control: frozen as the bundled one, but random
-    "transfer": ("bundled", "layer4"),
-    "transfer_all": ("bundled", "all"),
+ALL = 1681  # training slices: about so many has every split, so these are all
+EPOCHS = {50: 30, 100: 30, 200: 20, 400: 15, ALL: 8}
+MODELS = {
+    "scratch": {"weights": "scratch", "trainable": "all"},
+    "random trunk": {"weights": "scratch", "trainable": "layer4"},  # a control: frozen as the bundled one, but random
+    "transfer": {"weights": "bundled", "trainable": "layer4"},
+    "transfer_all": {"weights": "bundled", "trainable": "all"},
+    "scratch, ResNet-50": {"weights": "scratch", "trainable": "all", "backbone": "resnet50"},
+    "transfer, ResNet-50": {"weights": "bundled", "trainable": "layer4", "backbone": "resnet50"},
 }
 
 
 def fewer(data: CTData, count: int, seed: int) -> CTData:
-    """The same data with only `count` training slices, half of them COVID, taken at random."""
+    """The same data with only `count` training slices, half of them COVID, taken at random; or with all."""
+    if count == ALL:
+        return data
     table = data.table
     train_rows = table[table.split == "train"].sample(frac=1, random_state=seed).groupby("label").head(count // 2).index
     rows = np.sort(np.concatenate([train_rows, table.index[table.split != "train"]]))
@@ -89,9 +94,7 @@ def main() -> None:
                 if tuple(row[key] for key in KEY) in rows():
                     continue
                 if name in MODELS:
-                    weights, trainable = MODELS[name]
-                    settings = Settings(weights=weights, trainable=trainable, seed=seed, epochs=epochs, batch_size=16)
-                    logits = learned(few, settings)
+                    logits = learned(few, Settings(seed=seed, epochs=epochs, batch_size=16, **MODELS[name]))
                 else:
                     logits = grey_histogram(few) - 0.5
                 row |= {"seconds": round(time.perf_counter() - started, 1)}

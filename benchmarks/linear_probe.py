@@ -23,6 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from covid_utils.audit import grey_shares
 from covid_utils.data import load_data, split_groups
 from covid_utils.models import Net, build_model
+from covid_utils.runs import BACKBONES
 from covid_utils.speed import autocast, prepare, trunk
 
 
@@ -52,6 +53,7 @@ def probe(x: np.ndarray, table: pd.DataFrame, count: int, seed: int, strength: f
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", nargs="+", help="bundled, scratch, imagenet or files")
+    parser.add_argument("--backbone", default="resnet18", choices=BACKBONES)
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--seeds", type=int, default=10)
     options = parser.parse_args()
@@ -59,7 +61,7 @@ def main() -> None:
     sets = {"grey histogram": (grey_shares(data.images.numpy()), 1.0)}
     for weights in options.weights:
         torch.manual_seed(0)
-        sets[weights] = (features(build_model("resnet18", weights, options.image_size), data.images), 0.01)
+        sets[weights] = (features(build_model(options.backbone, weights, options.image_size), data.images), 0.01)
     for name, (x, strength) in sets.items():
         texts = []
         for count in (100, 400, 0):

@@ -36,14 +36,15 @@ import torch
 import torchvision
 from pytorch_grad_cam.utils.model_targets import BinaryClassifierOutputTarget
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms as T
 
 from covid_utils.data import CTData, load_data, loader
 from covid_utils.explain import METHODS, cam
 from covid_utils.models import freeze
 from covid_utils.phantom import phantom
-from covid_utils.runs import PROJECT, Settings, read_json, resolve, write_json
-from covid_utils.speed import TrunkCache, autocast
+from covid_utils.runs import PROJECT, Settings, pick_device, read_json, resolve, write_json
+from covid_utils.speed import TrunkCache, autocast, near, prepare
 from covid_utils.training import make_optimizer, new_model, train
 
 RESULTS = PROJECT / "benchmarks" / "results" / "speed.json"
@@ -58,8 +59,7 @@ def ours(folder: Path, o: argparse.Namespace) -> dict[str, float]:
     """`training.train` on decoded slices, and the same network on one constant batch in memory, in turns."""
     data, settings, model = _ours(folder, o)
     optimizer, _ = make_optimizer(model, settings, steps=10_000)
-    x = model.preprocess(data.images[: o.batch]).contiguous(memory_format=torch.channels_last)
-    y = torch.ones(o.batch)
+    x, y = prepare(model, data.images[: o.batch]), torch.ones(o.batch, device=o.device)
 
     def course() -> None:
         train(
@@ -126,12 +126,13 @@ def article(folder: Path, o: argparse.Namespace) -> dict[str, float]:
 
     model = torchvision.models.get_model(o.backbone, weights=None)
     model.fc = nn.Linear(model.fc.in_features, 1)
-    _plain_freeze(model, o.frozen)
+    _plain_freeze(model.to(o.device), o.frozen)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-4, momentum=0.99)
     criterion = nn.BCEWithLogitsLoss()
     model.train()
     clock = _Clock(o)
     for x, y in torch.utils.data.DataLoader(Slices(), batch_size=o.batch, shuffle=True):
+        x, y = x.to(o.device), y.to(o.device)
         optimizer.zero_grad()
         loss = criterion(model(x), y[:, None].float())
         loss.backward()
@@ -150,11 +151,12 @@ def tutorial(folder: Path, o: argparse.Namespace) -> dict[str, float]:
     batches = torch.utils.data.DataLoader(pictures, batch_size=o.batch, shuffle=True, num_workers=4)
     model = torchvision.models.get_model(o.backbone, weights=None)
     model.fc = nn.Linear(model.fc.in_features, 2)
-    _plain_freeze(model, o.frozen)
+    _plain_freeze(model.to(o.device), o.frozen)
     criterion, optimizer = nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9)
     model.train()
     clock, running_loss, running_corrects = _Clock(o), 0.0, 0
     for inputs, labels in batches:
+        inputs, labels = inputs.to(o.device), labels.to(o.device)
         optimizer.zero_grad()
         with torch.set_grad_enabled(True):
             outputs = model(inputs)
@@ -181,7 +183,7 @@ def fastai(folder: Path, o: argparse.Namespace) -> dict[str, float]:
                 raise CancelFitException()
 
     batches = ImageDataLoaders.from_folder(
-        folder, valid_pct=0.2, seed=0, item_tfms=Resize(o.image_size), bs=o.batch, device=torch.device("cpu")
+        folder, valid_pct=0.2, seed=0, item_tfms=Resize(o.image_size), bs=o.batch, device=torch.device(o.device)
     )
     network = getattr(torchvision.models, o.backbone)
     learner = vision_learner(batches, network, pretrained=False, cbs=[Ticks()])
@@ -203,8 +205,8 @@ class _Clock:
         """Call after each batch; true when enough were timed."""
         self.count += 1
         if self.count == 1:
-            self.start = time.perf_counter()
-        self.seconds = time.perf_counter() - self.start
+            self.start = _now()
+        self.seconds = _now() - self.start
         return self.count > self.o.batches
 
     def result(self) -> dict[str, float]:
@@ -219,10 +221,10 @@ def _plain_freeze(model: nn.Module, frozen: bool) -> None:
 
 def _ours(folder: Path, o: argparse.Namespace) -> tuple[CTData, Settings, nn.Module]:
     """Decoded slices, settings, and a network that is frozen if asked for."""
-    data = load_data(str(folder), "data", "random", o.image_size, progress=False)
+    data = near(load_data(str(folder), "data", "random", o.image_size, progress=False), torch.device(o.device))
     settings = Settings(backbone=o.backbone, batch_size=o.batch, image_size=o.image_size)
-    model = new_model(settings)
-    return data, settings, freeze(model, "layer4" if o.frozen else "all").to(memory_format=torch.channels_last)
+    model = freeze(new_model(settings), "layer4" if o.frozen else "all")
+    return data, settings, model.to(o.device, memory_format=torch.channels_last)
 
 
 # --------------------------------------------------------------------------------------------- other questions
@@ -238,7 +240,10 @@ def maps(folder: Path, o: argparse.Namespace) -> dict[str, float]:
         def example(library=library) -> None:
             with library(model=model, target_layers=[model.net.layer4[-1]]) as explain:
                 for image in images:
-                    explain(input_tensor=model.preprocess(image[None]), targets=[BinaryClassifierOutputTarget(1)])
+                    explain(
+                        input_tensor=model.preprocess(image[None]).to(o.device),
+                        targets=[BinaryClassifierOutputTarget(1)],
+                    )
 
         def course(method=method) -> None:
             cam(model, images, method)
@@ -254,20 +259,42 @@ def growth(_: Path, o: argparse.Namespace) -> dict[str, float]:
     images = torch.randint(0, 256, (o.slices, o.image_size, o.image_size), dtype=torch.uint8)
     data = CTData(table, images, None, None, "noise", "", "")
     settings = Settings(backbone=o.backbone)
-    model = new_model(settings).to(memory_format=torch.channels_last)
+    model = new_model(settings).to(o.device, memory_format=torch.channels_last)
+    data = near(data, torch.device(o.device))
     optimizer, _ = make_optimizer(model, settings, 10_000)
     train(model, itertools.islice(loader(data, "train", o.batch, shuffle=True, augmented=True), 1), optimizer)
     epoch = loader(data, "train", o.batch, shuffle=True, augmented=True)
     return {"seconds": _seconds(lambda: train(model, epoch, optimizer))}
 
 
+def rate(_: Path, o: argparse.Namespace) -> dict[str, float]:
+    """How fast large matrices are multiplied here, and what one image costs `ours` in training."""
+    model = new_model(Settings(backbone=o.backbone)).to(o.device, memory_format=torch.channels_last)
+    x = torch.zeros(2, 3, o.image_size, o.image_size, device=o.device)
+    with FlopCounterMode(display=False) as counted:
+        model(x).sum().backward()
+    size = 8192 if o.device == "cuda" else 2048
+    a, b = torch.rand(2, size, size, device=o.device)
+    with autocast(x.device), torch.no_grad():
+        _seconds(lambda: a @ b)
+        seconds = statistics.median(_seconds(lambda: a @ b) for _ in range(10))
+    return {"GFLOP/s": 2 * size**3 / seconds / 1e9, "GFLOP an image": counted.get_total_flops() / len(x) / 1e9}
+
+
 def _seconds(function) -> float:
-    start = time.perf_counter()
+    start = _now()
     function()
-    return time.perf_counter() - start
+    return _now() - start
 
 
-CONTENDERS = {f.__name__: f for f in (ours, compiled, cached, article, tutorial, fastai, maps, growth)}
+def _now() -> float:
+    """Seconds on a clock, when a GPU has finished what it was told to do."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+CONTENDERS = {f.__name__: f for f in (ours, compiled, cached, article, tutorial, fastai, maps, growth, rate)}
 
 
 # ------------------------------------------------------------------------------------------------------- main
@@ -310,17 +337,17 @@ def main() -> None:
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--data-dir", default="data")
+    parser.add_argument("--device", default="auto", help="cpu or cuda; give a GPU larger --batch and more --batches")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     o = parser.parse_args()
     if o.one:
         o = argparse.Namespace(**json.loads(o.one))
         result = CONTENDERS[o.one](Path(o.folder), o)
-        result["GB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-            2**30 if sys.platform == "darwin" else 2**20
-        )
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        result["GB"] = (torch.cuda.max_memory_allocated() if o.device == "cuda" else memory) / 2**30
         print(json.dumps(result))
         return
-    o.folder, o.frozen, o.slices = pictures(o.data_dir), False, 0
+    o.folder, o.frozen, o.slices, o.device = pictures(o.data_dir), False, 0, pick_device(o.device).type
     others = ["article", "tutorial", "fastai"] if importlib.util.find_spec("fastai") else ["article", "tutorial"]
     found: dict[str, dict] = {"scratch": {}, "frozen": {}}
     for part, names in (("scratch", ["ours", *others]), ("frozen", ["cached", "ours", *others])):
@@ -332,6 +359,7 @@ def main() -> None:
         found[part] = {name: medians(each) for name, each in runs.items()}
     if shutil.which("g++") or shutil.which("clang++") or shutil.which("cl"):
         found["compiled"] = medians([measure("compiled", o) for _ in range(o.rounds)])
+    found["rate"] = medians([measure("rate", o) for _ in range(o.rounds)])
     found["maps"] = medians([measure("maps", o) for _ in range(o.rounds)])
     found["growth"] = {}
     small, deep = "resnet18", "resnet50"
@@ -340,8 +368,8 @@ def main() -> None:
         found["growth"][f"{net}, {slices} slices of {size} px"] = medians(grown)
         print(net, slices, size, found["growth"][f"{net}, {slices} slices of {size} px"], flush=True)
     machine = {
-        "processor": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
-        "bfloat16": autocast(torch.device("cpu"))._enabled, "torch": torch.__version__,
+        "processor": _processor(o.device), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
+        "bfloat16": autocast(torch.device(o.device))._enabled, "torch": torch.__version__,
         "backbone": o.backbone, "image_size": o.image_size, "batch": o.batch, "pictures": Path(o.folder).name,
         "date": time.strftime("%Y-%m-%d"),
     }  # fmt: skip
@@ -354,8 +382,10 @@ def _key(machine: dict) -> tuple:
     return tuple(machine[name] for name in ("processor", "cores", "backbone", "image_size"))
 
 
-def _processor() -> str:
-    """The processor's name and what it can multiply."""
+def _processor(device: str) -> str:
+    """The GPU's name, or the processor's and what it can multiply."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     names = [line.split(":")[1].strip() for line in info.splitlines() if line.startswith("model name")]
     name = names[0] if names else platform.processor() or platform.machine()

@@ -159,6 +159,9 @@ def ratios(run: dict[str, dict]) -> str:
             f"{ours['images/s'] / ours['bare images/s']:.0%}",
         ],
     ]
+    if "rate" in run:
+        share = ours["images/s"] * run["rate"]["GFLOP an image"] / run["rate"]["GFLOP/s"]
+        lines.append(["our loop: share of the rate at which the machine multiplies large matrices", f"{share:.0%}"])
     for method in ("GradCAM", "EigenCAM"):
         times = maps[f"{method} maps/s"] / maps[f"{method} example maps/s"]
         lines.append([f"{method} maps: times as fast as the library's example, a picture a call", f"{times:.1f}"])
@@ -208,9 +211,9 @@ def sooner(one: dict, other: dict) -> float:
     return seconds[0] / seconds[1]
 
 
-def few_slices(rows: list[dict]) -> str:
+def few_slices(rows: list[dict], longer: bool = False) -> str:
     """For each number of training slices: means over the seeds, and what transfer gains."""
-    scores = {name: learning_curve(rows, name) for name in ("accuracy", "auc")}
+    scores = {name: learning_curve(rows, name, longer) for name in ("accuracy", "auc")}
     gains = {name: paired_gain(table, "transfer", "scratch") for name, table in scores.items()}
     means = {name: (100 * table.groupby("slices").mean()).map("{:.1f}".format) for name, table in scores.items()}
     models = [model for model in CURVE if model in means["accuracy"]]

@@ -143,11 +143,18 @@ CURVE = {  # what `benchmarks/learning_curve.py` trains, and how it is drawn
 }
 
 
-def learning_curve(rows: list[dict], score: str = "accuracy") -> pd.DataFrame:
-    """Recorded runs of `benchmarks/learning_curve.py` as shares: a row per model, slices and seed (its longest run)."""
-    table = pd.DataFrame(rows)
+def learning_curve(rows: list[dict], score: str = "accuracy", longer: bool = False) -> pd.DataFrame:
+    """Recorded runs of `benchmarks/learning_curve.py` as shares: a row per number of slices and seed, a column per model.
+
+    Runs of the common short budget; with `longer` the longest ones, where some network had more than that.
+    """
+    table = pd.DataFrame(rows).sort_values("epochs")
     table["score"] = table.test.map(lambda test: test[score]["value"])
-    return table.sort_values("epochs").groupby(["model", "slices", "seed"]).score.last().unstack("model")
+    each = table.groupby(["slices", "seed", "model"])
+    if not longer:
+        return each.score.first().unstack("model")
+    found = each.score.last().unstack("model")
+    return found[(each.size() > 1).unstack("model").any(axis=1)]
 
 
 def paired_gain(table: pd.DataFrame, model: str, against: str) -> dict[int, dict[str, float]]:
@@ -159,26 +166,37 @@ def paired_gain(table: pd.DataFrame, model: str, against: str) -> dict[int, dict
 
 
 def draw_learning_curve(rows: list[dict]) -> Figure:
-    """Accuracy by the number of training slices, each seed a dot, and what transfer gains, paired over seeds."""
-    table = 100 * learning_curve(rows)
+    """Accuracy by the number of training slices, each seed a dot, and what transfer gains, paired over seeds.
+
+    Filled: all networks train equally long; hollow: longer (see `learning_curve`).
+    """
+    equal, longer = 100 * learning_curve(rows), 100 * learning_curve(rows, longer=True)
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8))
-    for model in [name for name in CURVE if name in table]:
-        (title, colour, marker), each = CURVE[model], table[model].dropna()
+    for model in [name for name in CURVE if name in equal]:
+        (title, colour, marker), each = CURVE[model], equal[model].dropna()
         slices = each.index.get_level_values("slices")
         left.plot(slices, each, marker, color=colour, alpha=0.25, markersize=4)
         left.plot(each.groupby("slices").mean(), color=colour, marker=marker, label=title)
+    for model in ("scratch", "transfer") if len(longer) else ():
+        title, colour, marker = CURVE[model]
+        left.plot(
+            longer[model].groupby("slices").mean(), marker, color=colour, fillstyle="none", markersize=9,
+            label=f"{title.split(',')[0]}, trained longer",
+        )  # fmt: skip
     left.set(xlabel="training slices", ylabel="test accuracy, %")
     left.legend(fontsize=8, loc="lower right")
-    gains = paired_gain(table, "transfer", "scratch")
-    for slices, gain in gains.items():
-        right.plot((slices, slices), (gain["low"], gain["high"]), color=RED, linewidth=2)
-        right.plot(slices, gain["value"], "s", color=RED)
+    gains = paired_gain(equal, "transfer", "scratch")
+    for found, shift, fill in ((equal, 0.96, "full"), (longer, 1.06, "none")):
+        for slices, gain in paired_gain(found, "transfer", "scratch").items():
+            right.plot((shift * slices,) * 2, (gain["low"], gain["high"]), color=RED, linewidth=2)
+            right.plot(shift * slices, gain["value"], "s", color=RED, fillstyle=fill, markersize=7)
     right.axhline(0, color="grey", linestyle=":")
     right.set(xlabel="training slices", ylabel="transfer minus scratch, points")
+    right.set_ylim(min(right.get_ylim()[0], -1))  # the line at zero off the axis
     for axis in (left, right):
         axis.set_xscale("log")
-        axis.margins(x=0.25)
-        axis.set_xticks(list(gains), list(gains), minor=False)
+        axis.margins(x=0.12)
+        axis.set_xticks(list(gains), [f"{slices:,}" for slices in gains], minor=False)
         axis.set_xticks([], minor=True)
         axis.grid(alpha=0.3)
     figure.tight_layout()
