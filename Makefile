@@ -47,8 +47,9 @@ bench: .venv/test  ## time the course against fastai and plain loops (20 minutes
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/speed.py --rounds 3
 
-weights: .venv/runtime  ## make the bundled weights anew (22 minutes on two cores)
-	$(BIN)/python -m covid_utils.pretrain
+weights: .venv/runtime  ## make the bundled weights anew (75 minutes on two cores, or a GPU)
+	$(BIN)/python -m covid_utils.pretrain --backbone resnet18
+	$(BIN)/python -m covid_utils.pretrain --backbone resnet50
 
 clean:  ## delete the virtual environment and all caches; runs/ and data/ stay
 	rm -rf .venv .pytest_cache .ruff_cache covid_utils.egg-info

@@ -102,12 +102,15 @@ def variance(rows: list[dict]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def pretraining(notes: dict) -> str:
-    """How a file of bundled weights was made and how well it does its own task."""
-    facts = ("task", "slices", "views", "image_size", "seed", "seconds", "machine")
-    lines = [["", notes["backbone"]], ["---"] * 2] + [[name.replace("_", " "), str(notes[name])] for name in facts]
-    lines += [[f"AUC on unseen source patients: {k}", str(v)] for k, v in notes["held_out_auc"].items()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def pretraining(files: list[dict]) -> str:
+    """How the bundled weights were made and how well they do their own task: a column per file."""
+    facts = ("slices", "views", "image_size", "seed", "seconds", "machine")
+    lines = [["", *(notes["backbone"] for notes in files)]]
+    lines += [[name.replace("_", " "), *(str(notes[name]) for notes in files)] for name in facts]
+    for finding in files[0]["held_out_auc"]:
+        found = (str(notes["held_out_auc"][finding]) for notes in files)
+        lines.append([f"AUC on unseen source patients: {finding}", *found])
+    return markdown(lines)
 
 
 def markdown(lines: list[list[str]]) -> str:
@@ -232,7 +235,7 @@ def few_slices(rows: list[dict], longer: bool = False) -> str:
 def tables() -> dict[str, str]:
     """All tables by name."""
     real, phantom = read_json(RESULTS / "sars-cov-2-ct.json"), read_json(RESULTS / "phantom.json")
-    weights = read_json(PROJECT / "data" / "weights" / "resnet18.json")
+    weights = [read_json(path) for path in sorted((PROJECT / "data" / "weights").glob("*.json"))]
     return {
         "real": summary(real, {"random": "random split", "patient": "block split"}),
         "real-long": summary(real, {"random": "random split"}, image_size=128),

@@ -187,9 +187,14 @@ def show_kernels(kernels: dict[str, np.ndarray]) -> None:
 
 
 def overlay(axis, image, heat=None, lesion=None, opacity: float = 0.55, title: str = ""):
-    """One grey slice, with a heat map in 0…1 over it and the lesion outlined; returns the drawn map, or None."""
+    """One grey slice, with a heat map in 0…1 over it (a map of zeros says so) and the lesion outlined.
+
+    Returns the drawn map, or None.
+    """
     axis.imshow(image, cmap="gray", vmin=0, vmax=255)
     drawn = None if heat is None else axis.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=opacity)
+    if heat is not None and not heat.any():
+        axis.text(0.5, 0.04, "empty map", color="white", fontsize=10, ha="center", transform=axis.transAxes)
     if lesion is not None:
         outline(axis, lesion)
     axis.set(xticks=(), yticks=())

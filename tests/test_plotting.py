@@ -97,3 +97,10 @@ def test_learning_curve_pairs_seeds_and_tells_budgets_apart():
         "bundled weights, trained longer",
     ]
     assert [text.get_text() for text in right.get_xticklabels()] == ["100", "400"]
+
+
+def test_an_empty_map_says_so():
+    axes = plotting.plt.subplots(1, 2)[1]
+    for axis, top in zip(axes, (0.0, 1.0), strict=True):
+        plotting.overlay(axis, np.zeros((8, 8)), np.full((8, 8), top))
+    assert [[text.get_text() for text in axis.texts] for axis in axes] == [["empty map"], []]
