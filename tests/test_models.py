@@ -86,8 +86,9 @@ def test_packed_kernels_are_close_and_small(tmp_path, step, size):
     assert (tmp_path / "w.safetensors").stat().st_size < size * 4 * sum(t.numel() for t in state.values())
 
 
-def test_bundled_weights_load_and_are_not_random():
-    model = build_model("resnet18", "bundled")
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+def test_bundled_weights_load_and_are_not_random(backbone):
+    model = build_model(backbone, "bundled")
     assert model.origin == "bundled"
     # the running statistics of a network that never saw data are exactly 0 and 1
     assert model.net.layer1[0].bn1.running_mean.abs().max() > 0.01
@@ -100,7 +101,7 @@ def test_damaged_bundled_weights_are_found(tmp_path, monkeypatch):
     monkeypatch.setattr(models, "BUNDLED", tmp_path)
     with pytest.raises(ValueError, match="resnet18.safetensors is damaged .*git checkout"):
         build_model("resnet18", "bundled")
-    with pytest.raises(ValueError, match="No bundled weights for 'resnet34'.*resnet18"):
+    with pytest.raises(ValueError, match="No bundled weights for 'resnet34'.*use backbone resnet18"):
         build_model("resnet34", "bundled")
 
 
@@ -160,9 +161,14 @@ def test_checkpoints_that_are_none(tmp_path):
         models.load_model(path)
 
 
-def test_the_bundled_weights_have_learned_their_task():
-    notes = read_weights(models.BUNDLED / "resnet18.safetensors")[1]
-    assert all(auc > 0.75 for auc in notes["held_out_auc"].values())
+@pytest.mark.parametrize(("backbone", "least"), [("resnet18", 0.75), ("resnet50", 0.7)])
+def test_the_bundled_weights_have_learned_their_task(backbone, least):
+    notes = read_weights(models.BUNDLED / f"{backbone}.safetensors")[1]
+    assert notes["backbone"] == backbone and all(auc > least for auc in notes["held_out_auc"].values())
+
+
+def test_the_bundled_weights_are_small():
+    assert sum(path.stat().st_size for path in models.BUNDLED.glob("*.safetensors")) <= 25_000_000
 
 
 def test_normalise_gives_three_equal_channels():
