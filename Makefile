@@ -47,7 +47,7 @@ bench: .venv/test  ## time the course against fastai and plain loops (20 minutes
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/speed.py --rounds 3
 
-weights: .venv/runtime  ## make the bundled weights anew (75 minutes on two cores, or a GPU)
+weights: .venv/runtime  ## make the bundled weights anew (75 minutes on two cores)
 	$(BIN)/python -m covid_utils.pretrain --backbone resnet18
 	$(BIN)/python -m covid_utils.pretrain --backbone resnet50
 

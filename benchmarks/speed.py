@@ -48,6 +48,7 @@ from covid_utils.speed import TrunkCache, autocast, near, prepare
 from covid_utils.training import make_optimizer, new_model, train
 
 RESULTS = PROJECT / "benchmarks" / "results" / "speed.json"
+TOO_FEW = "too few pictures for so many and so large batches: give smaller --batches or --batch"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -140,7 +141,7 @@ def article(folder: Path, o: argparse.Namespace) -> dict[str, float]:
         loss.item()
         if clock.tick():
             return clock.result()
-    raise ValueError("too few pictures for so many batches")
+    return clock.result()
 
 
 def tutorial(folder: Path, o: argparse.Namespace) -> dict[str, float]:
@@ -168,7 +169,7 @@ def tutorial(folder: Path, o: argparse.Namespace) -> dict[str, float]:
         running_corrects += torch.sum(preds == labels.data)
         if clock.tick():
             return clock.result()
-    raise ValueError("too few pictures for so many batches")
+    return clock.result()
 
 
 def fastai(folder: Path, o: argparse.Namespace) -> dict[str, float]:
@@ -210,6 +211,8 @@ class _Clock:
         return self.count > self.o.batches
 
     def result(self) -> dict[str, float]:
+        if self.count <= self.o.batches:
+            raise ValueError(TOO_FEW)
         return {"images/s": self.o.batches * self.o.batch / self.seconds}
 
 
@@ -223,6 +226,9 @@ def _ours(folder: Path, o: argparse.Namespace) -> tuple[CTData, Settings, nn.Mod
     """Decoded slices, settings, and a network that is frozen if asked for."""
     data = near(load_data(str(folder), "data", "random", o.image_size, progress=False), torch.device(o.device))
     settings = Settings(backbone=o.backbone, batch_size=o.batch, image_size=o.image_size)
+    if (data.table.split == "train").sum() < o.batches * o.batch:
+        raise ValueError(TOO_FEW)
+    torch.backends.cudnn.deterministic = True  # as `fit` has it
     model = freeze(new_model(settings), "layer4" if o.frozen else "all")
     return data, settings, model.to(o.device, memory_format=torch.channels_last)
 
@@ -259,6 +265,7 @@ def growth(_: Path, o: argparse.Namespace) -> dict[str, float]:
     images = torch.randint(0, 256, (o.slices, o.image_size, o.image_size), dtype=torch.uint8)
     data = CTData(table, images, None, None, "noise", "", "")
     settings = Settings(backbone=o.backbone)
+    torch.backends.cudnn.deterministic = True
     model = new_model(settings).to(o.device, memory_format=torch.channels_last)
     data = near(data, torch.device(o.device))
     optimizer, _ = make_optimizer(model, settings, 10_000)
@@ -274,10 +281,10 @@ def rate(_: Path, o: argparse.Namespace) -> dict[str, float]:
     with FlopCounterMode(display=False) as counted:
         model(x).sum().backward()
     size = 8192 if o.device == "cuda" else 2048
-    a, b = torch.rand(2, size, size, device=o.device)
-    with autocast(x.device), torch.no_grad():
-        _seconds(lambda: a @ b)
-        seconds = statistics.median(_seconds(lambda: a @ b) for _ in range(10))
+    number = torch.bfloat16 if autocast(x.device)._enabled else torch.float32
+    a, b = torch.rand(2, size, size, device=o.device).to(number)
+    _seconds(lambda: a @ b)
+    seconds = statistics.median(_seconds(lambda: a @ b) for _ in range(10))
     return {"GFLOP/s": 2 * size**3 / seconds / 1e9, "GFLOP an image": counted.get_total_flops() / len(x) / 1e9}
 
 
@@ -289,7 +296,7 @@ def _seconds(function) -> float:
 
 def _now() -> float:
     """Seconds on a clock, when a GPU has finished what it was told to do."""
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         torch.cuda.synchronize()
     return time.perf_counter()
 
@@ -316,7 +323,7 @@ def pictures(data_dir: str) -> Path:
 
 
 def measure(name: str, o: argparse.Namespace, **changes) -> dict[str, float]:
-    """Run one contender in a process of its own: its measurements, and the most memory it took, in GB."""
+    """Run one contender in a process of its own: its measurements, and the most memory (a GPU's own) it took, in GB."""
     options = vars(o) | changes | {"one": name, "folder": str(o.folder)}
     call = [sys.executable, __file__, "--one", json.dumps(options)]
     done = subprocess.run(call, capture_output=True, text=True, check=False)
@@ -337,7 +344,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--data-dir", default="data")
-    parser.add_argument("--device", default="auto", help="cpu or cuda; give a GPU larger --batch and more --batches")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     o = parser.parse_args()
     if o.one:
@@ -379,7 +386,7 @@ def main() -> None:
 
 
 def _key(machine: dict) -> tuple:
-    return tuple(machine[name] for name in ("processor", "cores", "backbone", "image_size"))
+    return tuple(machine[name] for name in ("processor", "cores", "backbone", "image_size", "batch"))
 
 
 def _processor(device: str) -> str:

@@ -23,7 +23,7 @@ from covid_utils.score_figures import CURVE, draw_learning_curve, learning_curve
 
 RESULTS = PROJECT / "benchmarks" / "results"
 PAGES = [PROJECT / name for name in ("README.md", "docs/results.md", "docs/speed.md", "data/weights/README.md")]
-MODELS = {  # "earlier": with bundled weights whose source had no haze, net or dense patch (those of commit bae73e5)
+MODELS = {  # "earlier": with bundled weights whose source had no haze, net or dense patch (check out commit bae73e5)
     "1-nearest neighbour": "1-nearest neighbour on pixels (learns nothing)",
     "grey histogram": "logistic regression on the grey histogram",
     "scratch": "ResNet-18 from scratch",
@@ -214,20 +214,21 @@ def sooner(one: dict, other: dict) -> float:
     return seconds[0] / seconds[1]
 
 
-def few_slices(rows: list[dict], longer: bool = False) -> str:
-    """For each number of training slices: means over the seeds, and what transfer gains."""
-    scores = {name: learning_curve(rows, name, longer) for name in ("accuracy", "auc")}
-    gains = {name: paired_gain(table, "transfer", "scratch") for name, table in scores.items()}
-    means = {name: (100 * table.groupby("slices").mean()).map("{:.1f}".format) for name, table in scores.items()}
-    models = [model for model in CURVE if model in means["accuracy"]]
-    lines = [
-        ["training slices", *(CURVE[model][0] for model in models), "transfer minus scratch, accuracy", "the same, AUC"]
-    ]
-    for slices, accuracy in means["accuracy"].iterrows():
-        auc = means["auc"].loc[slices].drop("grey histogram")  # which only says yes or no
-        cells = [f"{accuracy[model]} / {auc[model]}" if model in auc else accuracy[model] for model in models]
-        lines.append([str(slices), *cells, *(percent(gain[slices], signed=True) for gain in gains.values())])
-    seeds = scores["accuracy"].index.get_level_values("seed").nunique()
+def few_slices(rows: list[dict], models: list[str], longer: bool = False) -> str:
+    """For each number of training slices: means over the seeds, and what the second model gains over the first."""
+    scores = {name: learning_curve(rows, name, longer)[models] for name in ("accuracy", "auc")}
+    gains = {name: paired_gain(table, models[1], models[0]) for name, table in scores.items()}
+    counts = scores["accuracy"].groupby("slices").count()
+    titles = [CURVE[model.removesuffix(", ResNet-50")][0] for model in models]
+    lines = [["training slices", *titles, "transfer minus scratch, accuracy", "the same, AUC"]]
+    for slices, gain in gains["accuracy"].items():
+        cells = []
+        for model in models:
+            accuracy, auc = (f"{100 * table.loc[slices][model].mean():.1f}" for table in scores.values())
+            both = accuracy if model == "grey histogram" else f"{accuracy} / {auc}"  # which only says yes or no
+            cells.append(both if counts.loc[slices, model] else "–")
+        lines.append([str(slices), *cells, *(percent(each, signed=True) for each in (gain, gains["auc"][slices]))])
+    seeds = int(counts.loc[list(gains["accuracy"]), models[:2]].min(axis=None))
     note = f"Accuracy / AUC in %, means over {seeds} seeds; differences are paired over seeds, with 95 % intervals."
     return markdown(lines) + "\n\n" + note
 
@@ -235,6 +236,7 @@ def few_slices(rows: list[dict], longer: bool = False) -> str:
 def tables() -> dict[str, str]:
     """All tables by name."""
     real, phantom = read_json(RESULTS / "sars-cov-2-ct.json"), read_json(RESULTS / "phantom.json")
+    curve = read_json(RESULTS / "learning_curve.json")
     weights = [read_json(path) for path in sorted((PROJECT / "data" / "weights").glob("*.json"))]
     return {
         "real": summary(real, {"random": "random split", "patient": "block split"}),
@@ -246,7 +248,9 @@ def tables() -> dict[str, str]:
         "weights": pretraining(weights),
         "variance": variance(read_json(RESULTS / "variance.json")),
         "speed": speed(read_json(RESULTS / "speed.json")),
-        "learning-curve": few_slices(read_json(RESULTS / "learning_curve.json")),
+        "learning-curve": few_slices(curve, [name for name in CURVE if any(row["model"] == name for row in curve)]),
+        "learning-curve-longer": few_slices(curve, ["scratch", "transfer"], longer=True),
+        "learning-curve-50": few_slices(curve, ["scratch, ResNet-50", "transfer, ResNet-50"]),
         "kept-features": kept_features(read_json(RESULTS / "trunk_cache.json")),
     }
 

@@ -242,13 +242,7 @@ def loader(
     order = RandomSampler(slices) if shuffle else SequentialSampler(slices)
     lonely = shuffle and len(slices) % batch_size == 1
     batches = BatchSampler(order, batch_size, drop_last=lonely)
-    return DataLoader(
-        slices,
-        batch_size=None,
-        sampler=batches,
-        collate_fn=_augment_batch if augmented else None,
-        pin_memory=torch.cuda.is_available() and not data.images.is_cuda,  # a GPU fetches them without waiting
-    )
+    return DataLoader(slices, batch_size=None, sampler=batches, collate_fn=_augment_batch if augmented else None)
 
 
 def _augment_batch(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

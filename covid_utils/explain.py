@@ -101,7 +101,7 @@ def cam(model: Net, images: Tensor, method: str = "GradCAM", layer: str = "layer
     maps = []
     try:  # no `with` block: the library's swallows errors (IndexError) raised inside it
         for start in range(0, len(images), size):
-            x = prepare(model, images[start : start + size]).float()
+            x = prepare(model, images[start : start + size])
             if explained is not None:
                 targets = [BinaryClassifierOutputTarget(int(c)) for c in explained[start : start + size]]
             elif method == "ScoreCAM":  # it asks for masked slices too, on which the network may decide otherwise
@@ -135,7 +135,7 @@ def look_inside(model: Net, images: Tensor, layer: str = "layer4") -> tuple[Tens
     parts = []
     try:
         for start in range(0, len(images), BATCH):
-            x = prepare(model, images[start : start + BATCH]).float()
+            x = prepare(model, images[start : start + BATCH])
             logits = model(x)
             activations = kept.pop()
             (gradients,) = torch.autograd.grad(logits.sum(), activations)

@@ -167,7 +167,7 @@ def save_weights(path: Path, state: dict[str, Tensor], notes: dict, step: float 
     if step is not None:
         for name in [name for name, tensor in state.items() if tensor.dim() > 1]:
             channels = state[name].flatten(1)
-            scale = torch.maximum(step * channels.std(1), channels.abs().amax(1) / 127).clamp_min(1e-12)
+            scale = torch.maximum(step * channels.std(1, correction=0), channels.abs().amax(1) / 127).clamp_min(1e-12)
             whole = (channels / scale[:, None]).round().to(torch.int8)
             state[f"{name}.scale"], state[f"{name}.shape"] = scale, torch.tensor(state[name].shape)
             state[name] = torch.frombuffer(bytearray(zlib.compress(whole.numpy(), 9)), dtype=torch.uint8)
@@ -183,12 +183,12 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict]:
         with safe_open(path, "pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}
             notes = json.loads((file.metadata() or {}).get("notes", "{}"))
-    except (SafetensorError, ValueError) as error:
-        raise ValueError(f"{path} is damaged or no safetensors file ({error}): make or fetch it again.") from None
-    for name in [name.removesuffix(".scale") for name in state if name.endswith(".scale")]:
-        scale, shape = state.pop(f"{name}.scale"), state.pop(f"{name}.shape")
-        whole = torch.frombuffer(bytearray(zlib.decompress(state[name].numpy())), dtype=torch.int8)
-        state[name] = (whole.view(len(scale), -1) * scale[:, None]).view(shape.tolist())
+        for name in [name.removesuffix(".scale") for name in state if name.endswith(".scale")]:
+            scale, shape = state.pop(f"{name}.scale"), state.pop(f"{name}.shape")
+            whole = torch.frombuffer(bytearray(zlib.decompress(state[name].numpy())), dtype=torch.int8)
+            state[name] = (whole.view(len(scale), -1) * scale[:, None]).view(shape.tolist())
+    except (SafetensorError, ValueError, KeyError, RuntimeError, zlib.error) as error:
+        raise ValueError(f"{path} is damaged or holds no weights of ours ({error}): make or fetch it again.") from None
     return state, notes
 
 

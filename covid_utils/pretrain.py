@@ -68,7 +68,7 @@ def draw(count: int, first: int, image_size: int) -> dict[str, Tensor]:
 
 
 def source_loss(model: SourceNet, images: Tensor, lesions: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """The source task's loss (a sum of three) and the findings' logits, float32 (N, F)."""
+    """The source task's loss (a sum of four) and the findings' logits, float32 (N, F)."""
     x = prepare(model, images)
     with autocast(x.device):
         outputs, maps = model(x)

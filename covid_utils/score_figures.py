@@ -134,7 +134,7 @@ def show_points(scores: dict[str, list[float]], name: str, alt: str) -> dict[str
     return means
 
 
-CURVE = {  # what `benchmarks/learning_curve.py` trains, and how it is drawn
+CURVE = {  # what `benchmarks/learning_curve.py` trains as a ResNet-18, and how it is drawn
     "scratch": ("from scratch", BLUE, "o"),
     "transfer": ("bundled weights, frozen trunk", RED, "s"),
     "transfer_all": ("bundled weights, all learns", "#CC79A7", "v"),
@@ -144,22 +144,21 @@ CURVE = {  # what `benchmarks/learning_curve.py` trains, and how it is drawn
 
 
 def learning_curve(rows: list[dict], score: str = "accuracy", longer: bool = False) -> pd.DataFrame:
-    """Recorded runs of `benchmarks/learning_curve.py` as shares: a row per number of slices and seed, a column per model.
+    """Recorded runs of `benchmarks/learning_curve.py` as shares: rows slices and seed, columns models.
 
-    Runs of the common short budget; with `longer` the longest ones, where some network had more than that.
+    Runs of the common, shortest budget (no epochs: no network); with `longer` the longest of those that had more.
     """
     table = pd.DataFrame(rows).sort_values("epochs")
     table["score"] = table.test.map(lambda test: test[score]["value"])
-    each = table.groupby(["slices", "seed", "model"])
-    if not longer:
-        return each.score.first().unstack("model")
-    found = each.score.last().unstack("model")
-    return found[(each.size() > 1).unstack("model").any(axis=1)]
+    shortest = table.slices.map(table[table.epochs > 0].groupby("slices").epochs.min())
+    table = table[(table.epochs > shortest) == longer]
+    return table.groupby(["slices", "seed", "model"]).score.last().unstack("model")
 
 
 def paired_gain(table: pd.DataFrame, model: str, against: str) -> dict[int, dict[str, float]]:
     """For each number of slices: mean difference of two models over seeds, with its 95 % interval (Student's t)."""
     gains = {}
+    table = table.reindex(columns=[model, against])  # nothing to pair where one was not measured
     for slices, change in (table[model] - table[against]).dropna().groupby("slices"):
         gains[slices] = mean_interval(change.mean(), change.std(ddof=0) / len(change) ** 0.5, len(change))
     return gains
@@ -177,7 +176,7 @@ def draw_learning_curve(rows: list[dict]) -> Figure:
         slices = each.index.get_level_values("slices")
         left.plot(slices, each, marker, color=colour, alpha=0.25, markersize=4)
         left.plot(each.groupby("slices").mean(), color=colour, marker=marker, label=title)
-    for model in ("scratch", "transfer") if len(longer) else ():
+    for model in [name for name in ("scratch", "transfer") if name in longer]:
         title, colour, marker = CURVE[model]
         left.plot(
             longer[model].groupby("slices").mean(), marker, color=colour, fillstyle="none", markersize=9,
@@ -185,7 +184,6 @@ def draw_learning_curve(rows: list[dict]) -> Figure:
         )  # fmt: skip
     left.set(xlabel="training slices", ylabel="test accuracy, %")
     left.legend(fontsize=8, loc="lower right")
-    gains = paired_gain(equal, "transfer", "scratch")
     for found, shift, fill in ((equal, 0.96, "full"), (longer, 1.06, "none")):
         for slices, gain in paired_gain(found, "transfer", "scratch").items():
             right.plot((shift * slices,) * 2, (gain["low"], gain["high"]), color=RED, linewidth=2)
@@ -196,7 +194,8 @@ def draw_learning_curve(rows: list[dict]) -> Figure:
     for axis in (left, right):
         axis.set_xscale("log")
         axis.margins(x=0.12)
-        axis.set_xticks(list(gains), [f"{slices:,}" for slices in gains], minor=False)
+        counts = equal.index.unique("slices")
+        axis.set_xticks(counts, [f"{count:,}" for count in counts], minor=False)
         axis.set_xticks([], minor=True)
         axis.grid(alpha=0.3)
     figure.tight_layout()

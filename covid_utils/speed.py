@@ -34,11 +34,13 @@ def autocast(device: torch.device) -> torch.autocast:
 def prepare(model: Net, images: Tensor) -> Tensor:
     """Slices, uint8 (N, H, W), as the network's input, float32 (N, 3, H, W), on its device.
 
-    They travel as bytes, a twelfth of what they become, and without waiting if they lie in pinned memory. The channels
-    come last in memory, where convolutions are fastest.
+    To a GPU they travel as bytes, a twelfth of what they become, and from pinned memory, so that nothing waits for it.
+    The channels come last in memory, where convolutions are fastest.
     """
-    images = images.to(next(model.parameters()).device, non_blocking=True)
-    return model.preprocess(images).contiguous(memory_format=torch.channels_last)
+    device = next(model.parameters()).device
+    if device.type == "cuda" and not images.is_cuda:
+        images = images.pin_memory().to(device, non_blocking=True)
+    return model.preprocess(images.to(device)).contiguous(memory_format=torch.channels_last)
 
 
 def near(data: CTData, device: torch.device) -> CTData:

@@ -42,7 +42,7 @@ def train(model: Net, batches: Iterable, optimizer, scheduler=None) -> dict:
     logits, labels = [], []
     for images, y in batches:
         x = prepare(model, images)
-        y = y.to(x.device)
+        y = y.to(x.device, non_blocking=True)
         with autocast(x.device):
             logit = model(x)
         loss = binary_cross_entropy_with_logits(logit.float(), y)

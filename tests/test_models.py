@@ -53,6 +53,14 @@ def test_weights_of_another_architecture(tmp_path):
         build_model("resnet50", str(tmp_path / "w.safetensors"))
 
 
+def test_packed_kernels_that_cannot_be_read_are_named(tmp_path):
+    path = tmp_path / "w.safetensors"
+    for spoil in ({"a": torch.zeros(9, dtype=torch.uint8), "a.shape": torch.tensor([3, 3])}, {"a": torch.zeros(3, 3)}):
+        save_weights(path, spoil | {"a.scale": torch.ones(3)}, {})
+        with pytest.raises(ValueError, match="w.safetensors is damaged or holds no weights of ours"):
+            read_weights(path)
+
+
 def test_truncated_weights_are_named(tmp_path):
     path = tmp_path / "w.safetensors"
     save_weights(path, Net("resnet18").state_dict(), {})

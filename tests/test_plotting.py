@@ -80,20 +80,23 @@ def test_learning_curve_pairs_seeds_and_tells_budgets_apart():
 
     rows = [row("scratch", n, s, a) for n, s, a in ((100, 0, 0.6), (100, 1, 0.8), (400, 0, 0.8), (400, 1, 0.9))]
     rows += [row("transfer", 100, 0, 0.7), row("transfer", 100, 1, 0.9), row("transfer", 400, 0, 0.9)]
-    rows += [row("transfer", 400, 1, 0.1), row("transfer", 400, 1, 0.9, epochs=20)]
+    rows += [
+        row("transfer", 400, 1, 0.1),
+        row("transfer", 400, 1, 0.9, epochs=20),
+        row("grey histogram", 400, 1, 0.5, 0),
+    ]
     equal = score_figures.paired_gain(score_figures.learning_curve(rows), "transfer", "scratch")
     assert equal[400]["value"] == pytest.approx(-0.35)
     longer = score_figures.learning_curve(rows, longer=True)
     assert longer.index.tolist() == [(400, 1)] and longer.transfer.tolist() == [0.9]
-    rows[-2]["test"]["accuracy"]["value"] = 0.9
+    rows[-3]["test"]["accuracy"]["value"] = 0.9
     gains = score_figures.paired_gain(score_figures.learning_curve(rows), "transfer", "scratch")
     assert gains[100] == pytest.approx({"value": 0.1, "low": 0.1, "high": 0.1})  # every seed gains as much
     assert gains[400]["value"] == pytest.approx(0.05) and gains[400]["low"] < 0 < gains[400]["high"]
     left, right = score_figures.draw_learning_curve(rows).axes
-    names = [score_figures.CURVE[m][0] for m in ("scratch", "transfer")]
+    names = [score_figures.CURVE[m][0] for m in ("scratch", "transfer", "grey histogram")]
     assert left.get_legend_handles_labels()[1] == [
         *names,
-        "from scratch, trained longer",
         "bundled weights, trained longer",
     ]
     assert [text.get_text() for text in right.get_xticklabels()] == ["100", "400"]
