@@ -140,7 +140,7 @@ def article(folder: Path, o: argparse.Namespace) -> dict[str, float]:
         optimizer.step()
         loss.item()
         if clock.tick():
-            return clock.result()
+            break
     return clock.result()
 
 
@@ -168,7 +168,7 @@ def tutorial(folder: Path, o: argparse.Namespace) -> dict[str, float]:
         running_loss += loss.item() * inputs.size(0)
         running_corrects += torch.sum(preds == labels.data)
         if clock.tick():
-            return clock.result()
+            break
     return clock.result()
 
 

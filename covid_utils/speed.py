@@ -39,8 +39,8 @@ def prepare(model: Net, images: Tensor) -> Tensor:
     """
     device = next(model.parameters()).device
     if device.type == "cuda" and not images.is_cuda:
-        images = images.pin_memory().to(device, non_blocking=True)
-    return model.preprocess(images.to(device)).contiguous(memory_format=torch.channels_last)
+        images = images.pin_memory()
+    return model.preprocess(images.to(device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
 
 
 def near(data: CTData, device: torch.device) -> CTData:

@@ -142,10 +142,9 @@ def test_a_set_too_large_for_the_gpu_trains_the_same(tiny, frozen, tmp_path, mon
     monkeypatch.setattr(speed, "near", lambda data, device: data)
     monkeypatch.setattr(training, "near", lambda data, device: data)
     here, _ = fitted(settings, tiny, tmp_path / "here")
+    # augmented on the GPU or here, a few pixels round otherwise
     for one, other in zip(there.parameters(), here.parameters(), strict=True):
-        torch.testing.assert_close(
-            one, other, atol=1e-2, rtol=1e-2
-        )  # augmented there or here: a few pixels round otherwise
+        torch.testing.assert_close(one, other, atol=1e-2, rtol=1e-2)
 
 
 def test_slices_reach_workers_that_are_started_anew(tiny):
