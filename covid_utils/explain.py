@@ -94,27 +94,24 @@ def cam(model: Net, images: Tensor, method: str = "GradCAM", layer: str = "layer
     target = _last_block(model, layer)
     if not len(images):
         return np.zeros(tuple(images.shape), np.float32)
-    model.eval()
-    loose = target.register_forward_hook(_cut_loose)
-    library = METHODS[method](model=model, target_layers=[target])
     size = 1 if method == "ScoreCAM" else BATCH  # it makes a copy of the slice per channel
     maps = []
-    try:  # no `with` block: the library's swallows errors (IndexError) raised inside it
-        for start in range(0, len(images), size):
-            x = prepare(model, images[start : start + size])
-            if explained is not None:
-                targets = [BinaryClassifierOutputTarget(int(c)) for c in explained[start : start + size]]
-            elif method == "ScoreCAM":  # it asks for masked slices too, on which the network may decide otherwise
-                with torch.no_grad():
-                    targets = [BinaryClassifierOutputTarget(int(model(x) > 0))]
-            else:
-                targets = [_own_decision] * len(x)
-            # one logit, so class 0 is "minus the logit"; a target for each slice, or the others' maps stay empty
-            maps.extend(library(input_tensor=x, targets=targets))
-    finally:
-        loose.remove()
-        library.activations_and_grads.release()
-        model.zero_grad(set_to_none=True)
+    with _gradients_from(model, target):
+        library = METHODS[method](model=model, target_layers=[target])
+        try:  # not `with library`: it swallows errors (IndexError) raised inside it
+            for start in range(0, len(images), size):
+                x = prepare(model, images[start : start + size])
+                if explained is not None:
+                    targets = [BinaryClassifierOutputTarget(int(c)) for c in explained[start : start + size]]
+                elif method == "ScoreCAM":  # it asks for masked slices too, on which the network may decide otherwise
+                    with torch.no_grad():
+                        targets = [BinaryClassifierOutputTarget(int(model(x) > 0))]
+                else:
+                    targets = [_own_decision] * len(x)
+                # one logit, so class 0 is "minus the logit"; a target for each slice, or the others' maps stay empty
+                maps.extend(library(input_tensor=x, targets=targets))
+        finally:
+            library.activations_and_grads.release()
     return on_slice(np.stack(maps), images.shape[-1], model.field)
 
 
@@ -126,23 +123,13 @@ def look_inside(model: Net, images: Tensor, layer: str = "layer4") -> tuple[Tens
     Returns:
         activations and gradients, both float32 (N, C, h, w), and logits, float32 (N,), on the CPU.
     """
-    kept, target = [], _last_block(model, layer)
-    model.eval()
-    hooks = [
-        target.register_forward_hook(_cut_loose),
-        target.register_forward_hook(lambda _module, _input, output: kept.append(output)),
-    ]
     parts = []
-    try:
+    with _gradients_from(model, _last_block(model, layer)) as kept:
         for start in range(0, len(images), BATCH):
-            x = prepare(model, images[start : start + BATCH])
-            logits = model(x)
-            activations = kept.pop()
+            logits = model(prepare(model, images[start : start + BATCH]))
+            activations = kept["output"]
             (gradients,) = torch.autograd.grad(logits.sum(), activations)
             parts.append([part.detach().cpu() for part in (activations, gradients, logits)])
-    finally:
-        for hook in hooks:
-            hook.remove()
     return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
 
@@ -161,10 +148,29 @@ def evidence(model: Net, images: Tensor, layer: str = "layer4") -> np.ndarray:
     return (gradients.mean((2, 3), keepdim=True) * activations).sum(1).numpy()
 
 
-def _cut_loose(_module, _input, output: Tensor) -> Tensor:
-    """The layer's output as a leaf that asks for its gradient: none travels further back, and a frozen trunk does
-    no harm."""
-    return output.detach().requires_grad_(True)
+@contextlib.contextmanager
+def _gradients_from(model: Net, target: torch.nn.Module):
+    """Gradients of what `target` puts out, and of nothing before it, so that none of that has to be kept.
+
+    No parameter asks for its gradient meanwhile: a quarter less time than if all did, and a frozen trunk does no harm.
+    Gives a dict whose `output` is what `target` put out last. The model is left in eval mode.
+    """
+    model.eval()
+    learning, kept = [parameter for parameter in model.parameters() if parameter.requires_grad], {}
+
+    def start_here(_module, _input, output: Tensor) -> Tensor:
+        kept["output"] = output.detach().requires_grad_(True)
+        return kept["output"]
+
+    hook = target.register_forward_hook(start_here)
+    try:
+        for parameter in learning:
+            parameter.requires_grad = False
+        yield kept
+    finally:
+        hook.remove()
+        for parameter in learning:
+            parameter.requires_grad = True
 
 
 def _own_decision(logit: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What is fast here: bfloat16 where the hardware has it, the layout of images, and the frozen trunk computed once."""
+"""What is fast here: threads, bfloat16, the layout of images, and the frozen trunk computed once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import joblib
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,19 @@ from .models import Net
 from .runs import Settings
 
 BFLOAT16 = True  # `speed.BFLOAT16 = False` computes in float32 everywhere, to see the difference
+
+
+def limit_threads() -> None:
+    """No more threads than the cores that this process may use.
+
+    PyTorch starts one for each core that it sees. A container (JupyterHub, say) may be allowed the time of fewer, and
+    threads that wait for one another waste it; joblib knows what is allowed.
+    """
+    if joblib.cpu_count() < torch.get_num_threads():
+        torch.set_num_threads(joblib.cpu_count())
+
+
+limit_threads()
 
 
 def autocast(device: torch.device) -> torch.autocast:
@@ -115,7 +129,7 @@ class TrunkCache:
         self.on_disk = too_large(2 * count * self.shape.numel())
         self.files: list[tempfile.TemporaryDirectory] = []
         self.copies: dict[int, CTData] = {}
-        self.val = near(self._features("val"), next(model.parameters()).device)
+        self.val = self._features("val")
 
     def epoch(self, number: int) -> tuple[Tail, DataLoader, DataLoader]:
         """What learns in epoch `number` (from 1), its training batches and its validation batches."""
@@ -123,8 +137,7 @@ class TrunkCache:
         if copy not in self.copies:
             with torch.random.fork_rng(devices=[]):  # seeds of its own, so that a resumed run gets the same copies
                 torch.manual_seed(self.settings.seed * 1_000_003 + 500_000 + copy)
-                kept = self._features("train", self.change)
-            self.copies[copy] = near(kept, next(self.model.parameters()).device)
+                self.copies[copy] = self._features("train", self.change)
         batches = loader(self.copies[copy], "train", self.settings.batch_size, shuffle=True)
         return self.tail, batches, loader(self.val, "val", self.settings.batch_size)
 
@@ -150,4 +163,5 @@ class TrunkCache:
         for start in range(0, len(rows), 64):
             images = change(self.data.images[rows[start : start + 64]])
             kept[start : start + 64] = self._through_trunk(images)
-        return dataclasses.replace(self.data, table=self.data.table.iloc[rows], images=kept)
+        features = dataclasses.replace(self.data, table=self.data.table.iloc[rows], images=kept)
+        return near(features, next(self.model.parameters()).device)

@@ -122,8 +122,25 @@ def test_errors_surface_and_hooks_are_removed(model, monkeypatch):
     with pytest.raises(IndexError, match="inside the library"):
         explain.cam(model, SLICES)
     assert not model.net.layer4[-1]._forward_hooks
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_the_model_is_left_as_it_was(model):
+    freeze(model, "layer4")
+    before = [parameter.requires_grad for parameter in model.parameters()]
+    for look in (explain.cam, explain.look_inside):
+        look(model, SLICES)
+        assert [parameter.requires_grad for parameter in model.parameters()] == before
+        assert all(parameter.grad is None for parameter in model.parameters())
+        assert not model.net.layer4[-1]._forward_hooks
+
+
+def test_nothing_before_the_layer_is_kept(model):
+    asked = []
+    model.net.layer3.register_forward_hook(lambda _module, _input, output: asked.append(output.requires_grad))
+    explain.cam(model, SLICES)
     explain.look_inside(model, SLICES)
-    assert not model.net.layer4[-1]._forward_hooks
+    assert asked == [False, False]
 
 
 def test_bad_calls_are_named(model):

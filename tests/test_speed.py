@@ -29,6 +29,20 @@ def fitted(settings: Settings, data, folder, on_epoch=None):
     return model, training.fit(model, data, settings, folder, on_epoch)
 
 
+def test_no_more_threads_than_cores_allowed(monkeypatch):
+    before = torch.get_num_threads()
+    monkeypatch.setattr(speed.joblib, "cpu_count", lambda: before + 1)
+    speed.limit_threads()
+    assert torch.get_num_threads() == before  # fewer than allowed is the user's wish
+    torch.set_num_threads(3)
+    monkeypatch.setattr(speed.joblib, "cpu_count", lambda: 2)
+    speed.limit_threads()
+    try:
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_frozen_means_nothing_before_layer4_learns():
     model = models.Net("resnet18")
     assert not speed.is_frozen(model)
