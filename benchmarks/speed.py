@@ -44,7 +44,7 @@ from covid_utils.explain import METHODS, cam
 from covid_utils.models import freeze
 from covid_utils.phantom import phantom
 from covid_utils.runs import PROJECT, Settings, pick_device, read_json, resolve, write_json
-from covid_utils.speed import TrunkCache, autocast, near, prepare
+from covid_utils.speed import Tail, TrunkCache, autocast, near, prepare, trunk
 from covid_utils.training import make_optimizer, new_model, train
 
 RESULTS = PROJECT / "benchmarks" / "results" / "speed.json"
@@ -275,17 +275,22 @@ def growth(_: Path, o: argparse.Namespace) -> dict[str, float]:
 
 
 def rate(_: Path, o: argparse.Namespace) -> dict[str, float]:
-    """How fast large matrices are multiplied here, and what one image costs `ours` in training."""
+    """How fast large matrices are multiplied here, and what one image costs `ours` and `cached` in training."""
     model = new_model(Settings(backbone=o.backbone)).to(o.device, memory_format=torch.channels_last)
     x = torch.zeros(2, 3, o.image_size, o.image_size, device=o.device)
-    with FlopCounterMode(display=False) as counted:
-        model(x).sum().backward()
+
+    def cost(network: nn.Module, x: torch.Tensor) -> float:
+        with FlopCounterMode(display=False) as counted:
+            network(x).sum().backward()
+        return counted.get_total_flops() / len(x) / 1e9
+
+    whole, tail = cost(model, x), cost(Tail(freeze(model)), trunk(model)(x).detach())
     size = 8192 if o.device == "cuda" else 2048
     number = torch.bfloat16 if autocast(x.device)._enabled else torch.float32
     a, b = torch.rand(2, size, size, device=o.device).to(number)
     _seconds(lambda: a @ b)
     seconds = statistics.median(_seconds(lambda: a @ b) for _ in range(10))
-    return {"GFLOP/s": 2 * size**3 / seconds / 1e9, "GFLOP an image": counted.get_total_flops() / len(x) / 1e9}
+    return {"GFLOP/s": 2 * size**3 / seconds / 1e9, "GFLOP, all": whole, "GFLOP, layer4": tail}
 
 
 def _seconds(function) -> float:

@@ -51,7 +51,7 @@ def summary(rows: list[dict], columns: dict[str, str], image_size: int = 96) -> 
     for row in rows:
         groups[row["model"], row["split"]].append(row["test"])
     head = [f"{title}, {score}" for title in columns.values() for score in ("accuracy %", "AUC %")]
-    lines = [["test slices"] + head, ["---"] * (1 + len(head))]
+    lines = [["test slices", *head]]
     for model, title in MODELS.items():
         if any((model, split) in groups for split in columns):
             runs = [groups[model, split] for split in columns]
@@ -65,41 +65,41 @@ def summary(rows: list[dict], columns: dict[str, str], image_size: int = 96) -> 
         f"{image_size} px, {epochs} epochs; means over {seeds} seeds of the score and both ends of its 95 % interval "
         "(bootstrap over groups)."
     )
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{note}"
+    return markdown(lines) + f"\n\n{note}"
 
 
 def each_run(rows: list[dict]) -> str:
     """A table with a row per run, and the paired difference to the run from scratch."""
     names = ("accuracy", "sensitivity", "specificity", "auc")
-    lines = [["split", "px", "epochs", "seed", "model", *names, "accuracy against scratch"], ["---"] * (6 + len(names))]
+    lines = [["split", "px", "epochs", "seed", "model", *names, "accuracy against scratch"]]
     for row in sorted(rows, key=lambda row: (row["split"], row["image_size"], row["seed"])):
         scores = [percent(row["test"][name]).replace(" %", "") for name in names]
         against = percent(row["against scratch"]["accuracy"], signed=True) if "against scratch" in row else ""
         budget = [str(row["image_size"]), str(row["epochs"])]
         lines.append([row["split"], *budget, str(row["seed"]), row["model"], *scores, against])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(lines)
 
 
 def difficulty(rows: list[dict]) -> str:
     """What the phantom's scores should be and are: a row per score, over the seeds."""
-    lines = [["test accuracy %", "wanted", "measured: mean (lowest to highest)", "seeds"], ["---"] * 4]
+    lines = [["test accuracy %", "wanted", "measured: mean (lowest to highest)", "seeds"]]
     for name in {row["score"]: None for row in rows}:
         found = [100 * row["accuracy"] for row in rows if row["score"] == name]
         low, high = next(row["goal"] for row in rows if row["score"] == name)
         measured = f"{np.mean(found):.1f} ({min(found):.1f} to {max(found):.1f})"
         lines.append([name, f"{100 * low:.0f} to {100 * high:.0f}", measured, str(len(found))])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(lines)
 
 
 def variance(rows: list[dict]) -> str:
     """How far the accuracy of the same recipe spreads when one thing changes."""
     value = {name: [100 * row["accuracy"]["value"] for row in rows if row[name] == 0] for name in ("split", "network")}
     sampling = [100 * (row["accuracy"]["high"] - row["accuracy"]["low"]) / 4 for row in rows]
-    lines = [["what changes", "test accuracy %, lowest to highest", "standard deviation, points"], ["---"] * 3]
+    lines = [["what changes", "test accuracy %, lowest to highest", "standard deviation, points"]]
     for title, found in (("the network's seed", value["split"]), ("the split", value["network"])):
         lines.append([title, f"{min(found):.1f} to {max(found):.1f}", f"{np.std(found, ddof=1):.1f}"])
     lines.append(["the test patients (standard error of one run)", "", f"{np.mean(sampling):.1f}"])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(lines)
 
 
 def pretraining(files: list[dict]) -> str:
@@ -163,8 +163,21 @@ def ratios(run: dict[str, dict]) -> str:
         ],
     ]
     if "rate" in run:
-        share = ours["images/s"] * run["rate"]["GFLOP an image"] / run["rate"]["GFLOP/s"]
-        lines.append(["our loop: share of the rate at which the machine multiplies large matrices", f"{share:.0%}"])
+        for title, part, mine in (("all", "scratch", ours), ("layer4", "frozen", kept)):
+            most = run["rate"]["GFLOP/s"] / run["rate"][f"GFLOP, {title}"]  # images/s
+            learns = "all layers learn" if title == "all" else "features kept"
+            lines.append(
+                [
+                    f"{learns}: share of the speed at which large matrices are multiplied",
+                    f"{mine['images/s'] / most:.0%}",
+                ]
+            )
+            lines.append(
+                [
+                    f"{learns}: what all of that speed would be, times the article's",
+                    f"{most / run[part]['article']['images/s']:.1f}",
+                ]
+            )
     for method in ("GradCAM", "EigenCAM"):
         times = maps[f"{method} maps/s"] / maps[f"{method} example maps/s"]
         lines.append([f"{method} maps: times as fast as the library's example, a picture a call", f"{times:.1f}"])

@@ -44,7 +44,7 @@ def show_channels(image, activations, weights, raw, alt: str, count: int = 5) ->
     axes[-1].imshow(raw, cmap="RdBu_r", vmin=-top, vmax=top)
     axes[-1].set_title(f"sum of all\n{len(weights)} channels", fontsize=10)
     for axis in axes[1:]:
-        axis.set(xticks=(), yticks=())
+        axis.axis("off")
     figure.tight_layout()
     show(figure, alt, small=True)
 
@@ -120,7 +120,7 @@ def show_scores(scores: dict[str, dict[str, dict[str, dict]]], alt: str) -> None
 
 
 def show_curves(
-    curves: dict[str, dict[str, Sequence[float]]], x: Sequence, xlabel: str, ylabel: str, alt: str, ylim=(0, 1)
+    curves: dict[str, dict[str, Sequence[float]]], x: Sequence, xlabel: str, ylabel: str, alt: str, ylim=(-0.03, 1.03)
 ) -> None:
     """Show curves in panels side by side: {panel title: {name: values (len(x),)}}; x may be numbers or names."""
     figure, axes = plt.subplots(1, len(curves), figsize=(4.6 * len(curves), 3.6), sharey=True, squeeze=False)
