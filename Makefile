@@ -43,7 +43,7 @@ format: .venv/test  ## put code and notebooks into the common format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: .venv/test  ## time the course against fastai and plain loops (20 minutes; installs fastai)
+bench: .venv/test  ## time the course against fastai and plain loops (25 minutes; installs fastai)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/speed.py --rounds 3
 

@@ -16,7 +16,7 @@ from collections import defaultdict
 import nbformat
 import numpy as np
 
-from covid_utils.evaluation import mean_interval, percent
+from covid_utils.evaluation import mean_over_seeds, percent
 from covid_utils.plotting import compact
 from covid_utils.runs import PROJECT, read_json, replace_file
 from covid_utils.score_figures import CURVE, draw_learning_curve, learning_curve, paired_gain
@@ -208,7 +208,7 @@ def kept_features(rows: list[dict]) -> str:
         mine = [row for row in rows if row["copies"] == copies and row["seed"] in plain]
         found = np.array([100 * row["accuracy"]["value"] for row in mine])
         change = found / 100 - [plain[row["seed"]] for row in mine]
-        gain = mean_interval(change.mean(), change.std() / len(change) ** 0.5, len(change))
+        gain = mean_over_seeds(change)
         spread = f"{found.mean():.1f} ({found.min():.1f} to {found.max():.1f})"
         seconds = f"{np.median([row['seconds'] for row in mine]):.0f}"
         times = f"{np.median([sooner(anew[row['seed']], row) for row in mine]):.1f}"

@@ -152,6 +152,12 @@ def mean_interval(value: float, error: float, groups: int) -> dict[str, float]:
     return {"value": float(value), "low": float(value - half), "high": float(value + half)}
 
 
+def mean_over_seeds(values) -> dict[str, float]:
+    """The mean of a score, or of a paired difference, over seeds, (n,), with its 95 % interval (Student's t)."""
+    values = np.asarray(values, float)
+    return mean_interval(values.mean(), values.std() / len(values) ** 0.5, len(values))
+
+
 def difference_interval(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
     """The difference b - a of two scores that were measured on different patients, with its 95 % interval.
 

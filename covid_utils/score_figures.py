@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from scipy.special import expit
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
-from .evaluation import mean_interval, predictive_values
+from .evaluation import mean_over_seeds, predictive_values
 from .plotting import BLUE, CLASSES, RED, draw_counts, show
 
 
@@ -115,7 +115,7 @@ def show_points(scores: dict[str, list[float]], name: str, alt: str) -> dict[str
     means = {}
     for place, (title, values) in enumerate(scores.items()):
         values = 100 * np.asarray(values)
-        mean = means[title] = mean_interval(values.mean(), values.std() / np.sqrt(len(values)), len(values))
+        mean = means[title] = mean_over_seeds(values)
         first = place == 0  # one entry in the legend
         axis.plot(
             values, np.full(len(values), place - 0.12), "o", color=BLUE, alpha=0.6, label="a seed" if first else None
@@ -160,7 +160,7 @@ def paired_gain(table: pd.DataFrame, model: str, against: str) -> dict[int, dict
     gains = {}
     table = table.reindex(columns=[model, against])  # nothing to pair where one was not measured
     for slices, change in (table[model] - table[against]).dropna().groupby("slices"):
-        gains[slices] = mean_interval(change.mean(), change.std(ddof=0) / len(change) ** 0.5, len(change))
+        gains[slices] = mean_over_seeds(change)
     return gains
 
 

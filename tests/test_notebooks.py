@@ -30,7 +30,25 @@ def code_cells(path):
 
 
 def test_the_course_is_whole():
-    assert [path.stem[:2] for path in NOTEBOOKS][:4] == ["01", "02", "03", "04"]
+    """Five notebooks, each leading to the next, under the titles that the README gives them."""
+    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05"]
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    cells = [nbformat.read(path, 4).cells for path in NOTEBOOKS]
+    titles = [each[0].source.splitlines()[0].removeprefix("# ") for each in cells]
+    for path, title in zip(NOTEBOOKS, titles, strict=True):
+        assert len(title.split(" · ")) == 2 and f"[{title.split(': ')[0]}](notebooks/{path.name})" in readme
+    for each, path, title in zip(cells, NOTEBOOKS[1:], titles[1:], strict=False):
+        assert f"**Next:** [{title}]({path.name})" in each[-1].source
+
+
+@each
+def test_the_code_shown_is_the_code_that_runs(path):
+    package = "".join(file.read_text(encoding="utf-8") for file in (PROJECT / "covid_utils").glob("*.py"))
+    for cell in code_cells(path):
+        for output in cell.outputs:
+            shown = output.get("data", {}).get("text/markdown", "")
+            if shown.startswith("```python"):
+                assert shown.removeprefix("```python\n").removesuffix("\n```") in package, "run 'make notebooks'"
 
 
 @each
