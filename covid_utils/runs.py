@@ -139,7 +139,7 @@ class Settings:
     learning_rate: float = 1e-3
     optimizer: str = "adamw"  # "adamw" with a one-cycle schedule, or the article's "sgd"
     seed: int = 0
-    device: str = "auto"  # "auto" takes a GPU where there is one
+    device: str = "auto"  # "auto" takes a CUDA GPU if there is one; or "cpu", "cuda", "mps"
     run_dir: str = "runs/default"
     resume: bool = True  # go on with an unfinished run of the same parameters
 

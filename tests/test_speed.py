@@ -135,6 +135,26 @@ def test_bfloat16_can_be_switched_off(monkeypatch):
         assert (x @ x).dtype == torch.float32
 
 
+def test_bfloat16_learns_and_answers_the_same_within_tolerance(tiny, monkeypatch):
+    """Any processor can compute in bfloat16, only slowly; here it is told that it is fast."""
+
+    def learned() -> tuple[torch.Tensor, float]:
+        torch.manual_seed(0)
+        model = models.Net("resnet18")
+        optimizer, _ = training.make_optimizer(model, Settings(), steps=100)
+        loss = training.train(model, loader(tiny, "train", 8), optimizer)["loss"]
+        return training.predict(model, loader(tiny, "val", 8))[0], loss
+
+    monkeypatch.setattr(speed, "BFLOAT16", False)
+    exact, loss = learned()
+    monkeypatch.setattr(speed, "BFLOAT16", True)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    rough, rough_loss = learned()
+    assert not torch.equal(rough, exact)
+    assert rough_loss == pytest.approx(loss, rel=0.05)
+    torch.testing.assert_close(rough, exact, atol=0.03, rtol=0)
+
+
 def test_slices_stay_where_they_are_without_a_gpu_or_room_on_it(tiny, monkeypatch):
     assert speed.near(tiny, torch.device("cpu")) is tiny
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * tiny.images.nbytes - 1, 10**9))
