@@ -23,14 +23,13 @@ from covid_utils.score_figures import CURVE, draw_learning_curve, learning_curve
 
 RESULTS = PROJECT / "benchmarks" / "results"
 PAGES = [PROJECT / name for name in ("README.md", "docs/results.md", "docs/speed.md", "data/weights/README.md")]
-MODELS = {  # "earlier": with bundled weights whose source had no haze, net or dense patch (check out commit bae73e5)
+MODELS = {  # "earlier_all": with the bundled weights of commit bae73e5, whose source had nine findings
     "1-nearest neighbour": "1-nearest neighbour on pixels (learns nothing)",
     "grey histogram": "logistic regression on the grey histogram",
     "scratch": "ResNet-18 from scratch",
     "transfer": "ResNet-18, bundled weights, `layer4` + head learn",
-    "earlier": "ResNet-18, earlier weights (no haze, nets or dense patches in their source), `layer4` + head learn",
     "transfer_all": "ResNet-18, bundled weights, all learns",
-    "earlier_all": "ResNet-18, earlier weights, all learns",
+    "earlier_all": "ResNet-18, an earlier version of the weights, all learns",
 }
 
 
