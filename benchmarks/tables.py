@@ -162,21 +162,12 @@ def ratios(run: dict[str, dict]) -> str:
         ],
     ]
     if "rate" in run:
-        for title, part, mine in (("all", "scratch", ours), ("layer4", "frozen", kept)):
-            most = run["rate"]["GFLOP/s"] / run["rate"][f"GFLOP, {title}"]  # images/s
-            learns = "all layers learn" if title == "all" else "features kept"
-            lines.append(
-                [
-                    f"{learns}: share of the speed at which large matrices are multiplied",
-                    f"{mine['images/s'] / most:.0%}",
-                ]
-            )
-            lines.append(
-                [
-                    f"{learns}: what all of that speed would be, times the article's",
-                    f"{most / run[part]['article']['images/s']:.1f}",
-                ]
-            )
+        parts = (("all layers learn", "all", "scratch", ours), ("features kept", "layer4", "frozen", kept))
+        for title, learns, part, mine in parts:
+            most = run["rate"]["GFLOP/s"] / run["rate"][f"GFLOP, {learns}"]  # images/s
+            share, times = mine["images/s"] / most, most / run[part]["article"]["images/s"]
+            lines.append([f"{title}: share of the speed at which large matrices are multiplied", f"{share:.0%}"])
+            lines.append([f"{title}: what all of that speed would be, times the article's", f"{times:.1f}"])
     for method in ("GradCAM", "EigenCAM"):
         times = maps[f"{method} maps/s"] / maps[f"{method} example maps/s"]
         lines.append([f"{method} maps: times as fast as the library's example, a picture a call", f"{times:.1f}"])

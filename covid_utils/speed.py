@@ -28,8 +28,9 @@ def limit_threads() -> None:
     PyTorch starts one for each core that it sees. A container (JupyterHub, say) may be allowed the time of fewer, and
     threads that wait for one another waste it; joblib knows what is allowed.
     """
-    if joblib.cpu_count() < torch.get_num_threads():
-        torch.set_num_threads(joblib.cpu_count())
+    allowed = joblib.cpu_count()
+    if allowed < torch.get_num_threads():
+        torch.set_num_threads(allowed)
 
 
 limit_threads()

@@ -34,10 +34,10 @@ def test_no_more_threads_than_cores_allowed(monkeypatch):
     monkeypatch.setattr(speed.joblib, "cpu_count", lambda: before + 1)
     speed.limit_threads()
     assert torch.get_num_threads() == before  # fewer than allowed is the user's wish
-    torch.set_num_threads(3)
     monkeypatch.setattr(speed.joblib, "cpu_count", lambda: 2)
-    speed.limit_threads()
     try:
+        torch.set_num_threads(3)
+        speed.limit_threads()
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
