@@ -48,8 +48,8 @@ bench: .venv/test  ## time the course against fastai and plain loops (25 minutes
 	$(BIN)/python benchmarks/speed.py --rounds 3
 
 weights: .venv/runtime  ## make the bundled weights anew (75 minutes on two cores)
-	$(BIN)/python -m covid_utils.pretrain --backbone resnet18
-	$(BIN)/python -m covid_utils.pretrain --backbone resnet50
+	$(BIN)/python benchmarks/pretrain.py --backbone resnet18
+	$(BIN)/python benchmarks/pretrain.py --backbone resnet50
 
 clean:  ## delete the virtual environment and all caches; runs/ and data/ stay
 	rm -rf .venv .pytest_cache .ruff_cache covid_utils.egg-info

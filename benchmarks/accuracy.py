@@ -17,10 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from covid_utils.audit import grey_histogram, nearest_neighbour
 from covid_utils.data import load_data, loader
 from covid_utils.evaluation import compare, evaluate, percent
-from covid_utils.runs import PROJECT, Settings, read_json, resolve, write_json
+from covid_utils.labs.audit import grey_histogram, nearest_neighbour
+from covid_utils.runs.files import PROJECT, read_json, resolve, write_json
+from covid_utils.runs.settings import Settings
 from covid_utils.training import find_or_train, predict
 
 RUNS = {

@@ -9,7 +9,7 @@ Each result keeps what it takes to repeat it: parameters, versions, data fingerp
 import sys
 from pathlib import Path
 
-from covid_utils.runs import read_json, resolve, write_json
+from covid_utils.runs.files import read_json, resolve, write_json
 
 RESULTS = Path(__file__).parent / "results" / "heat_maps.json"
 

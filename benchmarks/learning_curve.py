@@ -20,11 +20,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from covid_utils.audit import grey_histogram
 from covid_utils.data import CTData, augment, load_data, loader
 from covid_utils.evaluation import evaluate, percent
+from covid_utils.labs.audit import grey_histogram
 from covid_utils.models import build_model, freeze
-from covid_utils.runs import PROJECT, Settings, read_json, write_json
+from covid_utils.runs.files import PROJECT, read_json, write_json
+from covid_utils.runs.settings import Settings
 from covid_utils.speed import TrunkCache, is_frozen
 from covid_utils.training import make_optimizer, predict, train
 

@@ -16,9 +16,10 @@ import time
 
 import pandas as pd
 
-from covid_utils.audit import grey_histogram, nearest_neighbour
 from covid_utils.data import CTData, load_data, loader
-from covid_utils.runs import PROJECT, Settings, read_json, write_json
+from covid_utils.labs.audit import grey_histogram, nearest_neighbour
+from covid_utils.runs.files import PROJECT, read_json, write_json
+from covid_utils.runs.settings import Settings
 from covid_utils.training import find_or_train, test
 
 RESULTS = PROJECT / "benchmarks" / "results" / "phantom_difficulty.json"

@@ -42,8 +42,10 @@ from torchvision import transforms as T
 from covid_utils.data import CTData, load_data, loader
 from covid_utils.explain import METHODS, cam
 from covid_utils.models import freeze
-from covid_utils.phantom import phantom
-from covid_utils.runs import PROJECT, Settings, pick_device, read_json, resolve, write_json
+from covid_utils.phantom.patients import phantom
+from covid_utils.runs.device import pick_device
+from covid_utils.runs.files import PROJECT, read_json, resolve, write_json
+from covid_utils.runs.settings import Settings
 from covid_utils.speed import Tail, TrunkCache, autocast, near, prepare, trunk
 from covid_utils.training import make_optimizer, new_model, train
 

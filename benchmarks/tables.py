@@ -17,9 +17,9 @@ import nbformat
 import numpy as np
 
 from covid_utils.evaluation import mean_over_seeds, percent
+from covid_utils.labs.score_figures import CURVE, draw_learning_curve, learning_curve, paired_gain
 from covid_utils.plotting import compact
-from covid_utils.runs import PROJECT, read_json, replace_file
-from covid_utils.score_figures import CURVE, draw_learning_curve, learning_curve, paired_gain
+from covid_utils.runs.files import PROJECT, read_json, replace_file
 
 RESULTS = PROJECT / "benchmarks" / "results"
 PAGES = [PROJECT / name for name in ("README.md", "docs/results.md", "docs/speed.md", "data/weights/README.md")]

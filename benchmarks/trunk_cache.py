@@ -15,7 +15,8 @@ from pathlib import Path
 
 from covid_utils.data import load_data, loader
 from covid_utils.evaluation import evaluate, percent
-from covid_utils.runs import PROJECT, Settings, read_json, write_json
+from covid_utils.runs.files import PROJECT, read_json, write_json
+from covid_utils.runs.settings import Settings
 from covid_utils.training import fit, new_model, predict
 
 RESULTS = PROJECT / "benchmarks" / "results" / "trunk_cache.json"

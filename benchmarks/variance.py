@@ -13,7 +13,8 @@ import dataclasses
 
 from covid_utils.data import fingerprint, load_data, loader, split_groups
 from covid_utils.evaluation import evaluate, percent
-from covid_utils.runs import PROJECT, Settings, write_json
+from covid_utils.runs.files import PROJECT, write_json
+from covid_utils.runs.settings import Settings
 from covid_utils.training import find_or_train, predict
 
 

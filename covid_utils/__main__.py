@@ -6,8 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from .runs import FIELDS, read_json, shown
-from .sweep import NotebookError, declared, find_notebooks, read_profile, refresh, run, typed
+from .runs.files import read_json, shown
+from .runs.notebooks import NotebookError, declared, find_notebooks, read_profile, refresh, run, typed
+from .runs.settings import FIELDS
 
 
 def main(arguments: list[str] | None = None) -> int:

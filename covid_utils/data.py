@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
-from .downloads import covid_ct, figure, sars_cov_2_ct
-from .folders import SPLITS, folder_table
-from .images import decode
-from .phantom import FINDINGS, phantom
-from .runs import Settings, nearest, resolve
+from .phantom.patients import FINDINGS, phantom
+from .runs.files import nearest, resolve
+from .runs.settings import Settings
+from .sources.downloads import covid_ct, figure, sars_cov_2_ct
+from .sources.folders import SPLITS, folder_table
+from .sources.images import decode
 
 DATASETS = ("phantom", "phantom-b", "sars-cov-2-ct", "covid-ct")
 HELD_OUT = 400 / 2481  # share of the validation and of the test slices: the article's 1681/400/400

@@ -13,7 +13,7 @@ from pytorch_grad_cam.utils.model_targets import BinaryClassifierOutputTarget
 from torch import Tensor
 
 from .models import Net
-from .runs import nearest
+from .runs.files import nearest
 from .speed import prepare
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")

@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .runs import BACKBONES, PROJECT, nearest, replace_file, resolve
+from .runs.files import PROJECT, nearest, replace_file, resolve
+from .runs.settings import BACKBONES
 
 # Mean and standard deviation of chest CT slices in a lung window, grey values from 0 to 1; notebook 01 checks them.
 CT_MEAN, CT_STD = 0.6, 0.3

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from .data import CTData, augment, loader
-from .images import MEMORY, too_large
 from .models import Net
-from .runs import Settings
+from .runs.settings import Settings
+from .sources.images import MEMORY, too_large
 
 BFLOAT16 = True  # `speed.BFLOAT16 = False` computes in float32 everywhere, to see the difference
 

@@ -16,8 +16,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from .data import CTData, loader
 from .models import Net, build_model, freeze, load_model, read_weights, save_weights, train_mode
-from .progress import progress
-from .runs import Settings, pick_device, replace_file, resolve, shown
+from .runs.device import pick_device
+from .runs.files import replace_file, resolve, shown
+from .runs.progress import progress
+from .runs.settings import Settings
 from .speed import TrunkCache, autocast, is_frozen, near, prepare
 
 # ---------------------------------------------------------------------------------------------- one epoch

@@ -21,8 +21,8 @@ import nbformat
 import papermill
 from playwright.sync_api import Page, sync_playwright
 
-from covid_utils.runs import PROJECT
-from covid_utils.sweep import declared, find_notebooks, read_profile
+from covid_utils.runs.files import PROJECT
+from covid_utils.runs.notebooks import declared, find_notebooks, read_profile
 
 FOLDER = PROJECT / "runs" / "browser"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "msedge")

@@ -4,7 +4,7 @@ import nbformat
 import pytest
 
 PARAMETERS = 'image_size = 96\nepochs = 4  # many with epochs=40\nrun_dir = "runs/default"'
-CHECK = "from covid_utils.runs import check_parameters\n\nsettings = check_parameters(globals())"
+CHECK = "from covid_utils.runs.settings import check_parameters\n\nsettings = check_parameters(globals())"
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import pytest
 import torch
 from toy import tiny_data
 
-from covid_utils.audit import audit, near_duplicates, nearest_neighbour, shuffled_labels, thumbnails
 from covid_utils.data import load_data, split_groups
-from covid_utils.shortcuts import SHORTCUTS, add_shortcut, mark_all, without_lungs
+from covid_utils.labs.audit import audit, near_duplicates, nearest_neighbour, shuffled_labels, thumbnails
+from covid_utils.labs.shortcuts import SHORTCUTS, add_shortcut, mark_all, without_lungs
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from covid_utils import cam_figures
+from covid_utils.labs import cam_figures
 
 IMAGES = np.zeros((2, 32, 32), np.uint8)
 HEAT = np.random.default_rng(0).random((2, 32, 32))

@@ -5,8 +5,8 @@ from sklearn.metrics import average_precision_score, f1_score, log_loss, precisi
 from toy import tiny_data
 
 from covid_utils import evaluation
-from covid_utils.audit import grey_histogram, nearest_neighbour
 from covid_utils.evaluation import compare, evaluate, percent
+from covid_utils.labs.audit import grey_histogram, nearest_neighbour
 
 RNG = np.random.default_rng(0)
 LABELS = np.tile([0, 1], 100)

@@ -11,9 +11,10 @@ import papermill
 import pytest
 from PIL import Image
 
-from covid_utils.phantom import draw_patient
-from covid_utils.runs import FIELDS, PROJECT, read_json
-from covid_utils.sweep import clean_notebook, declared, execute, find_notebooks, read_profile, run
+from covid_utils.phantom.patients import draw_patient
+from covid_utils.runs.files import PROJECT, read_json
+from covid_utils.runs.notebooks import clean_notebook, declared, execute, find_notebooks, read_profile, run
+from covid_utils.runs.settings import FIELDS
 
 NOTEBOOKS = find_notebooks()
 OFFLINE = [sys.executable, str(PROJECT / "tests" / "offline.py"), sys.executable]
@@ -43,7 +44,7 @@ def test_the_course_is_whole():
 
 @each
 def test_the_code_shown_is_the_code_that_runs(path):
-    package = "".join(file.read_text(encoding="utf-8") for file in (PROJECT / "covid_utils").glob("*.py"))
+    package = "".join(file.read_text(encoding="utf-8") for file in (PROJECT / "covid_utils").rglob("*.py"))
     for cell in code_cells(path):
         for output in cell.outputs:
             shown = output.get("data", {}).get("text/markdown", "")

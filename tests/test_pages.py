@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from covid_utils.runs import PROJECT
+from covid_utils.runs.files import PROJECT
 
 PAGES = [PROJECT / name for name in ("README.md", "CONTRIBUTING.md")]
 PAGES += [*PROJECT.glob("docs/*.md"), *PROJECT.glob("data/*.md"), *PROJECT.glob("data/weights/*.md")]

@@ -10,8 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from covid_utils import phantom as module
-from covid_utils.phantom import FINDINGS, HOSPITALS, draw_patient, phantom
+from covid_utils.phantom import patients as module
+from covid_utils.phantom.patients import FINDINGS, HOSPITALS, draw_patient, phantom
 
 
 def digest(slices):

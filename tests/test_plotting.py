@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 from nbclient import NotebookClient
 
-from covid_utils import plotting, score_figures
+from covid_utils import plotting
+from covid_utils.labs import score_figures
 
 HISTORY = pd.DataFrame(
     {

@@ -1,10 +1,10 @@
 """The source task of the bundled weights."""
 
+import pretrain
 import pytest
 import torch
 
-from covid_utils import pretrain
-from covid_utils.phantom import SOURCE
+from covid_utils.phantom.patients import SOURCE
 
 
 @pytest.fixture(scope="module")

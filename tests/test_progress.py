@@ -6,8 +6,8 @@ import sys
 import nbformat
 from nbclient import NotebookClient
 
-from covid_utils.progress import _text, progress
-from covid_utils.runs import PROJECT
+from covid_utils.runs.files import PROJECT
+from covid_utils.runs.progress import _text, progress
 
 
 class Terminal(io.StringIO):
@@ -23,7 +23,7 @@ def test_items_come_through_and_a_pipe_stays_silent(capsys):
 
 def test_terminal(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
-    monkeypatch.setattr("covid_utils.progress.PATIENCE", 0)
+    monkeypatch.setattr("covid_utils.runs.progress.PATIENCE", 0)
     assert list(progress(range(3), "counting")) == [0, 1, 2]
     assert "counting" in sys.stderr.getvalue()
     assert sys.stderr.getvalue().rsplit("\r")[-2].strip() == ""  # cleared when done
@@ -36,7 +36,7 @@ def test_text():
 
 
 def test_notebook_keeps_one_empty_line_for_slow_work_and_none_for_quick_work():
-    slow = "import time\nfrom covid_utils.progress import progress\n"
+    slow = "import time\nfrom covid_utils.runs.progress import progress\n"
     slow += "for k in range(2):\n    for i in progress(range(16), 'slow'):\n        time.sleep(0.06)\n"
     slow += "print('done')"
     cells = [nbformat.v4.new_code_cell(code) for code in (slow, "for i in progress(range(9), 'quick'): pass")]

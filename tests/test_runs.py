@@ -6,8 +6,10 @@ import tempfile
 
 import pytest
 
-from covid_utils import runs
-from covid_utils.runs import Settings, check_parameters, replace_file, resolve, write_json
+from covid_utils.runs.device import pick_device
+from covid_utils.runs.files import PROJECT, read_json, replace_file, resolve, write_json
+from covid_utils.runs.records import record
+from covid_utils.runs.settings import Settings, check_parameters
 
 
 @pytest.mark.parametrize(
@@ -52,7 +54,7 @@ def test_notebook_parameters_are_checked():
 
 def test_relative_paths_start_at_the_project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert resolve("data") == runs.PROJECT / "data"
+    assert resolve("data") == PROJECT / "data"
     assert resolve(tmp_path) == tmp_path
 
 
@@ -107,14 +109,14 @@ def test_a_file_in_the_way_is_one_sentence(tmp_path):
 def test_damaged_json_is_named(tmp_path):
     (tmp_path / "metrics.json").write_text("{")
     with pytest.raises(ValueError, match="metrics.json is not valid JSON .* delete it"):
-        runs.read_json(tmp_path / "metrics.json")
+        read_json(tmp_path / "metrics.json")
 
 
 def test_record_keeps_the_other_sections(tmp_path):
     settings = Settings(run_dir=str(tmp_path))
-    runs.record(settings, "scratch", {"a": 1}, "f" * 8, 1.0)
-    runs.record(settings, "transfer", {"a": 2}, "f" * 8, 1.0)
-    assert runs.read_json(tmp_path / "metrics.json") == {"scratch": {"a": 1}, "transfer": {"a": 2}}
-    manifest = runs.read_json(tmp_path / "manifest.json")["transfer"]
+    record(settings, "scratch", {"a": 1}, "f" * 8, 1.0)
+    record(settings, "transfer", {"a": 2}, "f" * 8, 1.0)
+    assert read_json(tmp_path / "metrics.json") == {"scratch": {"a": 1}, "transfer": {"a": 2}}
+    manifest = read_json(tmp_path / "manifest.json")["transfer"]
     assert manifest["parameters"] == dataclasses.asdict(settings) and manifest["versions"]["torch"]
-    assert manifest["device"] == str(runs.pick_device("auto"))
+    assert manifest["device"] == str(pick_device("auto"))

@@ -5,9 +5,10 @@ import pytest
 import torch
 from toy import tiny_data
 
-from covid_utils import images, models, speed, training
+from covid_utils import models, speed, training
 from covid_utils.data import loader
-from covid_utils.runs import Settings
+from covid_utils.runs.settings import Settings
+from covid_utils.sources import images
 
 
 @pytest.fixture

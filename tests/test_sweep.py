@@ -7,9 +7,9 @@ import nbformat
 import papermill
 import pytest
 
-from covid_utils import sweep
 from covid_utils.__main__ import main, results
-from covid_utils.runs import write_json
+from covid_utils.runs import notebooks as sweep
+from covid_utils.runs.files import write_json
 
 
 def outputs(path, cell):

@@ -13,8 +13,9 @@ import pytest
 import torch
 from toy import tiny_data
 
-from covid_utils import models, runs, training
-from covid_utils.runs import Settings
+from covid_utils import models, training
+from covid_utils.runs.files import resolve
+from covid_utils.runs.settings import Settings
 
 
 @pytest.fixture
@@ -33,7 +34,8 @@ import os, signal, sys
 sys.path.insert(0, os.environ["TESTS"])
 from toy import tiny_data
 from pathlib import Path
-from covid_utils import runs, training
+from covid_utils import training
+from covid_utils.runs.settings import Settings
 import torch
 run_dir, kill_at = Path(sys.argv[1]), int(sys.argv[2])
 saves, save = [0], torch.save
@@ -44,7 +46,7 @@ def killed(content, path):
         Path(path).write_bytes(Path(path).read_bytes()[:5000])  # half a file, and then:
         os.kill(os.getpid(), signal.SIGKILL)
 torch.save = killed
-settings = runs.Settings(image_size=32, epochs=3, batch_size=8, run_dir=str(run_dir), device="cpu")
+settings = Settings(image_size=32, epochs=3, batch_size=8, run_dir=str(run_dir), device="cpu")
 print("ready", flush=True)
 training.fit(training.new_model(settings), tiny_data(), settings, run_dir)
 """
@@ -116,13 +118,13 @@ def test_same_seed_same_run_other_seed_another(tmp_path, quick, tiny):
 def test_it_learns_and_loads_the_best_epoch(quick):
     settings, tiny = replace(quick, epochs=6), tiny_data(patients=72)
     model = training.new_model(settings)
-    history = training.fit(model, tiny, settings, runs.resolve(quick.run_dir))
+    history = training.fit(model, tiny, settings, resolve(quick.run_dir))
     best = training.best_epoch(history)
     assert history.train_loss.iloc[-1] < history.train_loss.iloc[0]
     assert history.val_accuracy.max() > 0.9
     checked = training.test(model, training.loader(tiny, "val", 8, shuffle=False))
     assert checked["accuracy"] == history.val_accuracy[best - 1]
-    loaded, notes = models.load_model(runs.resolve(quick.run_dir) / "checkpoints" / "best.safetensors")
+    loaded, notes = models.load_model(resolve(quick.run_dir) / "checkpoints" / "best.safetensors")
     assert notes["epoch"] == best
     assert all(
         torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), model.state_dict().values(), strict=True)
@@ -233,5 +235,5 @@ def test_the_articles_optimizer(tiny):
 
 def test_history_is_plain_json(quick, tiny):
     settings = replace(quick, epochs=1)
-    training.fit(training.new_model(settings), tiny_data(), settings, runs.resolve(quick.run_dir))
-    json.dumps(training.read_last(runs.resolve(quick.run_dir) / "checkpoints" / "last.pt")["history"])
+    training.fit(training.new_model(settings), tiny_data(), settings, resolve(quick.run_dir))
+    json.dumps(training.read_last(resolve(quick.run_dir) / "checkpoints" / "last.pt")["history"])

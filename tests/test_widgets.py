@@ -6,15 +6,15 @@ import pytest
 import torch
 from nbclient import NotebookClient
 
-from covid_utils import widgets
+from covid_utils.labs import widgets
 from covid_utils.models import Net
-from covid_utils.phantom import draw_patient
-from covid_utils.sweep import clean_notebook
+from covid_utils.phantom.patients import draw_patient
+from covid_utils.runs.notebooks import clean_notebook
 
 HEALTHY = [patient for patient in range(0, 24, 2) if not draw_patient(patient).findings.any()]
 LAB = """
 import torch
-from covid_utils import widgets
+from covid_utils.labs import widgets
 from covid_utils.models import Net
 
 controls = widgets.lesion_lab({"one": Net("resnet18").eval()}, 100)

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .progress import progress as progress_bar
-from .runs import replace_file, shown
+from ..runs.files import replace_file, shown
+from ..runs.progress import progress as progress_bar
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".dcm")
 MEMORY = 0.25  # part of the free memory that one tensor may fill

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..runs.files import shown
 from .images import SUFFIXES
-from .runs import shown
 
 CLASSES = {  # compared without case, spaces and punctuation
     1: ("covid", "covid19", "covidpositive", "positive", "sarscov2", "ctcovid", "1"),

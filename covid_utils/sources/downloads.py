@@ -18,8 +18,8 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from .progress import progress as progress_bar
-from .runs import replace_file, shown
+from ..runs.files import replace_file, shown
+from ..runs.progress import progress as progress_bar
 
 KAGGLE = "plameneduardo/sarscov2-ctscan-dataset"
 COVID_CT = "https://raw.githubusercontent.com/UCSD-AI4H/COVID-CT/master"

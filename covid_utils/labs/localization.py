@@ -8,7 +8,7 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 from sklearn.metrics import average_precision_score
 
-from .evaluation import mean_interval, patient_weights
+from ..evaluation import mean_interval, patient_weights
 
 
 def pointing_game(maps: np.ndarray, lesions: np.ndarray, board: np.ndarray) -> np.ndarray:

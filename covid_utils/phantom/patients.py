@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 from numpy.random import Generator, SeedSequence, default_rng
 
+from ..runs.files import nearest, replace_file, resolve, shown
+from ..runs.progress import progress as bar
 from .anatomy import AIR, BLOOD, FRAME, Slice, draw_anatomy
 from .disease import DRAW, FINDINGS
-from .progress import progress as bar
-from .runs import nearest, replace_file, resolve, shown
 
 COVID, OTHER, SCATTERED = FINDINGS[:3], FINDINGS[3:12], FINDINGS[12:]
 OTHER_ODDS = (0.27, 0.42, 0.07, 0.04, 0.03, 0.06, 0.05, 0.04, 0.02)  # non-COVID findings, in this order
@@ -249,5 +249,5 @@ def phantom(
 
 def _source() -> bytes:
     """The generator's own text, with the same line ends on every system."""
-    files = (Path(__file__).with_name(f"{name}.py") for name in ("anatomy", "disease", "phantom"))
+    files = (Path(__file__).with_name(f"{name}.py") for name in ("anatomy", "disease", "patients"))
     return b"".join(file.read_bytes().replace(b"\r\n", b"\n") for file in files)

@@ -23,7 +23,8 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
-from .runs import FIELDS, PROJECT, Settings, check_names, replace_file, resolve, shown
+from .files import PROJECT, replace_file, resolve, shown
+from .settings import FIELDS, Settings, check_names
 
 NOTEBOOKS = PROJECT / "notebooks"
 KERNEL = "python3"  # the kernel of the Python that runs this

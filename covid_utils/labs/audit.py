@@ -12,8 +12,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from .data import CTData, split_groups
-from .evaluation import evaluate, percent
+from ..data import CTData, split_groups
+from ..evaluation import evaluate, percent
 
 SIDE, FRAME = 32, 4  # pixels of a thumbnail, and of the frame around it
 NEAR = 0.95  # correlation of thumbnails; on the phantom only slices of one patient are as similar

@@ -16,9 +16,9 @@ from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from .models import Net
-from .speed import autocast, prepare, trunk
-from .training import predict
+from ..models import Net
+from ..speed import autocast, prepare, trunk
+from ..training import predict
 
 # ------------------------------------------------------------------------------------------- removing pixels
 

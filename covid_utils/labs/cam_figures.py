@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from .plotting import BLUE, RED, overlay, show
+from ..plotting import BLUE, RED, overlay, show
 
 # Okabe and Ito's colours, in an order that also differs in brightness
 COLOURS = (BLUE, RED, "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from scipy.special import expit
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
-from .evaluation import mean_over_seeds, predictive_values
-from .plotting import BLUE, CLASSES, RED, draw_counts, show
+from ..evaluation import mean_over_seeds, predictive_values
+from ..plotting import BLUE, CLASSES, RED, draw_counts, show
 
 
 def draw_threshold(logits, labels, threshold: float, prevalence: float) -> Figure:

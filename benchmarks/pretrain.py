@@ -1,6 +1,6 @@
 """Make the bundled weights: pretrain on the findings of imaginary patients of another hospital.
 
-    make weights            or        python -m covid_utils.pretrain --backbone resnet18
+    make weights            or        python benchmarks/pretrain.py --backbone resnet18
 
 The source task is not the lesson's: which findings does a slice show (several, or none), at which level was it
 taken, how much of the lungs is affected, how are its grey values spread, and, from the features of `layer3`, where is
@@ -23,11 +23,13 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_logits, interpolate, mse_loss, normalize
 
-from .models import BUNDLED, Net, save_weights
-from .phantom import COVID, SOURCE, draw_patient
-from .progress import progress
-from .runs import BACKBONES, pick_device, replace_file, write_json
-from .speed import autocast, prepare
+from covid_utils.models import BUNDLED, Net, save_weights
+from covid_utils.phantom.patients import COVID, SOURCE, draw_patient
+from covid_utils.runs.device import pick_device
+from covid_utils.runs.files import replace_file, write_json
+from covid_utils.runs.progress import progress
+from covid_utils.runs.settings import BACKBONES
+from covid_utils.speed import autocast, prepare
 
 SEED = 1_000_000  # far from any seed a learner is likely to give the lesson
 SLICES = 4

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .data import CTData, fingerprint
-from .runs import nearest
+from ..data import CTData, fingerprint
+from ..runs.files import nearest
 
 
 def _mark(image: np.ndarray) -> np.ndarray:

@@ -1,0 +1,90 @@
+"""Where files lie, and how they are written: whole or not at all."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def home() -> Path:
+    """Where relative paths start: the project's folder, or COVID_UTILS_HOME (tests keep to themselves with it)."""
+    return Path(os.environ.get("COVID_UTILS_HOME", PROJECT)).resolve()
+
+
+def resolve(path: str | Path) -> Path:
+    """Absolute path; a relative one starts at the project's folder, wherever the notebook runs."""
+    return home() / Path(path).expanduser()
+
+
+def shown(path: str | Path) -> str:
+    """A path as a reader should see it: relative to the project's folder where it lies inside it."""
+    path = resolve(path)
+    return path.relative_to(home()).as_posix() if path.is_relative_to(home()) else str(path)
+
+
+def nearest(name: object, choices: Iterable[str]) -> str:
+    """The end of an error message about an unknown name: the nearest right one, or all of them."""
+    choices = list(choices)
+    close = difflib.get_close_matches(str(name).lower(), choices, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(map(repr, choices))}."
+
+
+def replace_file(path: str | Path, write: Callable[[Path], Any]) -> None:
+    """Write a file whole or not at all.
+
+    `write(temporary)` fills a temporary file beside `path`, which then takes its name in one step, so that
+    a reader, a full disk or a kill never leaves half a file there.
+
+    Raises OSError, in one sentence, if the folder cannot be written to or the disk is full; whatever stood
+    at `path` is still there then.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    except BaseException as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        # torch and safetensors report a full disk as errors of their own
+        full = any(words in str(error) for words in ("No space left", "unexpected pos", "PytorchStreamWriter"))
+        if isinstance(error, OSError) or full:
+            reason = getattr(error, "strerror", None) or ("No space left on device" if full else str(error))
+            raise OSError(
+                f"Cannot write {path}: {reason}. Free some space or choose another folder with run_dir or "
+                "data_dir; what was there before is unchanged."
+            ) from error
+        raise
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write `content` as JSON, whole or not at all."""
+    text = json.dumps(content, indent=2, default=_plain) + "\n"
+    replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file. Raises ValueError, naming the file, if it is damaged."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}): delete it and run the notebook again.") from None
+
+
+def _plain(value: Any) -> Any:
+    """NumPy and torch scalars and arrays, and paths, as JSON knows them."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)

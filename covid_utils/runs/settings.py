@@ -1,0 +1,111 @@
+"""The parameters of a run, checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from .files import nearest
+
+BACKBONES = ("resnet18", "resnet34", "resnet50")
+CHOICES = {
+    "split": ("patient", "random"),
+    "backbone": BACKBONES,
+    "trainable": ("layer4", "all"),
+    "optimizer": ("adamw", "sgd"),
+    "device": ("auto", "cpu", "cuda", "mps"),
+}
+LIMITS = {  # lowest and highest sensible value
+    "image_size": (32, 1024),
+    "patients": (20, 1_000_000),
+    "copies": (0, 1000),
+    "epochs": (1, 10_000),
+    "batch_size": (2, 4096),
+    "learning_rate": (1e-8, 10.0),
+    "seed": (0, 2**31 - 1),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The parameters that the notebooks share; every value is checked when it is made.
+
+    Raises ValueError, naming the parameter, if a value has the wrong type, is out of range or unknown.
+    """
+
+    dataset: str = "phantom"  # "phantom", "sars-cov-2-ct", "covid-ct" or a folder of your own
+    data_dir: str = "data"  # where drawn and downloaded data are kept
+    split: str = "patient"  # "patient" keeps a patient's slices together; "random" is what the article did
+    image_size: int = 96  # pixels
+    patients: int = 240  # how many imaginary patients dataset="phantom" draws
+    backbone: str = "resnet18"
+    weights: str = "scratch"  # "scratch", "bundled", "imagenet" or a .safetensors file
+    trainable: str = "layer4"  # with pretrained weights: "layer4" (and the head), or "all"
+    copies: int = 4  # with a frozen trunk: augmented copies of each slice whose features are kept; 0 keeps none
+    epochs: int = 10
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    optimizer: str = "adamw"  # "adamw" with a one-cycle schedule, or the article's "sgd"
+    seed: int = 0
+    device: str = "auto"  # "auto" takes a CUDA GPU if there is one; or "cpu", "cuda", "mps"
+    run_dir: str = "runs/default"
+    resume: bool = True  # go on with an unfinished run of the same parameters
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _checked(field, getattr(self, field.name)))
+
+
+FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
+
+
+def _checked(field: dataclasses.Field, value: Any) -> Any:
+    """The value, or a ValueError that says what the parameter wants."""
+    name, kind = field.name, field.type
+    if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if isinstance(value, Path):
+        value = str(value)
+    wanted = {"str": "a text", "int": "a whole number", "float": "a number", "bool": "true or false"}[kind]
+    if type(value).__name__ != kind:
+        hint = " (in YAML, write 1.0e-4 rather than 1e-4)" if kind == "float" and isinstance(value, str) else ""
+        raise ValueError(f"Parameter {name} must be {wanted}, not {value!r}{hint}.")
+    if kind == "str" and not value.strip():
+        raise ValueError(f"Parameter {name} is empty: give {wanted}.")
+    if name in LIMITS and not LIMITS[name][0] <= value <= LIMITS[name][1]:
+        low, high = LIMITS[name]
+        raise ValueError(f"Parameter {name} must lie between {low} and {high}, not {value!r}.")
+    if name in CHOICES and value not in CHOICES[name]:
+        raise ValueError(f"Unknown {name} {value!r}: {nearest(value, CHOICES[name])}")
+    return value
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raise ValueError if one of the names is no parameter of any notebook."""
+    for name in names:
+        if name not in FIELDS:
+            raise ValueError(f"Unknown parameter {name!r}: {nearest(name, FIELDS)}")
+
+
+def check_parameters(namespace: dict[str, Any]) -> Settings:
+    """The notebook's parameters as checked `Settings`.
+
+    `namespace` is the notebook's `globals()`. papermill only warns of a parameter that a notebook does not
+    know, so the names in the cell it injects (it starts with `# Parameters`) are checked here.
+
+    Raises ValueError, naming the parameter, if one is unknown, has no effect in this notebook, or is wrong.
+    """
+    own = set()
+    for source in namespace.get("In", []):
+        if not source.lstrip().startswith("# Parameters"):
+            own |= set(re.findall(r"^(\w+) = ", source, re.MULTILINE))
+            continue
+        given = re.findall(r"^(\w+) = ", source, re.MULTILINE)
+        check_names(given)
+        for name in given:
+            if name not in own:
+                raise ValueError(f"Parameter {name!r} has no effect in this notebook: leave it out.")
+    return Settings(**{name: namespace[name] for name in FIELDS if name in namespace})
