@@ -1,13 +1,15 @@
-"""A progress bar that leaves nothing behind."""
+"""A progress bar that leaves nothing behind, and outputs drawn in place."""
 
 import io
+import subprocess
 import sys
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
 from covid_utils.runs.files import PROJECT
-from covid_utils.runs.progress import _text, progress
+from covid_utils.runs.progress import _text, progress, time_left
 
 
 class Terminal(io.StringIO):
@@ -30,16 +32,31 @@ def test_terminal(monkeypatch):
 
 
 def test_text():
-    assert _text("reading", 5, 20, 10) == "reading: █████░░░░░░░░░░░░░░░ 5/20, 30 s left"
+    assert _text("reading", 5, 20, 10) == "reading: █████░░░░░░░░░░░░░░░ 5/20, 0:30 left"
     assert _text("reading", 0, 20, 10) == "reading: ░░░░░░░░░░░░░░░░░░░░ 0/20"
     assert _text("reading", 7, None, 10) == "reading: 7"
 
 
-def test_notebook_keeps_one_empty_line_for_slow_work_and_none_for_quick_work():
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00 left"), (59.6, "1:00 left"), (600, "10:00 left"), (3725, "1:02:05 left")]
+)
+def test_time_left(seconds, text):
+    assert time_left(seconds) == text
+
+
+def test_ipython_is_imported_only_where_it_shows_something():
+    code = "import sys\nfrom covid_utils.runs.progress import InPlace, progress\nlist(progress([1]))\nInPlace()\n"
+    subprocess.run([sys.executable, "-c", code + "assert 'IPython' not in sys.modules"], cwd=PROJECT, check=True)
+
+
+def test_a_notebook_keeps_one_output_of_what_is_drawn_in_place():
     slow = "import time\nfrom covid_utils.runs.progress import progress\n"
     slow += "for k in range(2):\n    for i in progress(range(16), 'slow'):\n        time.sleep(0.06)\n"
     slow += "print('done')"
-    cells = [nbformat.v4.new_code_cell(code) for code in (slow, "for i in progress(range(9), 'quick'): pass")]
+    place = "from covid_utils.runs.progress import InPlace\nplace = InPlace()\nplace.draw('first')\nprint('between')\n"
+    place += "place.draw({'text/plain': 'second'}, {'text/plain': {'alt': 'b'}}, raw=True)"
+    codes = (slow, "for i in progress(range(9), 'quick'): pass", place, "place.draw([3], {'text/plain': {'alt': 'c'}})")
+    cells = [nbformat.v4.new_code_cell(code) for code in codes]
     notebook = nbformat.v4.new_notebook(cells=cells)
     drawn = []
 
@@ -52,5 +69,9 @@ def test_notebook_keeps_one_empty_line_for_slow_work_and_none_for_quick_work():
     Client(notebook, kernel_name="python3", resources={"metadata": {"path": str(PROJECT)}}).execute()
     line, text = notebook.cells[0].outputs
     assert dict(line.data) == {"text/plain": ""} and text.text == "done\n"
-    assert any("slow: █" in line and "s left" in line for line in drawn)
+    assert any("slow: █" in line and ", 0:0" in line for line in drawn)
     assert notebook.cells[1].outputs == []
+    picture, text = notebook.cells[2].outputs
+    assert picture.data == {"text/plain": "[3]"} and picture.metadata == {"text/plain": {"alt": "c"}}
+    assert text.text == "between\n" and drawn[-3:] == ["'first'", "second", "[3]"]
+    assert notebook.cells[3].outputs == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import logging
 import os
 import shutil
@@ -11,14 +12,15 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import nbformat
 import papermill
 import yaml
-from nbclient.exceptions import DeadKernelError
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor, TagRemovePreprocessor
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
@@ -28,6 +30,7 @@ from .settings import FIELDS, Settings, check_names
 
 NOTEBOOKS = PROJECT / "notebooks"
 KERNEL = "python3"  # the kernel of the Python that runs this
+ENGINE = "covid_utils"  # what our engine is called while papermill knows it
 
 
 class NotebookError(RuntimeError):
@@ -74,6 +77,9 @@ def typed(texts: dict[str, str]) -> dict[str, Any]:
     """Parameters given as text, as the types that `Settings` wants.
 
     Raises ValueError, naming the parameter, if a name is unknown or a value wrong.
+
+    >>> typed({"learning_rate": "1e-4", "seed": "017", "resume": "False"})
+    {'learning_rate': 0.0001, 'seed': 17, 'resume': False}
     """
     check_names(texts)
     values: dict[str, Any] = dict(texts)
@@ -167,7 +173,18 @@ class _Engine(NBClientEngine):
         client.execute()
 
 
-papermill_engines.register("course", _Engine)
+@contextlib.contextmanager
+def _own_engine() -> Iterator[None]:
+    """Papermill with that engine and without log lines; afterwards it is as it was."""
+    log = logging.getLogger("papermill")
+    level = log.level
+    # papermill can register an engine but not forget it
+    with patch.dict(papermill_engines._engines, {ENGINE: _Engine}):
+        log.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            log.setLevel(level)
 
 
 def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> Path:
@@ -178,6 +195,9 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> Path:
         output: file to write; its folder is made.
         parameters: checked values; those that the notebook does not declare are left out.
 
+    Returns:
+        `output`.
+
     Raises NotebookError if a cell fails or the kernel dies; `*.failed.ipynb` is the notebook up to there.
     """
     notebook, output = Path(notebook), Path(output)
@@ -186,38 +206,33 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> Path:
     output.parent.mkdir(parents=True, exist_ok=True)
     failed = output.with_name(f"{output.stem}.failed.ipynb")
     partial = output.with_name(f".{output.stem}.{os.getpid()}.ipynb")
-    logging.getLogger("papermill").setLevel(logging.ERROR)
     cells = nbformat.read(notebook, 4).cells
     try:
-        with Line(notebook.stem, len(cells) + bool(parameters)) as line:
-            for attempt in ("first", "second"):
-                try:
-                    papermill.execute_notebook(
-                        notebook,
-                        partial,
-                        parameters,
-                        kernel_name=KERNEL,
-                        cwd=notebook.parent,
-                        progress_bar=False,
-                        engine_name="course",
-                        line=line,
-                    )
-                    break
-                except (RuntimeError, DeadKernelError):
-                    # Two kernels that start at once may pick the same port: try a start again.
-                    if line.done or attempt == "second":
-                        raise
+        with _own_engine(), Line(notebook.stem, len(cells) + bool(parameters)) as line:
+            _with_papermill(notebook, partial, parameters, line)
         os.replace(partial, output)
         failed.unlink(missing_ok=True)
     except PapermillExecutionError as error:
         where = f"cell In [{error.exec_count}]: {error.ename}: {error.evalue}".strip()
         raise _failure(notebook, partial, failed, where) from None
-    except (RuntimeError, DeadKernelError) as error:
+    except RuntimeError as error:
         where = f"cell {line.done + 1} of {line.cells}: its kernel died, out of memory perhaps ({error})"
         raise _failure(notebook, partial, failed, where) from None
     finally:
         partial.unlink(missing_ok=True)
     return output
+
+
+def _with_papermill(notebook: Path, output: Path, parameters: dict[str, Any], line: Line) -> None:
+    """Execute with papermill; a kernel that dies before the first cell is started once more."""
+    options = {"kernel_name": KERNEL, "cwd": notebook.parent, "engine_name": ENGINE, "progress_bar": False}
+    try:
+        papermill.execute_notebook(notebook, output, parameters, **options, line=line)
+    except RuntimeError:
+        if line.done:
+            raise
+        # two kernels that start at once may pick the same port
+        papermill.execute_notebook(notebook, output, parameters, **options, line=line)
 
 
 def _failure(notebook: Path, partial: Path, failed: Path, where: str) -> NotebookError:
@@ -246,63 +261,60 @@ def clean_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     Drops what papermill added, timings, widgets (views and state) and Python's patch version, merges prints,
     numbers the cells anew, and validates. Cleaning twice changes nothing.
     """
-    cells = []
-    for cell in notebook.cells:
-        tags = [tag for tag in cell.metadata.get("tags", []) if not tag.startswith("papermill")]
-        if "injected-parameters" in tags:
-            continue
-        kept = {key: cell.metadata[key] for key in ("jupyter", "slideshow", "editable") if key in cell.metadata}
-        cell.metadata = nbformat.from_dict(kept | ({"tags": tags} if tags else {}))
-        if cell.cell_type == "code":
-            cell.outputs = _clean_outputs(cell.outputs)
-            cell.execution_count = sum(done.cell_type == "code" for done in cells) + 1 if cell.source else None
-            for output in cell.outputs:
-                if output.output_type == "execute_result":
-                    output.execution_count = cell.execution_count
-        cells.append(cell)
-    notebook.cells = cells
-    notebook.metadata = nbformat.from_dict(
-        {
-            "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": KERNEL},
-            "language_info": {"file_extension": ".py", "name": "python", "pygments_lexer": "ipython3"},
-        }
-    )
+    TagRemovePreprocessor(remove_cell_tags={"injected-parameters"}).preprocess(notebook, {})
+    for cell in notebook.cells:  # nbconvert's ClearMetadataPreprocessor clears code cells only
+        cell.metadata = _clean_metadata(cell.metadata)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for number, cell in enumerate(code, start=1):
+        cell.execution_count = number if cell.source else None
+        cell.outputs = [output for output in cell.outputs if not _invisible(output)]
+        for output in cell.outputs:
+            if output.output_type == "execute_result":
+                output.execution_count = cell.execution_count
+    CoalesceStreamsPreprocessor().preprocess(notebook, {})
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": KERNEL},
+        "language_info": {"file_extension": ".py", "name": "python", "pygments_lexer": "ipython3"},
+    }
     nbformat.validate(notebook)
     return notebook
 
 
-def _clean_outputs(outputs: list) -> list:
-    """Outputs without widgets, with the prints of one stream in one piece."""
-    clean: list = []
-    for output in outputs:
-        data = output.get("data", {})
-        if "application/vnd.jupyter.widget-view+json" in data or data == {"text/plain": ""}:
-            continue  # a widget can't be shown without a kernel; an empty text is what a progress line leaves
-        output.pop("transient", None)
-        if output.output_type == "stream" and clean and clean[-1].get("name") == output.name:
-            clean[-1].text += output.text
-        else:
-            clean.append(output)
-    return clean
+def _clean_metadata(metadata: dict) -> dict:
+    """What an author sets by hand: tags, and how a cell is shown or edited."""
+    kept = {key: metadata[key] for key in ("jupyter", "slideshow", "editable") if key in metadata}
+    tags = [tag for tag in metadata.get("tags", []) if not tag.startswith("papermill")]
+    return kept | ({"tags": tags} if tags else {})
+
+
+def _invisible(output: dict) -> bool:
+    """Whether a reader sees nothing of it: a widget, which needs a kernel, or what a progress line leaves."""
+    data = output.get("data", {})
+    return "application/vnd.jupyter.widget-view+json" in data or data == {"text/plain": ""}
 
 
 def refresh() -> list[Path]:
     """Execute the committed notebooks anew, with their own parameters, and clean them: all, or none changes.
 
     They run in an empty home of their own, so that nothing old is shown as new.
+
+    Returns:
+        The notebooks' files.
+
+    Raises NotebookError if one fails.
     """
-    notebooks, clean = find_notebooks(), {}
-    with tempfile.TemporaryDirectory() as empty:
-        os.environ["COVID_UTILS_HOME"] = empty
-        try:
-            folder = run(notebooks, {})
-            executed_notebooks = [nbformat.read(folder / notebook.name, 4) for notebook in notebooks]
-        finally:
-            del os.environ["COVID_UTILS_HOME"]
-    for notebook, executed in zip(notebooks, map(clean_notebook, executed_notebooks), strict=True):
-        form = [sys.executable, "-m", "ruff", "format", "--quiet", f"--stdin-filename={notebook}", "-"]
-        text = subprocess.run(form, input=nbformat.writes(executed), capture_output=True, encoding="utf-8", check=True)
-        clean[notebook] = text.stdout if text.stdout.endswith("\n") else text.stdout + "\n"
-    for notebook, text in clean.items():
-        replace_file(notebook, lambda temporary, text=text: temporary.write_bytes(text.encode()))
+    notebooks = find_notebooks()
+    with tempfile.TemporaryDirectory() as empty, patch.dict(os.environ, COVID_UTILS_HOME=empty):
+        folder = run(notebooks, {})
+        executed = [nbformat.read(folder / notebook.name, 4) for notebook in notebooks]
+    texts = [_formatted(clean_notebook(content), path) for content, path in zip(executed, notebooks, strict=True)]
+    for path, text in zip(notebooks, texts, strict=True):
+        replace_file(path, lambda temporary, text=text: temporary.write_bytes(text.encode()))
     return notebooks
+
+
+def _formatted(notebook: nbformat.NotebookNode, path: Path) -> str:
+    """The text of a notebook's file, its code in ruff's format."""
+    call = [sys.executable, "-m", "ruff", "format", "--quiet", f"--stdin-filename={path}", "-"]
+    text = subprocess.run(call, input=nbformat.writes(notebook), capture_output=True, encoding="utf-8", check=True)
+    return text.stdout.rstrip("\n") + "\n"

@@ -1,7 +1,8 @@
-"""A progress bar for terminals and notebooks that leaves nothing behind when it is done."""
+"""What changes in place: a progress bar that leaves nothing behind, and one output of a cell drawn again and again."""
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -12,7 +13,29 @@ from tqdm import tqdm
 PATIENCE = 0.5  # seconds before a bar shows at all: short work needs none
 PAUSE = 0.2  # seconds between two drawings
 
-_line: dict[str, Any] = {"cell": None, "handle": None}  # one line of text per notebook cell, used again
+
+class InPlace:
+    """One output of a notebook cell, drawn again where it stands; a saved notebook keeps its last state.
+
+    Live in JupyterLab without flicker, unlike `clear_output`, which also wipes what else the cell shows.
+    """
+
+    def __init__(self):
+        self.handle = None
+
+    def draw(self, content: Any, metadata: dict | None = None, raw: bool = False) -> None:
+        """Show `content` where the last one stood; the first one where the cell's outputs have come to.
+
+        Args:
+            content: anything that `IPython.display.display` shows; with `raw`, {mime type: data}.
+            metadata: {mime type: {name: value}}, for example `{"image/png": {"alt": "what it shows"}}`.
+        """
+        from IPython.display import display
+
+        if self.handle is None:
+            self.handle = display(content, metadata=metadata, raw=raw, display_id=True)
+        else:
+            self.handle.update(content, metadata=metadata, raw=raw)
 
 
 def progress(iterable: Iterable, desc: str = "", total: int | None = None) -> Iterator:
@@ -32,17 +55,26 @@ def progress(iterable: Iterable, desc: str = "", total: int | None = None) -> It
         yield from tqdm(iterable, desc, total, leave=False, disable=None, delay=PATIENCE, file=sys.stderr)
         return
     start = drawn = time.monotonic()
-    shown = False
+    line = None
     try:
         for done, item in enumerate(iterable):
             now = time.monotonic()
             if now - start > PATIENCE and now - drawn > PAUSE:
-                shown, drawn = True, now
-                _draw(_text(desc, done, total, now - start))
+                line, drawn = line or _line(), now
+                line.draw({"text/plain": _text(desc, done, total, now - start)}, raw=True)
             yield item
     finally:
-        if shown:
-            _draw("")
+        if line:
+            line.draw({"text/plain": ""}, raw=True)
+
+
+def time_left(seconds: float) -> str:
+    """How long it still takes, for people.
+
+    >>> time_left(30), time_left(3725)
+    ('0:30 left', '1:02:05 left')
+    """
+    return f"{tqdm.format_interval(round(seconds)).removeprefix('0')} left"
 
 
 def _text(desc: str, done: int, total: int | None, seconds: float) -> str:
@@ -51,7 +83,7 @@ def _text(desc: str, done: int, total: int | None, seconds: float) -> str:
         return f"{desc}: {done}"
     bar = "█" * round(20 * done / total)
     text = f"{desc}: {bar:░<20} {done}/{total}"
-    return text + (f", {seconds * (total - done) / done:.0f} s left" if done else "")
+    return text + (f", {time_left(seconds * (total - done) / done)}" if done else "")
 
 
 def _in_notebook() -> bool:
@@ -63,13 +95,13 @@ def _in_notebook() -> bool:
     return type(get_ipython()).__name__ == "ZMQInteractiveShell"
 
 
-def _draw(text: str) -> None:
-    """Write `text` on the cell's progress line."""
+def _line() -> InPlace:
+    """The progress line of the cell that runs: all loops of a cell share one."""
     from IPython import get_ipython
-    from IPython.display import display
 
-    cell, data = get_ipython().execution_count, {"text/plain": text}
-    if _line["cell"] == cell:
-        _line["handle"].update(data, raw=True)
-    elif text:
-        _line.update(cell=cell, handle=display(data, raw=True, display_id=True))
+    return _line_of(get_ipython().execution_count)
+
+
+@functools.lru_cache(maxsize=1)  # remembers the last cell's
+def _line_of(cell: int) -> InPlace:
+    return InPlace()

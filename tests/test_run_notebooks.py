@@ -1,15 +1,29 @@
 """Notebooks executed from the command line, and cleaned for git."""
 
 import copy
+import inspect
+import logging
 import os
+import subprocess
+import sys
 
 import nbformat
 import papermill
 import pytest
+from papermill.engines import papermill_engines
 
-from covid_utils.__main__ import main, results
-from covid_utils.runs import notebooks as sweep
-from covid_utils.runs.files import write_json
+from covid_utils.runs import notebooks
+from covid_utils.runs.commands import main, results
+from covid_utils.runs.files import PROJECT, write_json
+
+
+def surroundings():
+    """What other code in this process would notice if a run left it changed."""
+    return dict(papermill_engines._engines), logging.getLogger("papermill").level, dict(os.environ)
+
+
+def python(*arguments):
+    return subprocess.run([sys.executable, *arguments], cwd=PROJECT, capture_output=True, encoding="utf-8")
 
 
 def outputs(path, cell):
@@ -28,7 +42,7 @@ def outputs(path, cell):
 def test_values_have_the_type_their_name_wants_on_the_command_line_and_in_yaml(tmp_path, name, text, value):
     profile = tmp_path / "profile.yaml"
     profile.write_text(f"{name}: {text}\n")
-    for got in (sweep.typed({name: text})[name], sweep.read_profile(profile)[name]):
+    for got in (notebooks.typed({name: text})[name], notebooks.read_profile(profile)[name]):
         assert got == value and type(got) is type(value)
 
 
@@ -46,7 +60,7 @@ def test_values_have_the_type_their_name_wants_on_the_command_line_and_in_yaml(t
 )
 def test_a_wrong_parameter_is_one_clear_sentence(texts, words):
     with pytest.raises(ValueError, match=words):
-        sweep.typed(texts)
+        notebooks.typed(texts)
 
 
 @pytest.mark.parametrize("text", ["epochs: [1, 2]", "epochs: {a: 1}", "epochs:", "- 3", "", "epochs: 3: 4"])
@@ -54,7 +68,18 @@ def test_a_wrong_profile_is_named(tmp_path, text):
     profile = tmp_path / "mine.yaml"
     profile.write_text(text)
     with pytest.raises(ValueError, match=r"mine\.yaml"):
-        sweep.read_profile(profile)
+        notebooks.read_profile(profile)
+
+
+def test_an_import_changes_nothing():
+    code = "import logging, os\nfrom papermill.engines import papermill_engines\n" + inspect.getsource(surroundings)
+    code += "before = surroundings()\nimport covid_utils.runs.notebooks\nassert surroundings() == before"
+    assert python("-c", code).stderr == ""
+
+
+def test_the_command_line_ends_with_an_exit_code_and_one_sentence():
+    ended = python("-m", "covid_utils", "run", "none.ipynb")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", "\nNo notebook none.ipynb.\n")
 
 
 def test_run_gives_each_notebook_the_parameters_it_declares(toy, tmp_path, capfd):
@@ -63,7 +88,9 @@ def test_run_gives_each_notebook_the_parameters_it_declares(toy, tmp_path, capfd
     profile = tmp_path / "small.yaml"
     profile.write_text("epochs: 2\nimage_size: 64\nbatch_size: 16\n")
     asked = ["run", str(notebook), "-f", str(profile), "-p", "epochs", "3", "-p", "run_dir", str(folder)]
+    before = surroundings()
     assert main(asked) == 0
+    assert surroundings() == before
     assert outputs(folder / notebook.name, -1)[0].data["text/plain"] == "[3, 64]"
     assert [path.name for path in folder.iterdir()] == [notebook.name]
     told = capfd.readouterr()
@@ -83,12 +110,13 @@ def test_run_gives_each_notebook_the_parameters_it_declares(toy, tmp_path, capfd
 )
 def test_a_failing_cell_is_named_and_the_notebook_up_to_there_kept(toy, tmp_path, capfd, cell, words):
     notebook = toy("02_toy", cell)
-    parameters = {"run_dir": str(tmp_path / "run")}
-    with pytest.raises(sweep.NotebookError, match="02_toy.ipynb stopped at") as caught:
-        sweep.execute(notebook, tmp_path / "run" / notebook.name, {})
+    before = surroundings()
+    with pytest.raises(notebooks.NotebookError, match="02_toy.ipynb stopped at") as caught:
+        notebooks.execute(notebook, tmp_path / "run" / notebook.name, {})
     assert words in str(caught.value)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["02_toy.failed.ipynb"]
-    assert main(["run", str(notebook), "-p", "run_dir", parameters["run_dir"]]) == 1
+    assert surroundings() == before
+    assert main(["run", str(notebook), "-p", "run_dir", str(tmp_path / "run")]) == 1
     assert "Traceback" not in capfd.readouterr().err
 
 
@@ -104,7 +132,7 @@ def test_a_kernel_start_is_tried_twice(toy, tmp_path, monkeypatch):
     real = papermill.execute_notebook
     monkeypatch.setattr(papermill, "execute_notebook", flaky)
     notebook = toy("01_toy")
-    assert sweep.execute(notebook, tmp_path / "run" / notebook.name, {}).exists()
+    assert notebooks.execute(notebook, tmp_path / "run" / notebook.name, {}).exists()
     assert len(starts) == 2
 
 
@@ -132,7 +160,7 @@ def test_results_shows_the_scores_of_a_run(tmp_path):
 def executed(toy, tmp_path):
     notebook = toy("01_toy", "print(1)\nimport sys\nsys.stdout.flush()\nprint(2)", "settings.epochs")
     output = tmp_path / "run" / notebook.name
-    sweep.execute(notebook, output, {"epochs": 3})
+    notebooks.execute(notebook, output, {"epochs": 3})
     return nbformat.read(output, 4)
 
 
@@ -141,37 +169,42 @@ def test_a_clean_notebook_holds_nothing_of_the_machine_or_the_moment(toy, tmp_pa
     view = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "FloatSlider()"}
     dirty.cells[-1].outputs.append(nbformat.v4.new_output("display_data", view))
     dirty.metadata.widgets = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
-    dirty.cells[-2].outputs = [nbformat.v4.new_output("stream", name="stdout", text=text) for text in ("1\n", "2\n")]
-    clean = sweep.clean_notebook(copy.deepcopy(dirty))
+    first, second = (nbformat.v4.new_output("stream", name="stdout", text=text) for text in ("1\n", "2\n"))
+    progress = nbformat.v4.new_output("display_data", {"text/plain": ""})
+    dirty.cells[-2].outputs = [first, progress, second]
+    clean = notebooks.clean_notebook(copy.deepcopy(dirty))
     text = nbformat.writes(clean)
     for word in ("papermill", "widget", "injected", "3.11", "3.12", "3.13", "start_time", "execution.iopub"):
         assert word not in text
     assert [cell.execution_count for cell in clean.cells[1:]] == [1, 2, 3, 4]
     assert clean.cells[1].metadata.tags == ["parameters"]
     assert [output.text for output in clean.cells[-2].outputs] == ["1\n2\n"]
-    assert nbformat.writes(sweep.clean_notebook(copy.deepcopy(clean))) == text
+    assert nbformat.writes(notebooks.clean_notebook(copy.deepcopy(clean))) == text
 
 
 def test_two_executions_are_the_same_bytes_once_clean(toy, tmp_path):
     notebook = toy("01_toy", "print(settings.epochs)", "{'a': 1}")
     texts = []
     for name in ("a", "b"):
-        output = sweep.execute(notebook, tmp_path / name / notebook.name, {})
-        texts.append(nbformat.writes(sweep.clean_notebook(nbformat.read(output, 4))))
+        output = notebooks.execute(notebook, tmp_path / name / notebook.name, {})
+        texts.append(nbformat.writes(notebooks.clean_notebook(nbformat.read(output, 4))))
     assert texts[0] == texts[1]
 
 
-def test_refresh_writes_all_notebooks_or_none(toy, monkeypatch):
+def test_refresh_writes_all_notebooks_or_none(toy, tmp_path, monkeypatch):
     first, second = toy("01_toy", "x = {  'a':1 }\nx"), toy("02_toy", "1 / 0")
-    monkeypatch.setattr(sweep, "NOTEBOOKS", first.parent)
+    monkeypatch.setattr(notebooks, "NOTEBOOKS", first.parent)
+    monkeypatch.setenv("COVID_UTILS_HOME", str(tmp_path / "mine"))  # the runs are made in a home of their own
+    before = surroundings()
     old = [path.read_bytes() for path in (first, second)]
-    with pytest.raises(sweep.NotebookError, match="ZeroDivisionError"):
-        sweep.refresh()
+    with pytest.raises(notebooks.NotebookError, match="ZeroDivisionError"):
+        notebooks.refresh()
     assert [path.read_bytes() for path in (first, second)] == old
+    assert surroundings() == before
 
     second.write_bytes(old[0])
-    assert sweep.refresh() == [first, second]
-    assert "COVID_UTILS_HOME" not in os.environ  # the runs were made in a home of their own, now gone
+    assert notebooks.refresh() == [first, second]
+    assert surroundings() == before and not (tmp_path / "mine").exists()
     cell = nbformat.read(first, 4).cells[-1]
     assert cell.source == 'x = {"a": 1}\nx'
     assert cell.outputs[0].data["text/plain"] == "{'a': 1}"

@@ -1,0 +1,96 @@
+"""Execute the course's notebooks: `python -m covid_utils tutorial`, `run` or `notebooks`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from .files import read_json, shown
+from .notebooks import NotebookError, declared, find_notebooks, read_profile, refresh, run, typed
+from .settings import FIELDS
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do what the command line asks.
+
+    Args:
+        arguments: those after `python -m covid_utils`; by default the process's own.
+
+    Returns:
+        The exit code: 0, 1 after an error (one sentence on stderr), 130 after Ctrl-C.
+    """
+    options = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a console that lacks a character shows "?"
+    try:
+        if options.command == "notebooks":
+            refresh()
+            return 0
+        notebooks = find_notebooks(options.notebooks) if options.command == "tutorial" else options.notebooks
+        folder = run(notebooks, _parameters(options, notebooks))
+    except (NotebookError, ValueError, OSError) as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped. A training that was under way goes on after its last finished epoch.", file=sys.stderr)
+        return 130
+    if options.command == "tutorial":
+        print(f"\n{results(folder)}")
+    print(f"\nExecuted notebooks: {shown(folder)}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m covid_utils", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    tutorial = commands.add_parser("tutorial", help="execute the notebooks in order and show the results")
+    tutorial.add_argument("--notebooks", nargs="+", default=[], metavar="01", help="only these")
+    single = commands.add_parser("run", help="execute notebook files")
+    single.add_argument("notebooks", nargs="+", type=Path, metavar="notebooks/02_scratch.ipynb")
+    takes = f"a parameter, may be repeated: {', '.join(FIELDS)}"
+    for command in (tutorial, single):
+        command.add_argument(
+            "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="pairs", help=takes
+        )
+        command.add_argument("-f", metavar="FILE", dest="profile", help="a YAML file of parameters; -p goes first")
+    commands.add_parser("notebooks", help="execute the committed notebooks anew and clean them for git")
+    return parser
+
+
+def _parameters(options: argparse.Namespace, notebooks: list[Path]) -> dict:
+    """The parameters of profile and command line, checked before anything starts."""
+    for notebook in notebooks:
+        if not notebook.is_file():
+            raise ValueError(f"No notebook {notebook}.")
+    given = typed(dict(options.pairs))
+    known = set().union(*map(declared, notebooks))
+    for name in given:
+        if name not in known:
+            names = ", ".join(notebook.name for notebook in notebooks)
+            raise ValueError(f"Parameter {name} has no effect on {names}: leave it out.")
+    return (read_profile(options.profile) if options.profile else {}) | given
+
+
+def results(folder: Path) -> str:
+    """The table of a run's `metrics.json`: a row per model with its scores on the test slices.
+
+    Raises ValueError, naming the file, if it is damaged.
+    """
+    path = folder / "metrics.json"
+    metrics = read_json(path) if path.exists() else {}
+    heads = ("sensitivity", "specificity", "AUC", "best epoch", "seconds")
+    rows = [f"{'':<10}{'test accuracy (95 %)':>24}" + "".join(f"{head:>13}" for head in heads)]
+    for name in ("scratch", "transfer"):
+        if "test" not in metrics.get(name, {}):
+            continue
+        model = metrics[name]
+        accuracy, sensitivity, specificity, auc = (
+            model["test"][score] for score in ("accuracy", "sensitivity", "specificity", "auc")
+        )
+        interval = f"{accuracy['value']:.1%} ({accuracy['low']:.1%} to {accuracy['high']:.1%})"
+        rows.append(
+            f"{name:<10}{interval:>24}{sensitivity['value']:>13.1%}{specificity['value']:>13.1%}"
+            f"{auc['value']:>13.3f}{model['best_epoch']:>13}{model['seconds']:>13.0f}"
+        )
+    return "\n".join(rows) if len(rows) > 1 else f"No test results in {shown(path)} yet."
