@@ -17,16 +17,17 @@ from pathlib import Path
 
 import numpy as np
 
-from covid_utils.data import load_data, loader
-from covid_utils.evaluation import compare, evaluate, percent
+from covid_utils.data import load_data
+from covid_utils.evaluation import compare, metrics_with_intervals, percent
 from covid_utils.labs.audit import grey_histogram, nearest_neighbour
-from covid_utils.runs.files import PROJECT, read_json, resolve, write_json
+from covid_utils.runs.files import PROJECT, read_json, write_json
+from covid_utils.runs.found import find_or_train
 from covid_utils.runs.settings import Settings
-from covid_utils.training import find_or_train, predict
+from covid_utils.training import predict
 
 RUNS = {
     "scratch": {"weights": "scratch"},
-    "transfer": {"weights": "bundled", "trainable": "layer4"},
+    "transfer": {"weights": "bundled", "trainable": "last"},
     "transfer_all": {"weights": "bundled", "trainable": "all"},
 }
 
@@ -43,19 +44,23 @@ def one_split(options: argparse.Namespace, split: str, seed: int) -> list[dict]:
         "copies": options.copies,
         "run_dir": f"runs/{options.dataset}/{split}-{seed}-{options.image_size}px-{options.epochs}epochs",
     }
-    data = load_data(options.dataset, resolve(options.data_dir), split, options.image_size, seed)
-    logits, seconds = {}, {}
+    data = load_data(Settings(**common))
+    test, logits, seconds = data.table[data.table.split == "test"], {}, {}
     for name in options.models:
         started = time.perf_counter()
         model, history, text = find_or_train(data, Settings(**common | RUNS[name]), name)
         print(f"{split} split, seed {seed}: {text} ({time.perf_counter() - started:.0f} s)", flush=True)
-        logits[name] = predict(model, loader(data, "test", 64, shuffle=False))[0]
+        logits[name] = predict(model, data.images[test.index])
         seconds[name] = history.seconds.sum()
-    logits["1-nearest neighbour"] = nearest_neighbour(data) - 0.5
-    logits["grey histogram"] = grey_histogram(data) - 0.5
-    test, rows = data.table[data.table.split == "test"], []
+    logits["1-nearest neighbour"], logits["grey histogram"] = nearest_neighbour(data), grey_histogram(data)
+    rows = []
     for name, values in logits.items():
-        row = {"split": split, "seed": seed, "model": name, "test": evaluate(values, test.label, test.patient)}
+        row = {
+            "split": split,
+            "seed": seed,
+            "model": name,
+            "test": metrics_with_intervals(values, test.label, test.patient),
+        }
         row["logits"] = " ".join(f"{value:.2f}" for value in values)  # so that other scores can be had later
         row |= {"seconds": seconds.get(name), "epochs": options.epochs, "image_size": options.image_size}
         scratch = logits["scratch"] if "scratch" in logits else recorded(row | {"model": "scratch"}, options.dataset)

@@ -6,7 +6,7 @@ Real slices, block split, 96 px. Each seed draws another split, other training s
 other random weights; within a seed all models see the same. Equal budgets: as many epochs for all, the last one counts
 (no validation slices: who has 50 slices to learn from has none to spare), test slices are read once. Brightness and
 contrast are left alone, as changing them at random costs points on these slices (docs/results.md). Rows that are in
-benchmarks/results/learning_curve.json are not made again; benchmarks/tables.py draws the figure and the table.
+benchmarks/results/learning_curve.json are not made again; benchmarks/tables.py writes the figure and the table.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ import numpy as np
 import torch
 
 from covid_utils.data import CTData, augment, load_data, loader
-from covid_utils.evaluation import evaluate, percent
+from covid_utils.evaluation import metrics_with_intervals, percent
 from covid_utils.labs.audit import grey_histogram
-from covid_utils.models import build_model, freeze
+from covid_utils.models import build_model, freeze, is_frozen
+from covid_utils.runs.cached import CachedAugmentations
+from covid_utils.runs.device import repeatable
 from covid_utils.runs.files import PROJECT, read_json, write_json
 from covid_utils.runs.settings import Settings
-from covid_utils.speed import TrunkCache, is_frozen
-from covid_utils.training import make_optimizer, predict, train
+from covid_utils.training import make_optimizer, predict, train_one_epoch
 
 RESULTS = PROJECT / "benchmarks" / "results" / "learning_curve.json"
 KEY = ("model", "slices", "epochs", "seed")
@@ -35,11 +36,11 @@ ALL = 1681  # training slices: about so many has every split, so these are all
 EPOCHS = {50: 30, 100: 30, 200: 20, 400: 15, ALL: 8}
 MODELS = {
     "scratch": {"weights": "scratch", "trainable": "all"},
-    "random trunk": {"weights": "scratch", "trainable": "layer4"},  # a control: frozen as the bundled one, but random
-    "transfer": {"weights": "bundled", "trainable": "layer4"},
+    "random trunk": {"weights": "scratch", "trainable": "last"},  # a control: frozen as the bundled one, but random
+    "transfer": {"weights": "bundled", "trainable": "last"},
     "transfer_all": {"weights": "bundled", "trainable": "all"},
     "scratch, ResNet-50": {"weights": "scratch", "trainable": "all", "backbone": "resnet50"},
-    "transfer, ResNet-50": {"weights": "bundled", "trainable": "layer4", "backbone": "resnet50"},
+    "transfer, ResNet-50": {"weights": "bundled", "trainable": "last", "backbone": "resnet50"},
 }
 
 
@@ -60,20 +61,18 @@ def geometry(images: torch.Tensor) -> torch.Tensor:
 
 def learned(data: CTData, settings: Settings) -> np.ndarray:
     """Train for all epochs, and the test slices' logits after the last one."""
-    torch.manual_seed(settings.seed)
-    model = freeze(build_model(settings.backbone, settings.weights, settings.image_size), settings.trainable)
+    with repeatable(settings.seed):
+        model = freeze(build_model(settings.backbone, settings.weights), settings.trainable)
     model.to(memory_format=torch.channels_last)
     batches = loader(data, "train", settings.batch_size, shuffle=True)
     optimizer, scheduler = make_optimizer(model, settings, settings.epochs * len(batches))
     with tempfile.TemporaryDirectory() as folder:
-        cache = TrunkCache(model, data, settings, Path(folder), geometry) if is_frozen(model) else None
+        cache = CachedAugmentations(model, data, settings, Path(folder), geometry) if is_frozen(model) else None
         for epoch in range(1, settings.epochs + 1):
-            torch.manual_seed(settings.seed * 1_000_003 + epoch)
-            if cache:
-                train(*cache.epoch(epoch)[:2], optimizer, scheduler)
-            else:
-                train(model, ((geometry(images), y) for images, y in batches), optimizer, scheduler)
-    return predict(model, loader(data, "test", 64))[0].numpy()
+            with repeatable(settings.seed * 1_000_003 + epoch):
+                changed = (model, ((geometry(images), y) for images, y in batches))
+                train_one_epoch(*(cache.epoch(epoch)[:2] if cache else changed), optimizer, scheduler)
+    return predict(model, data.images[data.table.index[data.table.split == "test"]]).numpy()
 
 
 def main() -> None:
@@ -85,7 +84,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["scratch", "transfer"], choices=list(MODELS))
     options = parser.parse_args()
     for seed in range(options.first, options.first + options.seeds):
-        data = load_data("sars-cov-2-ct", split="patient", seed=seed, progress=False)
+        data = load_data(Settings("sars-cov-2-ct", seed=seed), progress=False)
         for count in options.slices:
             few, epochs = fewer(data, count, seed), options.longer * EPOCHS[count]
             test = few.table[few.table.split == "test"]
@@ -97,9 +96,9 @@ def main() -> None:
                 if name in MODELS:
                     logits = learned(few, Settings(seed=seed, epochs=epochs, batch_size=16, **MODELS[name]))
                 else:
-                    logits = grey_histogram(few) - 0.5
+                    logits = grey_histogram(few)
                 row |= {"seconds": round(time.perf_counter() - started, 1)}
-                row |= {"test": evaluate(logits, test.label, test.patient)}
+                row |= {"test": metrics_with_intervals(logits, test.label, test.patient)}
                 write_json(RESULTS, [*rows().values(), row])
                 print(
                     f"seed {seed}, {count} slices, {name:14s} accuracy {percent(row['test']['accuracy'])}, "

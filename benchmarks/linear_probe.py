@@ -22,19 +22,17 @@ from sklearn.preprocessing import StandardScaler
 
 from covid_utils.data import load_data, split_groups
 from covid_utils.labs.audit import grey_shares
-from covid_utils.models import Net, build_model
-from covid_utils.runs.settings import BACKBONES
-from covid_utils.speed import autocast, prepare, trunk
+from covid_utils.models import BACKBONES, Net, ask, build_model
+from covid_utils.runs.settings import Settings
 
 
 @torch.inference_mode()
 def features(model: Net, images: torch.Tensor) -> np.ndarray:
     """Mean and maximum of each channel of `layer3`, float32 (N, 2 channels)."""
-    frozen, found = trunk(model.eval()), []
+    model.eval()
+    found = []
     for batch in images.split(64):
-        x = prepare(model, batch)
-        with autocast(x.device):
-            maps = frozen(x).float()
+        maps = ask(model, batch, model.trunk).float()
         found.append(torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], 1))
     return torch.cat(found).cpu().numpy()
 
@@ -57,11 +55,11 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--seeds", type=int, default=10)
     options = parser.parse_args()
-    data = load_data("sars-cov-2-ct", image_size=options.image_size, progress=False)
+    data = load_data(Settings("sars-cov-2-ct", image_size=options.image_size), progress=False)
     sets = {"grey histogram": (grey_shares(data.images.numpy()), 1.0)}
     for weights in options.weights:
         torch.manual_seed(0)
-        sets[weights] = (features(build_model(options.backbone, weights, options.image_size), data.images), 0.01)
+        sets[weights] = (features(build_model(options.backbone, weights), data.images), 0.01)
     for name, (x, strength) in sets.items():
         texts = []
         for count in (100, 400, 0):

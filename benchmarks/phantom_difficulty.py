@@ -12,6 +12,7 @@ started at any time.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
 
 import pandas as pd
@@ -19,8 +20,9 @@ import pandas as pd
 from covid_utils.data import CTData, load_data, loader
 from covid_utils.labs.audit import grey_histogram, nearest_neighbour
 from covid_utils.runs.files import PROJECT, read_json, write_json
+from covid_utils.runs.found import find_or_train
 from covid_utils.runs.settings import Settings
-from covid_utils.training import find_or_train, test
+from covid_utils.training import evaluate
 
 RESULTS = PROJECT / "benchmarks" / "results" / "phantom_difficulty.json"
 GOALS = {  # lowest and highest test accuracy that a row may have
@@ -32,23 +34,23 @@ GOALS = {  # lowest and highest test accuracy that a row may have
 }
 
 
-def accuracy(decisions, data: CTData) -> float:
-    """Share of right decisions, 0 or 1 each, on the test slices."""
-    return float((decisions == data.table.label[data.table.split == "test"]).mean())
+def accuracy(scores, data: CTData) -> float:
+    """Share of right decisions, by scores above or below 0, on the test slices."""
+    return float(((scores > 0) == data.table.label[data.table.split == "test"]).mean())
 
 
 def trained(settings: Settings) -> float:
     """Test accuracy of the best epoch of a run from scratch."""
-    data = load_data("phantom", settings.data_dir, "patient", settings.image_size, settings.seed, settings.patients)
+    data = load_data(settings)
     model, _, text = find_or_train(data, settings, "scratch")
     print(text, flush=True)
-    return test(model, loader(data, "test", 64, shuffle=False))["accuracy"]
+    return evaluate(model, loader(data, "test", 64))["accuracy"]
 
 
 def one_seed(seed: int) -> dict[str, float]:
     """All scores of the default data for one seed."""
     settings = Settings(seed=seed, run_dir=f"runs/phantom/patient-{seed}-96px-10epochs")
-    alone, mixed = (load_data("phantom", settings.data_dir, split, seed=seed) for split in ("patient", "random"))
+    alone, mixed = (load_data(dataclasses.replace(settings, split=split)) for split in ("patient", "random"))
     return {
         "grey histogram": accuracy(grey_histogram(alone), alone),
         "1-nearest neighbour, patient split": accuracy(nearest_neighbour(alone), alone),

@@ -1,9 +1,9 @@
 """Make the bundled weights: pretrain on the findings of imaginary patients of another hospital.
 
-    make weights            or        python benchmarks/pretrain.py --backbone resnet18
+    make weights            or        .venv/bin/python benchmarks/pretrain.py --backbone resnet18
 
 The source task is not the lesson's: which findings does a slice show (several, or none), at which level was it
-taken, how much of the lungs is affected, how are its grey values spread, and, from the features of `layer3`, where is
+taken, how much of the lungs is affected, how are its grey values spread, and, from the trunk's features, where is
 the disease. Source and target share no patient, no seed and no hospital, and no source patient has one of the findings
 of COVID: haze, nets and dense patches lie anywhere in the lungs, and what they mean is for the target to say.
 """
@@ -23,13 +23,13 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_logits, interpolate, mse_loss, normalize
 
-from covid_utils.models import BUNDLED, Net, save_weights
+from covid_utils.models import BACKBONES, Net, ask, prepare
 from covid_utils.phantom.patients import COVID, SOURCE, draw_patient
 from covid_utils.runs.device import pick_device
 from covid_utils.runs.files import replace_file, write_json
 from covid_utils.runs.progress import progress
-from covid_utils.runs.settings import BACKBONES
-from covid_utils.speed import autocast, prepare
+from covid_utils.sources.pretrained import BUNDLED, save_weights
+from covid_utils.training import update
 
 SEED = 1_000_000  # far from any seed a learner is likely to give the lesson
 SLICES = 4
@@ -39,20 +39,21 @@ SMALL = 64  # pixels in the first two thirds of the steps, which are twice as fa
 
 
 class SourceNet(Net):
-    """`Net` with the source task's heads: findings, level, area and histogram, and the lesion map from `layer3`."""
+    """`Net` with the source task's heads: findings, level, area and histogram, and the lesion map from the trunk."""
 
     def __init__(self, backbone: str):
         super().__init__(backbone)
-        width = self.net.fc.in_features
-        self.net.fc = nn.Identity()
+        with torch.no_grad():
+            features = self.eval().trunk(torch.zeros(1, 3, SMALL, SMALL))
+            width = self.pooled(features).shape[1]
+        self.train()
         self.head = nn.Linear(width, len(SOURCE) + 2 + BINS)
-        self.map = nn.Conv2d(width // 2, 1, 1)
-        self.net.layer3.register_forward_hook(lambda _module, _input, output: setattr(self, "features", output))
+        self.map = nn.Conv2d(features.shape[1], 1, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Findings' logits, level, area and histogram, (N, F + 2 + BINS), and the lesion map's logits, (N, h, w)."""
-        outputs = self.head(self.net(x))
-        return outputs, self.map(self.features).squeeze(1)
+        features = self.trunk(x)
+        return self.head(self.pooled(features)), self.map(features).squeeze(1)
 
 
 def draw(count: int, first: int, image_size: int) -> dict[str, Tensor]:
@@ -71,16 +72,13 @@ def draw(count: int, first: int, image_size: int) -> dict[str, Tensor]:
 
 def source_loss(model: SourceNet, images: Tensor, lesions: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """The source task's loss (a sum of four) and the findings' logits, float32 (N, F)."""
-    x = prepare(model, images)
-    with autocast(x.device):
-        outputs, maps = model(x)
-    outputs, maps = outputs.float(), maps.float()
-    target = {name: tensor.float().to(x.device) for name, tensor in batch.items()}
-    share = adaptive_avg_pool2d(lesions.float().to(x.device), maps.shape[-2:])
+    outputs, maps = (each.float() for each in ask(model, images))
+    target = {name: tensor.float().to(maps.device) for name, tensor in batch.items()}
+    share = adaptive_avg_pool2d(lesions.float().to(maps.device), maps.shape[-2:])
     logits, numbers, greys = outputs.split((len(SOURCE), 2, BINS), 1)
     findings = binary_cross_entropy_with_logits(logits, target["findings"])
     numbers = mse_loss(numbers, torch.stack((target["level"], target["area"]), 1))
-    greys = mse_loss(greys, grey_values(images).to(x.device))
+    greys = mse_loss(greys, grey_values(images).to(maps.device))
     return findings + numbers + greys + 2 * binary_cross_entropy_with_logits(maps, share), logits
 
 
@@ -121,10 +119,7 @@ def pretrain(backbone: str, patients: int, epochs: int, image_size: int, device:
             images, lesions = flip_pair(batch.pop("images"), batch.pop("lesions"))
             images = smaller(images, size) if size < image_size else images
             loss, _ = source_loss(model, images, lesions, batch)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            scheduler.step()
+            update(loss, optimizer, scheduler)
             losses.append(loss.item())
         print(f"epoch {epoch}: loss {np.mean(losses):.3f}, {time.perf_counter() - started:.0f} s", flush=True)
     notes = {
@@ -139,7 +134,8 @@ def pretrain(backbone: str, patients: int, epochs: int, image_size: int, device:
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {model.head.weight.device.type}",
         "held_out_auc": finding_scores(model, held_out),
     }
-    trunk = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("net.")}
+    output = f"net.{BACKBONES[backbone].output}."
+    trunk = {n: t for n, t in model.state_dict().items() if n.startswith("net.") and not n.startswith(output)}
     save_weights(BUNDLED / f"{backbone}.safetensors", trunk, notes, STEPS.get(backbone, 0.25))
     sums = "".join(
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"

@@ -41,13 +41,13 @@ from torchvision import transforms as T
 
 from covid_utils.data import CTData, load_data, loader
 from covid_utils.explain import METHODS, cam
-from covid_utils.models import freeze
+from covid_utils.models import LAST, Tail, freeze, prepare
 from covid_utils.phantom.patients import phantom
-from covid_utils.runs.device import pick_device
+from covid_utils.runs.cached import CachedAugmentations
+from covid_utils.runs.device import autocast, near, pick_device
 from covid_utils.runs.files import PROJECT, read_json, resolve, write_json
 from covid_utils.runs.settings import Settings
-from covid_utils.speed import Tail, TrunkCache, autocast, near, prepare, trunk
-from covid_utils.training import make_optimizer, new_model, train
+from covid_utils.training import make_optimizer, new_model, train_one_epoch
 
 RESULTS = PROJECT / "benchmarks" / "results" / "speed.json"
 TOO_FEW = "too few pictures for so many and so large batches: give smaller --batches or --batch"
@@ -59,13 +59,13 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def ours(folder: Path, o: argparse.Namespace) -> dict[str, float]:
-    """`training.train` on decoded slices, and the same network on one constant batch in memory, in turns."""
+    """`training.train_one_epoch` on decoded slices, and the same network on one constant batch in memory, in turns."""
     data, settings, model = _ours(folder, o)
     optimizer, _ = make_optimizer(model, settings, steps=10_000)
     x, y = prepare(model, data.images[: o.batch]), torch.ones(o.batch, device=o.device)
 
     def course() -> None:
-        train(
+        train_one_epoch(
             model, itertools.islice(loader(data, "train", o.batch, shuffle=True, augmented=True), o.batches), optimizer
         )
 
@@ -78,7 +78,7 @@ def ours(folder: Path, o: argparse.Namespace) -> dict[str, float]:
             loss.backward()
             optimizer.step()
 
-    train(model, [(data.images[: o.batch], y)], optimizer)
+    train_one_epoch(model, [(data.images[: o.batch], y)], optimizer)
     seconds = {function.__name__: _seconds(function) for function in (course, bare)}
     return {"images/s": o.batches * o.batch / seconds["course"], "bare images/s": o.batches * o.batch / seconds["bare"]}
 
@@ -90,7 +90,7 @@ def compiled(folder: Path, o: argparse.Namespace) -> dict[str, float]:
     batches = loader(data, "train", o.batch, shuffle=True, augmented=True)
 
     def step(count: int) -> float:
-        return _seconds(lambda: train(model, itertools.islice(batches, count), optimizer))
+        return _seconds(lambda: train_one_epoch(model, itertools.islice(batches, count), optimizer))
 
     step(1)
     plain = step(o.batches)
@@ -103,18 +103,18 @@ def compiled(folder: Path, o: argparse.Namespace) -> dict[str, float]:
 
 
 def cached(folder: Path, o: argparse.Namespace) -> dict[str, float]:
-    """`training.train` on kept features of the frozen trunk; and how fast they are made."""
+    """`training.train_one_epoch` on kept features of the frozen trunk; and how fast they are made."""
     data, settings, model = _ours(folder, o)
     train_rows = np.flatnonzero(data.table.split == "train")[: o.batches * o.batch]
     rows = np.concatenate([train_rows, np.flatnonzero(data.table.split == "val")[:2]])
     data = dataclasses.replace(data, table=data.table.iloc[rows], images=data.images[rows])
     with tempfile.TemporaryDirectory() as place:
-        cache = TrunkCache(model, data, settings, Path(place))
+        cache = CachedAugmentations(model, data, settings, Path(place))
         made = _seconds(lambda: cache.epoch(1))
         tail, batches, _ = cache.epoch(1)
         optimizer, _ = make_optimizer(model, settings, steps=10_000)
-        train(tail, itertools.islice(batches, 1), optimizer)
-        seconds = _seconds(lambda: [train(tail, batches, optimizer) for _ in range(3)]) / 3
+        train_one_epoch(tail, itertools.islice(batches, 1), optimizer)
+        seconds = _seconds(lambda: [train_one_epoch(tail, batches, optimizer) for _ in range(3)]) / 3
     return {"images/s": len(train_rows) / seconds, "made images/s": len(train_rows) / made}
 
 
@@ -228,12 +228,13 @@ def _plain_freeze(model: nn.Module, frozen: bool) -> None:
 
 def _ours(folder: Path, o: argparse.Namespace) -> tuple[CTData, Settings, nn.Module]:
     """Decoded slices, settings, and a network that is frozen if asked for."""
-    data = near(load_data(str(folder), "data", "random", o.image_size, progress=False), torch.device(o.device))
+    data = load_data(Settings(str(folder), split="random", image_size=o.image_size), progress=False)
+    data = dataclasses.replace(data, images=near(data.images, torch.device(o.device)))
     settings = Settings(backbone=o.backbone, batch_size=o.batch, image_size=o.image_size)
     if (data.table.split == "train").sum() < o.batches * o.batch:
         raise ValueError(TOO_FEW)
     torch.backends.cudnn.deterministic = True  # as `fit` has it
-    model = freeze(new_model(settings), "layer4" if o.frozen else "all")
+    model = freeze(new_model(settings), "last" if o.frozen else "all")
     return data, settings, model.to(o.device, memory_format=torch.channels_last)
 
 
@@ -248,7 +249,7 @@ def maps(folder: Path, o: argparse.Namespace) -> dict[str, float]:
         library = {"GradCAM": METHODS["GradCAM"], "EigenCAM": METHODS["EigenCAM"].__bases__[0]}[method]
 
         def example(library=library) -> None:
-            with library(model=model, target_layers=[model.net.layer4[-1]]) as explain:
+            with library(model=model, target_layers=[model.parts(LAST)[-1]]) as explain:
                 for image in images:
                     explain(
                         input_tensor=model.preprocess(image[None]).to(o.device),
@@ -271,11 +272,11 @@ def growth(_: Path, o: argparse.Namespace) -> dict[str, float]:
     settings = Settings(backbone=o.backbone)
     torch.backends.cudnn.deterministic = True
     model = new_model(settings).to(o.device, memory_format=torch.channels_last)
-    data = near(data, torch.device(o.device))
+    data = dataclasses.replace(data, images=near(data.images, torch.device(o.device)))
     optimizer, _ = make_optimizer(model, settings, 10_000)
-    train(model, itertools.islice(loader(data, "train", o.batch, shuffle=True, augmented=True), 1), optimizer)
+    train_one_epoch(model, itertools.islice(loader(data, "train", o.batch, shuffle=True, augmented=True), 1), optimizer)
     epoch = loader(data, "train", o.batch, shuffle=True, augmented=True)
-    return {"seconds": _seconds(lambda: train(model, epoch, optimizer))}
+    return {"seconds": _seconds(lambda: train_one_epoch(model, epoch, optimizer))}
 
 
 def rate(_: Path, o: argparse.Namespace) -> dict[str, float]:
@@ -288,7 +289,7 @@ def rate(_: Path, o: argparse.Namespace) -> dict[str, float]:
             network(x).sum().backward()
         return counted.get_total_flops() / len(x) / 1e9
 
-    whole, tail = cost(model, x), cost(Tail(freeze(model)), trunk(model)(x).detach())
+    whole, tail = cost(model, x), cost(Tail(freeze(model)), model.trunk(x).detach())
     size = 8192 if o.device == "cuda" else 2048
     number = torch.bfloat16 if autocast(x.device)._enabled else torch.float32
     a, b = torch.rand(2, size, size, device=o.device).to(number)

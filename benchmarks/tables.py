@@ -15,9 +15,9 @@ from collections import defaultdict
 
 import nbformat
 import numpy as np
+from learning_curve_figure import CURVE, draw_learning_curve, learning_curve, paired_gain
 
 from covid_utils.evaluation import mean_over_seeds, percent
-from covid_utils.labs.score_figures import CURVE, draw_learning_curve, learning_curve, paired_gain
 from covid_utils.plotting import compact
 from covid_utils.runs.files import PROJECT, read_json, replace_file
 

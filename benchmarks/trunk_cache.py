@@ -13,8 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from covid_utils.data import load_data, loader
-from covid_utils.evaluation import evaluate, percent
+from covid_utils.data import load_data
+from covid_utils.evaluation import metrics_with_intervals, percent
 from covid_utils.runs.files import PROJECT, read_json, write_json
 from covid_utils.runs.settings import Settings
 from covid_utils.training import fit, new_model, predict
@@ -29,7 +29,8 @@ def main() -> None:
     options = parser.parse_args()
     rows = read_json(RESULTS) if RESULTS.exists() else []
     for seed in range(options.seeds):
-        data = load_data(seed=seed)
+        data = load_data(Settings(seed=seed))
+        test = data.table[data.table.split == "test"]
         for copies in options.copies:
             if any((row["seed"], row["copies"]) == (seed, copies) for row in rows):
                 continue
@@ -39,8 +40,7 @@ def main() -> None:
                 model = new_model(settings)
                 history = fit(model, data, settings, Path(folder))
             seconds = time.perf_counter() - started
-            logits, labels = predict(model, loader(data, "test", 64))
-            score = evaluate(logits, labels, data.table.patient[data.table.split == "test"])
+            score = metrics_with_intervals(predict(model, data.images[test.index]), test.label, test.patient)
             row = {"seed": seed, "copies": copies, "accuracy": score["accuracy"], "auc": score["auc"]}
             row |= {"seconds": round(seconds, 1), "val_accuracy": history.val_accuracy.round(4).tolist()}
             rows.append(row | {"epoch_seconds": history.seconds.round(2).tolist()})

@@ -11,22 +11,24 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from covid_utils.data import fingerprint, load_data, loader, split_groups
-from covid_utils.evaluation import evaluate, percent
+from covid_utils.data import load_data, split_groups
+from covid_utils.evaluation import metrics_with_intervals, percent
 from covid_utils.runs.files import PROJECT, write_json
+from covid_utils.runs.found import find_or_train
 from covid_utils.runs.settings import Settings
-from covid_utils.training import find_or_train, predict
+from covid_utils.sources.datasets import fingerprint
+from covid_utils.training import predict
 
 
 def one_run(network: int, split: int) -> dict:
     """Train and test with these seeds of the network and of the split, on the same 240 patients."""
-    data = load_data("phantom")
+    data = load_data(Settings())
     table = data.table.assign(split=split_groups(data.table, "patient", split))
     data = dataclasses.replace(data, table=table, fingerprint=fingerprint(table, data.images))
     settings = Settings(seed=network, run_dir=f"runs/variance/network-{network}-split-{split}")
     model, _, _ = find_or_train(data, settings, "scratch")
     test = table[table.split == "test"]
-    score = evaluate(*predict(model, loader(data, "test", 64)), test.patient)["accuracy"]
+    score = metrics_with_intervals(predict(model, data.images[test.index]), test.label, test.patient)["accuracy"]
     print(f"network seed {network}, split seed {split}: {percent(score)}", flush=True)
     return {"network": network, "split": split, "accuracy": score}
 

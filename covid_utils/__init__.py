@@ -1,7 +1,7 @@
 """Helpers of the course on transfer learning for chest CT slices.
 
-Read the modules from the ground up; each imports only from those before it:
-runs, progress, anatomy, disease, phantom, downloads, images, folders, data, models, speed, training,
-evaluation, audit, shortcuts, explain, localization, faithfulness, plotting, cam_figures, score_figures, widgets.
-`pretrain` makes the bundled weights, `sweep` executes notebooks.
+What is taught, read top down in the order of the notebooks: data, models, training, evaluation, explain, plotting.
+Rooms for the rest: phantom (drawing slices), sources (slices and weights from disk or net), runs (settings, records,
+checkpoints, executing notebooks), labs (experiments of single notebooks). `tests/test_house.py` holds the order in
+which modules may import one another.
 """

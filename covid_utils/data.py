@@ -1,10 +1,10 @@
-"""Where slices come from, and how they become a table, a split, tensors and batches."""
+"""How slices become a table with a split, and the table becomes batches."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from pathlib import Path
+from collections.abc import Callable
 
 import pandas as pd
 import torch
@@ -12,14 +12,11 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
-from .phantom.patients import FINDINGS, phantom
-from .runs.files import nearest, resolve
+from .runs.files import did_you_mean
 from .runs.settings import Settings
-from .sources.downloads import covid_ct, figure, sars_cov_2_ct
-from .sources.folders import SPLITS, folder_table
-from .sources.images import decode
+from .sources.datasets import fingerprint, open_dataset
+from .sources.folders import CLASSES, SPLITS
 
-DATASETS = ("phantom", "phantom-b", "sars-cov-2-ct", "covid-ct")
 HELD_OUT = 400 / 2481  # share of the validation and of the test slices: the article's 1681/400/400
 
 
@@ -28,9 +25,8 @@ class CTData:
     """Slices in memory; row i of the table is image i.
 
     Attributes:
-        table: a row per slice: `path`, `label` (1 = COVID, 0 = non-COVID), `patient` (who must not be divided
-            between splits), `split` ("train", "val" or "test"); the phantom also has `findings`, names
-            with commas between.
+        table: a row per slice: `path`, `label` (1 = COVID, 0 = non-COVID), `patient` (who must not be divided between
+            splits), `split` ("train", "val" or "test"); the phantom also has `findings`, names with commas between.
         images: uint8 (N, H, W), 0 black to 255 white.
         lesions: bool (N, H, W), where disease was drawn; None for real slices.
         lungs: bool (N, H, W); None for real slices.
@@ -48,95 +44,25 @@ class CTData:
     fingerprint: str
 
 
-def load_data(
-    dataset: str = "phantom",
-    data_dir: str | Path = "data",
-    split: str = "patient",
-    image_size: int = 96,
-    seed: int = 0,
-    patients: int = 240,
-    progress: bool = True,
-) -> CTData:
+def load_data(settings: Settings, progress: bool = True) -> CTData:
     """Slices with labels, patients and splits.
 
     Args:
-        dataset: "phantom" (imaginary patients, no network needed), "phantom-b" (those of another imaginary
-            hospital, with other scanners), "sars-cov-2-ct", "covid-ct", or a folder
-            with class folders or with train.csv, val.csv and test.csv.
-        data_dir: where drawn, downloaded and decoded slices are kept.
-        split: "patient" keeps each patient's slices together; "random" deals out single slices, as the
-            article did. A split that comes with the data is kept as it is.
-        image_size: height and width in pixels, at least 32.
-        seed: what the split depends on, and the phantom.
-        patients: how many imaginary patients the phantom has.
+        settings: `dataset` (a name or a folder), `data_dir`, `split`, `image_size`, `seed` (of the split and of the
+            phantom) and `patients` (of the phantom). A split that comes with the data is kept as it is.
         progress: show a progress bar.
 
     Raises:
-        ValueError: a wrong parameter; a damaged slice; a wrong CSV file; too few slices to split.
+        ValueError: an unknown data set; a damaged slice; a wrong CSV file; too few slices to split.
         FileNotFoundError: a missing folder or file.
         ConnectionError: a download failed.
     """
-    dataset = str(dataset)
-    Settings(dataset=dataset, data_dir=data_dir, split=split, image_size=image_size, seed=seed, patients=patients)
-    home = resolve(data_dir)
-    if dataset in ("phantom", "phantom-b"):
-        return _draw(dataset, patients, image_size, split, seed, home / "phantom", progress)
-    folder = _find(dataset, home, progress)
-    table, groups = folder_table(folder)
-    if dataset == "covid-ct":
-        table["patient"] = table.path.map(figure)
-        groups = "No patient is named: panels of one figure stand in for one. The split is the published one."
-    if "split" in table:
-        _check_splits(table)
-    else:  # before the slow part, so that a set that cannot be split says so at once
-        table, groups = _split(table, groups, split, seed)
-    images = decode(folder, table.path.tolist(), image_size, home / "cache", progress)
-    return CTData(table, images, None, None, folder.name, groups, fingerprint(table, images))
-
-
-def _find(dataset: str, home: Path, progress: bool) -> Path:
-    """The folder that holds a dataset, downloaded if need be."""
-    if dataset == "sars-cov-2-ct":
-        return sars_cov_2_ct(home / dataset)
-    if dataset == "covid-ct":
-        return covid_ct(home / dataset, progress)
-    folder = resolve(dataset)
-    if not folder.is_dir() and not set(dataset) & set("/\\.~"):
-        raise ValueError(f"Unknown dataset {dataset!r}, and {folder} is no folder: {nearest(dataset, DATASETS)}")
-    return folder
-
-
-def _draw(name: str, patients: int, image_size: int, split: str, seed: int, cache_dir: Path, progress: bool) -> CTData:
-    """The phantom as data: path "phantom/p0003_s2" is slice 2 of patient 3."""
-    hospital = {"phantom": "A", "phantom-b": "B"}[name]
-    drawn = phantom(
-        patients, image_size=image_size, seed=seed, hospital=hospital, cache_dir=cache_dir, progress=progress
-    )
-    images, lesions, lungs = (torch.from_numpy(drawn[name]) for name in ("images", "lesions", "lungs"))
-    table = pd.DataFrame({"label": drawn["label"].astype(int), "patient": drawn["patient"]})
-    number = table.groupby("patient").cumcount().astype(str)
-    table["patient"] = table.patient.map("p{:04d}".format)
-    table.insert(0, "path", f"{name}/" + table.patient + "_s" + number)
-    found = [",".join(name for name, has in zip(FINDINGS, row, strict=True) if has) for row in drawn["findings"]]
-    table["findings"] = [names or "normal" for names in found]
-    table, groups = _split(table, "Every imaginary patient is a group of its own.", split, seed)
-    return CTData(table, images, lesions, lungs, name, groups, fingerprint(table, images))
-
-
-def _split(table: pd.DataFrame, groups: str, split: str, seed: int) -> tuple[pd.DataFrame, str]:
-    """The table with a split, and the sentence on groups with a word on what the split does with them."""
-    note = " The random split pays no heed to them." if split == "random" else ""
-    return table.assign(split=split_groups(table, split, seed)), groups + note
-
-
-def fingerprint(table: pd.DataFrame, images: Tensor) -> str:
-    """SHA-256 of pixels and table, as hexadecimal text."""
-    digest = hashlib.sha256(images.numpy())
-    digest.update(table.to_csv(index=False).encode())
-    return digest.hexdigest()
-
-
-# ----------------------------------------------------------------------------------------------------- splits
+    name, table, groups, read = open_dataset(settings, progress)
+    if "split" not in table:
+        table["split"] = split_groups(table, settings.split, settings.seed)
+        groups += " The random split pays no heed to them." if settings.split == "random" else ""
+    pixels = read()  # the slow part comes last, so that a set that cannot be split says so at once
+    return CTData(table, pixels.images, pixels.lesions, pixels.lungs, name, groups, fingerprint(table, pixels.digest))
 
 
 def split_groups(table: pd.DataFrame, split: str = "patient", seed: int = 0) -> pd.Series:
@@ -167,7 +93,7 @@ def split_groups(table: pd.DataFrame, split: str = "patient", seed: int = 0) -> 
         if len(left) < 3:
             hint = "use split='random' or " if split == "patient" else ""
             raise ValueError(
-                f"Class {('non-COVID', 'COVID')[label]} has too few slices, {left.sum()} in {len(left)} "
+                f"Class {CLASSES[label]} has too few slices, {left.sum()} in {len(left)} "
                 f"{'patients' if split == 'patient' else 'files'}: {hint}add slices, as train, val and test "
                 "need one each."
             )
@@ -188,21 +114,6 @@ def _fill(sizes: pd.Series, target: int, most: int) -> list:
     return taken or [sizes.idxmin()]
 
 
-def _check_splits(table: pd.DataFrame) -> None:
-    """Raise ValueError if a given split lacks a class."""
-    for split in SPLITS:
-        labels = table.label[table.split == split]
-        if labels.nunique() < 2:
-            there = f"only {('non-COVID', 'COVID')[labels.iloc[0]]} slices" if len(labels) else "no slices"
-            raise ValueError(
-                f"The {split} split ({split}.csv) holds {there}: put slices of both classes in it, "
-                "or no score can be computed."
-            )
-
-
-# ---------------------------------------------------------------------------------------------------- batches
-
-
 class Slices(Dataset):
     """The slices of one split as a PyTorch dataset.
 
@@ -217,7 +128,7 @@ class Slices(Dataset):
 
     def __init__(self, data: CTData, split: str):
         if split not in SPLITS:
-            raise ValueError(f"Unknown split {split!r}: {nearest(split, SPLITS)}")
+            raise ValueError(f"Unknown split {split!r}: {did_you_mean(split, SPLITS)}")
         self.rows = torch.from_numpy((data.table.split == split).to_numpy().nonzero()[0])
         self.images = data.images
         self.labels = torch.tensor(data.table.label.to_numpy(), dtype=torch.float32)
@@ -233,17 +144,21 @@ class Slices(Dataset):
 def loader(
     data: CTData, split: str, batch_size: int = 32, shuffle: bool = False, augmented: bool = False
 ) -> DataLoader:
-    """Batches of one split: images uint8 (N, H, W), changed at random if `augmented`, and labels float32 (N,).
+    """Batches of one split: images uint8 (N, H, W), changed at random if `augmented`, and labels float32 (N,)."""
+    return batches_of(Slices(data, split), batch_size, shuffle, _augment_batch if augmented else None)
+
+
+def batches_of(slices: Dataset, batch_size: int = 32, shuffle: bool = False, change: Callable | None = None):
+    """Batches of any data set that takes a list of indices, each changed by `change` if it is given.
 
     The sampler hands out whole batches of indices, so that one indexing makes a batch, with no Python per
     slice. Shuffling draws from torch's global generator. A last batch of a single slice is left out of a
     shuffled epoch: batch normalisation cannot learn from one slice.
     """
-    slices = Slices(data, split)
     order = RandomSampler(slices) if shuffle else SequentialSampler(slices)
     lonely = shuffle and len(slices) % batch_size == 1
     batches = BatchSampler(order, batch_size, drop_last=lonely)
-    return DataLoader(slices, batch_size=None, sampler=batches, collate_fn=_augment_batch if augmented else None)
+    return DataLoader(slices, batch_size=None, sampler=batches, collate_fn=change)
 
 
 def _augment_batch(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -1,20 +1,16 @@
-"""Scores with intervals that respect patients, paired comparisons, operating point, calibration."""
+"""Metrics with intervals that respect patients, and paired comparisons."""
 
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
-from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
-from scipy.stats import binomtest, norm, t
-from sklearn.calibration import calibration_curve
-from sklearn.metrics import brier_score_loss, log_loss
+from scipy.stats import binomtest, t
 
 REPEATS = 2000
 
 
-def evaluate(logits, labels, patients, threshold: float = 0.0, seed: int = 0) -> dict[str, dict[str, float]]:
-    """Scores on slices, with 95 % intervals.
+def metrics_with_intervals(logits, labels, patients, threshold: float = 0.0, seed: int = 0) -> dict[str, dict]:
+    """Metrics on slices, with 95 % intervals.
 
     The standard error of each score comes from a cluster bootstrap (Field and Welsh 2007,
     https://doi.org/10.1111/j.1467-9868.2007.00593.x): whole patients are drawn with replacement, since the
@@ -47,7 +43,7 @@ def evaluate(logits, labels, patients, threshold: float = 0.0, seed: int = 0) ->
 def compare(logits_a, logits_b, labels, patients, seed: int = 0) -> dict:
     """How much better B is than A on the same slices, paired.
 
-    Args: as for `evaluate`, with the logits of two models.
+    Args: as for `metrics_with_intervals`, with the logits of two models.
 
     Returns:
         accuracy and auc: B minus A, with the 95 % interval of the patient bootstrap;
@@ -66,30 +62,20 @@ def compare(logits_a, logits_b, labels, patients, seed: int = 0) -> dict:
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-    """Two-sided p of the exact McNemar test: could a fair coin have split the slices that one model got right so?"""
+    """Two-sided p of the exact McNemar test: could a fair coin have split the slices that one model got right so?
+
+    >>> mcnemar(1, 9)
+    0.021484375
+    """
     return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
-def slices_needed(difference: float, disagree: float, power: float = 0.8) -> int:
-    """How many independent test slices it takes to see a difference of two models at the 5 % level.
-
-    Connor 1987, https://doi.org/10.2307/2531961, for McNemar's test.
-
-    Args:
-        difference: B's accuracy minus A's, -1 to 1, not 0.
-        disagree: share of slices that only one of the two gets right, at least |difference|.
-        power: chance to see it.
-
-    Raises ValueError if the two models cannot differ by so much and disagree so little.
-    """
-    if not 0 < abs(difference) <= disagree <= 1:
-        raise ValueError(f"disagree must lie between |difference|, here {abs(difference)}, and 1, not {disagree}.")
-    spread = norm.ppf(0.975) * np.sqrt(disagree) + norm.ppf(power) * np.sqrt(disagree - difference**2)
-    return int(np.ceil((spread / difference) ** 2))
-
-
 def percent(score: dict[str, float], signed: bool = False) -> str:
-    """A score as a reader wants it: "84.5 % (80.1 to 88.6)"; differences in points with their sign."""
+    """A metric as a reader wants it, in percent; differences in points, with their sign.
+
+    >>> percent({"value": 0.845, "low": 0.801, "high": 0.886})
+    '84.5 % (80.1 to 88.6)'
+    """
     number = "{:+.1f}" if signed else "{:.1f}"
     value, low, high = (number.format(100 * score[name]) for name in ("value", "low", "high"))
     return f"{value} {'points' if signed else '%'} ({low} to {high})"
@@ -107,7 +93,7 @@ def patient_weights(patients, seed: int) -> np.ndarray:
 
 
 def _rates(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray, threshold: float = 0.0) -> dict:
-    """The scores of `evaluate` for each row of weights, (REPEATS + 1,); nan where a class is missing."""
+    """The scores of `metrics_with_intervals` for each row of weights, (REPEATS + 1,); nan where a class is missing."""
     called, covid = logits > threshold, labels == 1
     right = (called == covid).astype(float)
     # the share of pairs in which the COVID slice has the higher logit; a tie counts half
@@ -156,76 +142,3 @@ def mean_over_seeds(values) -> dict[str, float]:
     """The mean of a score, or of a paired difference, over seeds, (n,), with its 95 % interval (Student's t)."""
     values = np.asarray(values, float)
     return mean_interval(values.mean(), values.std() / len(values) ** 0.5, len(values))
-
-
-def difference_interval(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
-    """The difference b - a of two scores that were measured on different patients, with its 95 % interval.
-
-    Both scores have "value", "low" and "high". Squares of the two intervals' arms are added (Newcombe 1998, method
-    10, https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8%3C873::AID-SIM779%3E3.0.CO;2-I). For scores on the
-    *same* patients take `compare`.
-    """
-    value = b["value"] - a["value"]
-    down = np.hypot(b["value"] - b["low"], a["high"] - a["value"])
-    up = np.hypot(b["high"] - b["value"], a["value"] - a["low"])
-    return {"value": value, "low": float(value - down), "high": float(value + up)}
-
-
-# -------------------------------------------------------------------------------------- thresholds, calibration
-
-
-def operating_point(logits, labels, sensitivity: float = 0.95) -> float:
-    """The highest threshold (a logit) at which at least this share of the COVID slices is found.
-
-    Choose it on validation slices. Raises ValueError if there is no COVID slice.
-    """
-    covid = np.sort(np.asarray(logits, float)[np.asarray(labels) == 1])
-    if not len(covid):
-        raise ValueError("No COVID slice to choose a threshold by: give slices of both classes.")
-    missed = int(np.floor((1 - sensitivity) * len(covid) + 1e-9))
-    return float(np.nextafter(covid[missed], -np.inf))
-
-
-def predictive_values(sensitivity: float, specificity: float, prevalence: float) -> tuple[float, float]:
-    """Bayes: how likely is COVID after a "yes", no COVID after a "no", where `prevalence` have it? Shares 0 to 1."""
-    yes = sensitivity * prevalence + (1 - specificity) * (1 - prevalence)
-    no = (1 - sensitivity) * prevalence + specificity * (1 - prevalence)
-    right_yes, right_no = sensitivity * prevalence, specificity * (1 - prevalence)
-    return right_yes / yes if yes else float("nan"), right_no / no if no else float("nan")
-
-
-def temperature(logits, labels) -> float:
-    """The number to divide logits by, so that probabilities are as sure as they are right.
-
-    Temperature scaling (Guo et al. 2017, https://arxiv.org/abs/1706.04599): the one that lowers the log loss most.
-    Fit it on validation slices; it changes no decision at threshold 0, and no AUC.
-    """
-    logits, labels = np.asarray(logits, float), np.asarray(labels).astype(int)
-
-    def loss(log_t: float) -> float:
-        return np.logaddexp(0, -(2 * labels - 1) * logits / np.exp(log_t)).mean()
-
-    return float(np.exp(minimize_scalar(loss, bounds=(-3, 5), method="bounded").x))
-
-
-def calibration(logits, labels, bins: int = 6) -> tuple[pd.DataFrame, dict[str, float]]:
-    """Do the probabilities mean what they say?
-
-    Args:
-        logits: float (N,).
-        labels: 0 or 1, (N,), both classes.
-        bins: groups of about equally many slices, from the least to the most probable.
-
-    Returns:
-        a row per bin: mean probability `predicted` and share of COVID `observed`; and Brier score, log loss and
-        expected calibration error (mean distance of the two columns), all better if lower.
-    """
-    probability, labels = expit(np.asarray(logits, float)), np.asarray(labels).astype(int)
-    observed, predicted = calibration_curve(labels, probability, n_bins=bins, strategy="quantile")
-    table = pd.DataFrame({"predicted": predicted, "observed": observed})
-    summary = {
-        "Brier score": brier_score_loss(labels, probability),
-        "log loss": log_loss(labels, probability),
-        "expected calibration error": float((table.predicted - table.observed).abs().mean()),
-    }
-    return table, summary

@@ -12,11 +12,9 @@ from pytorch_grad_cam import EigenCAM, GradCAM, GradCAMPlusPlus, HiResCAM, Layer
 from pytorch_grad_cam.utils.model_targets import BinaryClassifierOutputTarget
 from torch import Tensor
 
-from .models import Net
-from .runs.files import nearest
-from .speed import prepare
+from .models import LAYERS, Net, prepare
+from .runs.files import did_you_mean
 
-LAYERS = ("layer1", "layer2", "layer3", "layer4")
 BATCH = 32  # slices at a time, as all activations are kept
 
 
@@ -66,10 +64,10 @@ METHODS = {
 }
 
 
-def cam(model: Net, images: Tensor, method: str = "GradCAM", layer: str = "layer4", explained=None) -> np.ndarray:
+def cam(model: Net, images: Tensor, method: str = "GradCAM", layer: str = "layer4", targets=None) -> np.ndarray:
     """Class activation maps of a batch of slices.
 
-    GradCAM asks which places raise the explained class; GradCAM++, HiResCAM and LayerCAM are its relatives and differ
+    GradCAM asks which places raise the target class; GradCAM++, HiResCAM and LayerCAM are its relatives and differ
     in how gradients become weights. ScoreCAM needs no gradient: it shows the network one masked slice per channel,
     some hundred times slower. EigenCAM shows where the activations vary most and ignores the class.
 
@@ -77,8 +75,8 @@ def cam(model: Net, images: Tensor, method: str = "GradCAM", layer: str = "layer
         model: the network; its parameters stay as they are, and it is left in eval mode.
         images: grey slices, uint8 (N, H, W).
         method: a name in METHODS.
-        layer: "layer1" to "layer4"; its last block is looked at.
-        explained: the class to explain for each slice, 0 or 1, (N,); by default the model's own decision.
+        layer: "layer1" to "layer4"; what it puts out is looked at.
+        targets: the class to explain for each slice, 0 or 1, (N,); by default the model's own decision.
 
     Returns:
         float32 (N, H, W), each map scaled to 0…1 by itself: brightness can't be compared between maps. A map is 0
@@ -88,31 +86,31 @@ def cam(model: Net, images: Tensor, method: str = "GradCAM", layer: str = "layer
         ValueError: an unknown method or layer, or not one class per slice.
     """
     if method not in METHODS:
-        raise ValueError(f"Unknown method {method!r}: {nearest(method, METHODS)}")
-    if explained is not None and len(explained) != len(images):
-        raise ValueError(f"explained has {len(explained)} classes for {len(images)} slices: give one a slice.")
-    target = _last_block(model, layer)
+        raise ValueError(f"Unknown method {method!r}: {did_you_mean(method, METHODS)}")
+    if targets is not None and len(targets) != len(images):
+        raise ValueError(f"targets has {len(targets)} classes for {len(images)} slices: give one a slice.")
+    looked_at = _output_of(model, layer)
     if not len(images):
         return np.zeros(tuple(images.shape), np.float32)
     size = 1 if method == "ScoreCAM" else BATCH  # it makes a copy of the slice per channel
     maps = []
-    with _gradients_from(model, target):
-        library = METHODS[method](model=model, target_layers=[target])
+    with _gradients_from(model, looked_at):
+        library = METHODS[method](model=model, target_layers=[looked_at])
         try:  # not `with library`: it swallows errors (IndexError) raised inside it
             for start in range(0, len(images), size):
                 x = prepare(model, images[start : start + size])
-                if explained is not None:
-                    targets = [BinaryClassifierOutputTarget(int(c)) for c in explained[start : start + size]]
+                # one logit, so class 0 is "minus the logit"; one target a slice, or the other slices' maps stay empty
+                if targets is not None:
+                    wanted = [BinaryClassifierOutputTarget(int(c)) for c in targets[start : start + size]]
                 elif method == "ScoreCAM":  # it asks for masked slices too, on which the network may decide otherwise
                     with torch.no_grad():
-                        targets = [BinaryClassifierOutputTarget(int(model(x) > 0))]
+                        wanted = [BinaryClassifierOutputTarget(int(model(x) > 0))]
                 else:
-                    targets = [_own_decision] * len(x)
-                # one logit, so class 0 is "minus the logit"; a target for each slice, or the others' maps stay empty
-                maps.extend(library(input_tensor=x, targets=targets))
+                    wanted = [_own_decision] * len(x)
+                maps.extend(library(input_tensor=x, targets=wanted))
         finally:
             library.activations_and_grads.release()
-    return on_slice(np.stack(maps), images.shape[-1], model.field)
+    return on_slice(np.stack(maps), images.shape[-1], model.preprocess.crop_fraction)
 
 
 def look_inside(model: Net, images: Tensor, layer: str = "layer4") -> tuple[Tensor, Tensor, Tensor]:
@@ -124,7 +122,7 @@ def look_inside(model: Net, images: Tensor, layer: str = "layer4") -> tuple[Tens
         activations and gradients, both float32 (N, C, h, w), and logits, float32 (N,), on the CPU.
     """
     parts = []
-    with _gradients_from(model, _last_block(model, layer)) as kept:
+    with _gradients_from(model, _output_of(model, layer)) as kept:
         for start in range(0, len(images), BATCH):
             logits = model(prepare(model, images[start : start + BATCH]))
             activations = kept["output"]
@@ -149,11 +147,11 @@ def evidence(model: Net, images: Tensor, layer: str = "layer4") -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _gradients_from(model: Net, target: torch.nn.Module):
-    """Gradients of what `target` puts out, and of nothing before it, so that none of that has to be kept.
+def _gradients_from(model: Net, looked_at: torch.nn.Module):
+    """Gradients of what `looked_at` puts out, and of nothing before it, so that none of that has to be kept.
 
     No parameter asks for its gradient meanwhile: a quarter less time than if all did, and a frozen trunk does no harm.
-    Gives a dict whose `output` is what `target` put out last. The model is left in eval mode.
+    Gives a dict whose `output` is what it put out last. The model is left in eval mode.
     """
     model.eval()
     learning, kept = [parameter for parameter in model.parameters() if parameter.requires_grad], {}
@@ -162,7 +160,7 @@ def _gradients_from(model: Net, target: torch.nn.Module):
         kept["output"] = output.detach().requires_grad_(True)
         return kept["output"]
 
-    hook = target.register_forward_hook(start_here)
+    hook = looked_at.register_forward_hook(start_here)
     try:
         for parameter in learning:
             parameter.requires_grad = False
@@ -178,32 +176,26 @@ def _own_decision(logit: Tensor) -> Tensor:
     return logit if logit > 0 else -logit
 
 
-def _last_block(model: Net, layer: str) -> torch.nn.Module:
+def _output_of(model: Net, layer: str) -> torch.nn.Module:
+    """The last module of a layer."""
     if layer not in LAYERS:
-        raise ValueError(f"Unknown layer {layer!r}: {nearest(layer, LAYERS)}")
-    return getattr(model.net, layer)[-1]
+        raise ValueError(f"Unknown layer {layer!r}: {did_you_mean(layer, LAYERS)}")
+    return model.parts(layer)[-1]
 
 
-def on_slice(maps: np.ndarray, size: int, field: float = 1.0) -> np.ndarray:
+def on_slice(maps: np.ndarray, size: int, crop_fraction: float = 1.0) -> np.ndarray:
     """Maps of what the network saw, enlarged and placed on the slice they came from.
 
     Args:
         maps: float32 (N, h, w).
         size: the slice's height and width in pixels.
-        field: how much of the slice's width the network saw (`model.field`: preprocessing may crop the centre).
+        crop_fraction: how much of the slice's width the network saw (`model.preprocess` may crop the centre).
 
     Returns:
         float32 (N, size, size), 0 outside of what the network saw.
     """
-    seen = round(size * field)
+    seen = round(size * crop_fraction)
     before = (size - seen) // 2
     border = ((before, size - seen - before),) * 2
     resized = (cv2.resize(each, (seen, seen), interpolation=cv2.INTER_LINEAR) for each in maps)
     return np.stack([np.pad(each, border) for each in resized]).astype(np.float32)
-
-
-def first_kernels(model: Net) -> np.ndarray:
-    """The first layer's kernels as colour pictures, float32 (64, 7, 7, 3), each scaled to 0…1 by itself."""
-    kernels = model.net.conv1.weight.detach().float().cpu().permute(0, 2, 3, 1).numpy()
-    low, high = kernels.min((1, 2, 3), keepdims=True), kernels.max((1, 2, 3), keepdims=True)
-    return (kernels - low) / np.maximum(high - low, 1e-8)

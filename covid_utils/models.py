@@ -1,78 +1,171 @@
-"""The network, where its weights come from, and what of it is frozen."""
+"""The network, a trunk, a last stage and a head: how it is made, and what of it is frozen."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import zlib
-from functools import partial
-from pathlib import Path
+import dataclasses
+from collections.abc import Callable, Sequence
 
-import pandas as pd
 import torch
 import torchvision
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
+from torchvision.transforms.functional import InterpolationMode, center_crop, resize
 
-from .runs.files import PROJECT, nearest, replace_file, resolve
-from .runs.settings import BACKBONES
+from .runs.device import autocast
+from .runs.files import did_you_mean
+from .sources.pretrained import fill, pretrained
 
 # Mean and standard deviation of chest CT slices in a lung window, grey values from 0 to 1; notebook 01 checks them.
 CT_MEAN, CT_STD = 0.6, 0.3
-BUNDLED = PROJECT / "data" / "weights"
+LAYERS = ("layer1", "layer2", "layer3", "layer4")  # the stages after the stem; each sees half the height and width
+TRUNK, LAST = ("stem", *LAYERS[:-1]), LAYERS[-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """How a network is made, and the names of the modules in it that make up its stages, in their order."""
+
+    make: Callable[[], nn.Module]
+    stem: str
+    layer1: str
+    layer2: str
+    layer3: str
+    layer4: str
+    head: str
+    output: str  # the linear layer at the head's end, replaced by one with a single output
+    first_convolution: str
+
+
+# He et al. 2016, https://arxiv.org/abs/1512.03385
+RESNET = ("conv1 bn1 relu maxpool", *LAYERS, "fc", "fc", "conv1")
+BACKBONES = {
+    "resnet18": Backbone(torchvision.models.resnet18, *RESNET),
+    "resnet34": Backbone(torchvision.models.resnet34, *RESNET),
+    "resnet50": Backbone(torchvision.models.resnet50, *RESNET),
+}
+
+
+def normalise(images: Tensor, mean: float | Sequence[float] = CT_MEAN, std: float | Sequence[float] = CT_STD) -> Tensor:
+    """Grey slices, uint8 (N, …, H, W), for the network: float32 (N, 3, H, W), about zero mean and unit variance.
+
+    >>> normalise(torch.full((1, 2, 2), 153, dtype=torch.uint8)).shape  # 153 / 255 is the mean, so all are 0
+    torch.Size([1, 3, 2, 2])
+    """
+    mean, std = (torch.as_tensor(each, device=images.device).view(-1, 1, 1) for each in (mean, std))
+    grey = images.reshape(len(images), 1, *images.shape[-2:]).float() / 255
+    return ((grey - mean) / std).expand(-1, 3, -1, -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """What weights want of their input: a mean and a deviation, and for ImageNet's a centre crop of an enlarged slice.
+
+    Attributes:
+        mean, std: one number, or one for each of the three channels, for grey values from 0 to 1.
+        crop_fraction: how much of the slice's width and height is kept, 0 to 1.
+        interpolation: how the slice is enlarged before the crop.
+    """
+
+    mean: Sequence[float] = (CT_MEAN,)
+    std: Sequence[float] = (CT_STD,)
+    crop_fraction: float = 1.0
+    interpolation: str = "bilinear"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Grey slices, uint8 (N, H, W), as the network's input, float32 (N, 3, H, W)."""
+        if self.crop_fraction < 1:
+            size = images.shape[-1]
+            wide = [round(size / self.crop_fraction)]
+            images = center_crop(resize(images.unsqueeze(1), wide, InterpolationMode(self.interpolation)), [size])
+        return normalise(images, self.mean, self.std)
 
 
 class Net(nn.Module):
-    """A ResNet whose last layer is replaced by a single output, the logit of COVID.
-
-    ResNet: He et al. 2016, https://arxiv.org/abs/1512.03385.
+    """A network for one yes or no: trunk (stem to `layer3`), last stage (`layer4`), and a head with a single output.
 
     Args:
-        backbone: "resnet18", "resnet34" or "resnet50".
+        backbone: a name in BACKBONES.
 
     Attributes:
-        net: the torchvision network; its last block of layers is `net.layer4`, its head `net.fc`.
-        preprocess: function from grey slices, uint8 (N, H, W), to the network's input, float32 (N, 3, H, W).
+        net: the network that it is made of, its own names inside.
+        preprocess: from grey slices, uint8 (N, H, W), to the network's input, float32 (N, 3, H, W).
         origin: where the weights came from ("scratch", "bundled", "imagenet" or a file).
-        field: how much of the image's width `preprocess` keeps, 0 to 1 (it may crop the centre).
     """
 
     def __init__(self, backbone: str = "resnet18"):
         super().__init__()
         if backbone not in BACKBONES:
-            raise ValueError(f"Unknown backbone {backbone!r}: {nearest(backbone, BACKBONES)}")
-        self.net = torchvision.models.get_model(backbone, weights=None)
-        self.net.fc = nn.Linear(self.net.fc.in_features, 1)
-        self.backbone = backbone
-        self.origin = "scratch"
-        self.preprocess = normalise
-        self.field = 1.0
+            raise ValueError(f"Unknown backbone {backbone!r}: {did_you_mean(backbone, BACKBONES)}")
+        row = BACKBONES[backbone]
+        self.net = row.make()
+        self.net.set_submodule(row.output, nn.Linear(self.net.get_submodule(row.output).in_features, 1))
+        self.backbone, self.origin, self.preprocess = backbone, "scratch", Preprocessing()
+
+    def parts(self, *stages: str) -> list[nn.Module]:
+        """The modules of stages ("stem", "layer1" to "layer4", "head"), in their order, with the network's weights."""
+        names = " ".join(getattr(BACKBONES[self.backbone], stage) for stage in stages).split()
+        return [self.net.get_submodule(name) for name in names]
+
+    def trunk(self, x: Tensor) -> Tensor:
+        """Inputs, float32 (N, 3, H, W), as features of the stages before the last, (N, C, h, w)."""
+        for part in self.parts(*TRUNK):
+            x = part(x)
+        return x
+
+    def pooled(self, features: Tensor) -> Tensor:
+        """The trunk's features through the last stage, averaged over all places: (N, C)."""
+        for part in self.parts(LAST):
+            features = part(features)
+        return adaptive_avg_pool2d(features, 1).flatten(1)
+
+    def tail(self, features: Tensor) -> Tensor:
+        """Logits, float32 (N,), of the trunk's features: last stage, average, head."""
+        (head,) = self.parts("head")
+        return head(self.pooled(features)).flatten()
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, float32 (N,), of a batch x, float32 (N, 3, H, W); sigmoid(logit) is the probability of COVID."""
-        return self.net(x).flatten()
+        return self.tail(self.trunk(x))
 
 
-def normalise(images: Tensor, mean: float = CT_MEAN, std: float = CT_STD) -> Tensor:
-    """Grey slices, uint8 (N, H, W), for the network: float32 (N, 3, H, W), about zero mean and unit variance."""
-    grey = (images.float() / 255 - mean) / std
-    return grey.unsqueeze(1).expand(-1, 3, -1, -1)
+class Tail(nn.Module):
+    """What is left to train where the trunk's features are kept: last stage and head, with the network's own weights.
+
+    Takes the features that the trunk hands on, float (N, C, h, w), and gives logits, float32 (N,).
+    """
+
+    def __init__(self, model: Net):
+        super().__init__()
+        self.model, self.preprocess = model, Tensor.float
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.model.tail(features)
 
 
-def imagenet_preprocess(images: Tensor, transforms) -> Tensor:
-    """Grey slices, uint8 (N, H, W), through the preprocessing that torchvision publishes with its weights."""
-    return transforms(images.unsqueeze(1).expand(-1, 3, -1, -1))
+def ask(model: nn.Module, images: Tensor, part: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """What a network (or only a `part` of it) answers to slices, uint8 (N, H, W): on its device, in its number format.
+
+    To a GPU they travel as bytes, a twelfth of what they become, and from pinned memory, so that nothing waits for it.
+    """
+    x = prepare(model, images)
+    with autocast(x.device):
+        return (part or model)(x)
 
 
-def build_model(backbone: str = "resnet18", weights: str = "scratch", image_size: int = 96) -> Net:
-    """A network with a new head, and the trunk (all else) from `weights`.
+def prepare(model: nn.Module, images: Tensor) -> Tensor:
+    """Slices, uint8 (N, H, W), as the network's input on its device, channels last, where convolutions are fastest."""
+    device = next(model.parameters()).device
+    if device.type == "cuda" and not images.is_cuda:
+        images = images.pin_memory()
+    return model.preprocess(images.to(device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
+
+
+def build_model(backbone: str = "resnet18", weights: str = "scratch") -> Net:
+    """A network with a new output layer, and all else from `weights`.
 
     Args:
-        backbone: "resnet18", "resnet34" or "resnet50".
-        weights: "scratch" (random, from torch's generator), "bundled" (ours, pretrained on phantom findings),
-            "imagenet" (torchvision's default ones, downloaded once) or a .safetensors file.
-        image_size: pixels; ImageNet's own preprocessing resizes to 232/224 of it and crops the centre.
+        backbone: a name in BACKBONES.
+        weights: "scratch" (random, from torch's generator), or what `pretrained` takes: "bundled", "imagenet", a file.
 
     Raises:
         ValueError: unknown backbone or weights, a damaged file, or weights of another architecture.
@@ -81,168 +174,34 @@ def build_model(backbone: str = "resnet18", weights: str = "scratch", image_size
     model = Net(backbone)
     if weights == "scratch":
         return model
-    if weights == "imagenet":
-        state = _imagenet_state(backbone)
-        _use_imagenet_preprocessing(model, image_size)
-    else:
-        path = _bundled(backbone) if weights == "bundled" else resolve(weights)
-        if not path.is_file():
-            known = ("scratch", "bundled", "imagenet")
-            raise ValueError(f"Unknown weights {weights!r}, and no file {path}: {nearest(weights, known)}")
-        state, _ = read_weights(path)
-    _load_trunk(model, state, weights)
-    model.origin = weights
+    state, notes = pretrained(backbone, weights)
+    fill(model.net, state, f"The weights {weights!r}", backbone, spared=BACKBONES[backbone].output)
+    model.origin, model.preprocess = weights, Preprocessing(**notes.get("preprocessing", {}))
     return model
 
 
-def _load_trunk(model: Net, state: dict[str, Tensor], weights: str) -> None:
-    """Put all weights but the head's into the network; shapes must agree."""
-    trunk = {name.removeprefix("net."): tensor for name, tensor in state.items()}
-    trunk = {name: tensor for name, tensor in trunk.items() if not name.startswith("fc.")}
-    own = {name: tensor for name, tensor in model.net.state_dict().items() if not name.startswith("fc.")}
-    wrong = [name for name in own if name not in trunk or trunk[name].shape != own[name].shape]
-    if wrong or len(trunk) != len(own):
-        first = (wrong or sorted(set(trunk) - set(own)))[0]
-        raise ValueError(
-            f"The weights {weights!r} are of another architecture than {model.backbone} (they differ at {first}): "
-            "give the backbone they were trained with."
-        )
-    model.net.load_state_dict(trunk, strict=False)
-
-
-def _use_imagenet_preprocessing(model: Net, image_size: int) -> None:
-    """Preprocess as torchvision does for these weights: resize to 232/224 of the size, crop, its mean and variance."""
-    resized = round(image_size * 232 / 224)
-    weights = torchvision.models.get_model_weights(model.backbone).DEFAULT
-    transforms = weights.transforms(crop_size=image_size, resize_size=resized)
-    model.preprocess = partial(imagenet_preprocess, transforms=transforms)
-    model.field = image_size / resized
-
-
-def _imagenet_state(backbone: str) -> dict[str, Tensor]:
-    """torchvision's default ImageNet weights, from the local torch-hub cache or the network."""
-    weights = torchvision.models.get_model_weights(backbone).DEFAULT
-    file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
-    try:
-        state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except OSError as error:
-        raise ConnectionError(
-            f"The ImageNet weights could not be downloaded ({error}): without a network use weights='bundled' "
-            f"with backbone {_there()}, or copy {file.name} from another machine to {file}."
-        ) from None
-    except Exception as error:  # a damaged file raises anything from EOFError to KeyError
-        raise ValueError(f"{file} is damaged ({error!r}): delete it, so that it is downloaded anew.") from None
-    return state
-
-
-def _there() -> str:
-    """The backbones that have bundled weights, as words."""
-    return " or ".join(sorted(file.stem for file in BUNDLED.glob("*.safetensors")))
-
-
-def _bundled(backbone: str) -> Path:
-    """The bundled weights' file, its SHA-256 compared with the recorded one."""
-    path = BUNDLED / f"{backbone}.safetensors"
-    if not path.is_file():
-        raise ValueError(f"No bundled weights for {backbone!r} in {BUNDLED}: use backbone {_there()}.")
-    sums = dict(line.split()[::-1] for line in (BUNDLED / "SHA256SUMS").read_text().splitlines())
-    if hashlib.sha256(path.read_bytes()).hexdigest() != sums[path.name]:
-        raise ValueError(f"{path} is damaged (its SHA-256 is not the recorded one): run `git checkout {path}`.")
-    return path
-
-
-# -------------------------------------------------------------------------------------------------- files
-
-
-def save_weights(path: Path, state: dict[str, Tensor], notes: dict, step: float | None = None) -> None:
-    """Write weights as safetensors, whole or not at all.
-
-    Args:
-        path: file to write.
-        state: names and tensors.
-        notes: anything JSON can hold; kept in the file's header.
-        step: round each output channel of a kernel to multiples of this share of its standard deviation (or of a 127th
-            of its largest number, if that is more), and pack them with zlib; 0 to 0.25 makes a quarter to a seventh.
-    """
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    if step is not None:
-        for name in [name for name, tensor in state.items() if tensor.dim() > 1]:
-            channels = state[name].flatten(1)
-            scale = torch.maximum(step * channels.std(1, correction=0), channels.abs().amax(1) / 127).clamp_min(1e-12)
-            whole = (channels / scale[:, None]).round().to(torch.int8)
-            state[f"{name}.scale"], state[f"{name}.shape"] = scale, torch.tensor(state[name].shape)
-            state[name] = torch.frombuffer(bytearray(zlib.compress(whole.numpy(), 9)), dtype=torch.uint8)
-    replace_file(path, lambda temporary: save_file(state, temporary, metadata={"notes": json.dumps(notes)}))
-
-
-def read_weights(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """Tensors and notes of a safetensors file; packed kernels come back as float32.
-
-    Raises ValueError, naming the file, if it is damaged.
-    """
-    try:
-        with safe_open(path, "pt") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}
-            notes = json.loads((file.metadata() or {}).get("notes", "{}"))
-        for name in [name.removesuffix(".scale") for name in state if name.endswith(".scale")]:
-            scale, shape = state.pop(f"{name}.scale"), state.pop(f"{name}.shape")
-            whole = torch.frombuffer(bytearray(zlib.decompress(state[name].numpy())), dtype=torch.int8)
-            state[name] = (whole.view(len(scale), -1) * scale[:, None]).view(shape.tolist())
-    except (SafetensorError, ValueError, KeyError, RuntimeError, zlib.error) as error:
-        raise ValueError(f"{path} is damaged or holds no weights of ours ({error}): make or fetch it again.") from None
-    return state, notes
-
-
-def load_model(path: Path) -> tuple[Net, dict]:
-    """The network of a checkpoint that `training.fit` wrote, in eval mode, and the checkpoint's notes.
-
-    Raises FileNotFoundError if there is none, ValueError if it is damaged or no checkpoint of ours.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"No checkpoint {path}: train the model first (notebooks 02 and 03).")
-    state, notes = read_weights(path)
-    if "parameters" not in notes:
-        raise ValueError(f"{path} holds weights but no checkpoint of this course: give one that `fit` wrote.")
-    parameters = notes["parameters"]
-    model = Net(parameters["backbone"])
-    if parameters["weights"] == "imagenet":
-        _use_imagenet_preprocessing(model, parameters["image_size"])
-    model.origin = parameters["weights"]
-    model.load_state_dict(state)
-    return model.eval(), notes
-
-
-# ------------------------------------------------------------------------------------------------ freezing
-
-
-def freeze(model: Net, trainable: str = "layer4") -> Net:
-    """Let only `layer4` and the head learn ("layer4"), or everything ("all"). Returns the same network."""
-    for name, parameter in model.net.named_parameters():
-        parameter.requires_grad_(trainable == "all" or name.startswith(("layer4.", "fc.")))
+def freeze(model: Net, trainable: str = "last") -> Net:
+    """Let only the last stage and the head learn ("last"), or everything ("all"). Returns the same network."""
+    model.requires_grad_(trainable == "all")
+    for part in model.parts(LAST, "head"):
+        part.requires_grad_(True)
     return model
+
+
+def is_frozen(model: Net) -> bool:
+    """Whether nothing before the last stage learns."""
+    return not any(parameter.requires_grad for part in model.parts(*TRUNK) for parameter in part.parameters())
 
 
 def train_mode(model: nn.Module) -> None:
-    """`model.train()`, but frozen batch norms stay in eval mode.
+    """`model.train()`, but what is frozen holds still.
 
-    A batch norm keeps a running mean and variance that follow the batches in train mode *without* any gradient,
-    so `requires_grad=False` alone does not freeze it (https://pytorch.org/docs/stable/generated/torch.nn.BatchNorm2d.html).
+    In train mode a batch norm's running mean and variance follow the batches *without* any gradient, and dropout and
+    stochastic depth leave out parts at random, so `requires_grad=False` alone does not freeze them
+    (https://pytorch.org/docs/stable/generated/torch.nn.BatchNorm2d.html).
     """
     model.train()
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
-            module.eval()
-
-
-def parameter_table(model: Net) -> pd.DataFrame:
-    """A row per parameter tensor: name, shape, how many numbers, and whether they learn."""
-    rows = [(n, tuple(p.shape), p.numel(), p.requires_grad) for n, p in model.named_parameters()]
-    return pd.DataFrame(rows, columns=["parameter", "shape", "numbers", "trainable"])
-
-
-def block_table(model: Net) -> pd.DataFrame:
-    """A row per block of the network: how many numbers it has and how many of them learn."""
-    table = parameter_table(model)
-    table["block"] = table.parameter.str.split(".").str[1]
-    table["learning"] = table.numbers.where(table.trainable, 0)
-    return table.groupby("block", sort=False)[["numbers", "learning"]].sum()
+        learns = [parameter.requires_grad for parameter in module.parameters()]
+        if learns and not any(learns):
+            module.eval()  # and all that it holds

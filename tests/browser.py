@@ -22,7 +22,8 @@ import papermill
 from playwright.sync_api import Page, sync_playwright
 
 from covid_utils.runs.files import PROJECT
-from covid_utils.runs.notebooks import declared, find_notebooks, read_profile
+from covid_utils.runs.notebooks import declared, find_notebooks
+from covid_utils.runs.settings import read_profile
 
 FOLDER = PROJECT / "runs" / "browser"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "msedge")

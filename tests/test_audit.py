@@ -8,11 +8,12 @@ from toy import tiny_data
 from covid_utils.data import load_data, split_groups
 from covid_utils.labs.audit import audit, near_duplicates, nearest_neighbour, shuffled_labels, thumbnails
 from covid_utils.labs.shortcuts import SHORTCUTS, add_shortcut, mark_all, without_lungs
+from covid_utils.runs.settings import Settings
 
 
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory):
-    return load_data("phantom", tmp_path_factory.mktemp("data"), image_size=64, patients=60, progress=False)
+    return load_data(Settings(data_dir=tmp_path_factory.mktemp("data"), image_size=64, patients=60), progress=False)
 
 
 def dealt(data, split, seed=0):
@@ -52,7 +53,8 @@ def test_the_audit_says_what_is_wrong(phantom):
 def test_the_audit_finds_a_shortcut_in_the_frame(phantom):
     marked = audit(add_shortcut(phantom, "mark"))
     assert any("outer frame" in sentence and sentence.startswith("**Shortcut") for sentence in marked.verdict)
-    assert nearest_neighbour(add_shortcut(phantom, "mark"), frame_only=True).mean() == pytest.approx(0.5, abs=0.1)
+    decided = nearest_neighbour(add_shortcut(phantom, "mark"), frame_only=True) > 0
+    assert decided.mean() == pytest.approx(0.5, abs=0.1)
 
 
 @pytest.mark.parametrize("kind", SHORTCUTS)

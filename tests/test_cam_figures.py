@@ -16,7 +16,7 @@ def shown(monkeypatch):
 
 def test_signed_maps_share_one_scale_and_lie_where_the_network_looked(shown):
     maps = {"one": np.full((2, 3, 3), 1.0), "other": np.full((2, 3, 3), -4.0)}
-    cam_figures.show_signed(IMAGES, ["a", "b"], maps, fields=[1.0, 0.5])
+    cam_figures.show_signed(IMAGES, ["a", "b"], maps, crop_fractions=[1.0, 0.5])
     drawn = [axis.images[1] for axis in shown[0].axes[2:6]]
     assert {image.get_clim() for image in drawn} == {(-4.0, 4.0)}
     assert drawn[0].get_extent() == [-0.5, 31.5, 31.5, -0.5] and drawn[2].get_extent() == [7.5, 23.5, 23.5, 7.5]

@@ -20,6 +20,7 @@ from PIL import Image
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from covid_utils.data import Slices, augment, load_data, loader, split_groups
+from covid_utils.runs.settings import Settings
 from covid_utils.sources import downloads
 from covid_utils.sources.downloads import covid_ct, fetch, figure, unpack
 from covid_utils.sources.folders import class_of, natural
@@ -57,7 +58,7 @@ def csv_folder(tmp_path):
 
 
 def load(folder, image_size=32, **settings):
-    return load_data(folder, folder.parent / "data", image_size=image_size, progress=False, **settings)
+    return load_data(Settings(folder, folder.parent / "data", image_size=image_size, **settings), progress=False)
 
 
 def edit(path, old, new):
@@ -258,12 +259,25 @@ def test_cache_is_used_and_noticed_when_stale(folder, monkeypatch, capsys):
     assert not torch.equal(changed.images[0], first.images[0]) and changed.fingerprint != first.fingerprint
 
 
+def test_decoded_pixels_are_hashed_once(folder, monkeypatch):
+    first, hashed, sha256 = load(folder), [], hashlib.sha256
+
+    def counted(content=b""):
+        hashed.append(memoryview(content).nbytes)
+        return sha256(content)
+
+    monkeypatch.setattr(hashlib, "sha256", counted)
+    again = load(folder)
+    assert [size for size in hashed if size >= again.images.nbytes] == [again.images.nbytes]
+    assert again.fingerprint == first.fingerprint
+
+
 def test_a_large_set_stays_in_its_file_and_is_the_same(folder, monkeypatch):
     whole, mapped, read = load(folder), [], np.load
     monkeypatch.setattr(np, "load", lambda *given, **named: mapped.append(read(*given, **named)) or mapped[-1])
     small = load(folder)
     assert not np.shares_memory(small.images.numpy(), mapped[-1])
-    monkeypatch.setattr("covid_utils.sources.images.MEMORY", 0)
+    monkeypatch.setattr("covid_utils.runs.device.MEMORY", 0)
     large = load(folder)
     assert isinstance(mapped[-1], np.memmap) and np.shares_memory(large.images.numpy(), mapped[-1])
     assert large.fingerprint == small.fingerprint == whole.fingerprint
@@ -326,7 +340,7 @@ def test_uneven_patients_still_give_every_split_both_classes():
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    return load_data(data_dir=tmp_path_factory.mktemp("data"), image_size=48, patients=20, progress=False)
+    return load_data(Settings(data_dir=tmp_path_factory.mktemp("data"), image_size=48, patients=20), progress=False)
 
 
 def test_phantom(drawn):
@@ -435,9 +449,9 @@ def test_missing_folder(tmp_path):
 
 def test_unknown_dataset(tmp_path):
     with pytest.raises(ValueError, match="Unknown dataset 'fantom'.* did you mean 'phantom'"):
-        load_data("fantom", tmp_path)
+        load_data(Settings("fantom", tmp_path))
     with pytest.raises(ValueError, match="Unknown dataset 'sars-cov2-ct'.* did you mean 'sars-cov-2-ct'"):
-        load_data("sars-cov2-ct", tmp_path)
+        load_data(Settings("sars-cov2-ct", tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -725,12 +739,12 @@ def covid_ct_files():
 def test_covid_ct(server, tmp_path, monkeypatch):
     server.files = covid_ct_files()
     monkeypatch.setattr(downloads, "COVID_CT", server.address)
-    data = load_data("covid-ct", tmp_path, image_size=32, progress=False)
+    data = load_data(Settings("covid-ct", tmp_path, image_size=32), progress=False)
     assert data.table.split.value_counts().to_dict() == {"train": 4, "val": 4, "test": 4}
     assert data.table.label.sum() == 6 and data.table.patient.nunique() == 6
     assert "panels of one figure" in data.groups and "published" in data.groups
     asked = len(server.ranges)
-    assert load_data("covid-ct", tmp_path, image_size=32, progress=False).fingerprint == data.fingerprint
+    assert load_data(Settings("covid-ct", tmp_path, image_size=32), progress=False).fingerprint == data.fingerprint
     assert len(server.ranges) == asked == 8
 
 
@@ -748,12 +762,15 @@ def test_figures():
 
 
 def test_kaggle(folder, tmp_path, monkeypatch):
-    kaggle = types.SimpleNamespace(dataset_download=lambda handle: str(folder))
+    """As Kaggle's archives are: with a folder more around the class folders, and one beside them that is none."""
+    shutil.copytree(folder, tmp_path / "archive" / "versions" / "inner")
+    (tmp_path / "archive" / "aside").mkdir()
+    kaggle = types.SimpleNamespace(dataset_download=lambda handle: str(tmp_path / "archive"))
     monkeypatch.setitem(sys.modules, "kagglehub", kaggle)
-    data = load_data("sars-cov-2-ct", tmp_path / "data", image_size=32, progress=False)
+    data = load_data(Settings("sars-cov-2-ct", tmp_path / "data", image_size=32), progress=False)
     assert data.name == "sars-cov-2-ct" and len(data.table) == 140
     monkeypatch.setitem(sys.modules, "kagglehub", None)  # from now on the copy in data_dir is used
-    assert load_data("sars-cov-2-ct", tmp_path / "data", image_size=32).fingerprint == data.fingerprint
+    assert load_data(Settings("sars-cov-2-ct", tmp_path / "data", image_size=32)).fingerprint == data.fingerprint
 
 
 @pytest.mark.parametrize("error", [OSError("Name or service\nnot known"), RuntimeError("401"), ImportError()])
@@ -763,5 +780,5 @@ def test_kaggle_out_of_reach(tmp_path, monkeypatch, error):
 
     monkeypatch.setitem(sys.modules, "kagglehub", types.SimpleNamespace(dataset_download=fail))
     with pytest.raises(ConnectionError, match="by hand from https://www.kaggle.com/.*phantom") as caught:
-        load_data("sars-cov-2-ct", tmp_path)
+        load_data(Settings("sars-cov-2-ct", tmp_path))
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from covid_utils import explain
-from covid_utils.models import Net, freeze
+from covid_utils.labs.cam_figures import first_kernels
+from covid_utils.models import LAYERS, Net, freeze
 
 torch.manual_seed(0)
 SLICES = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
@@ -28,7 +29,7 @@ def test_gradcam_by_hand(model):
     weights = gradients.mean((2, 3), keepdim=True)
     by_hand = torch.relu((weights * activations).sum(1)).numpy()
     assert by_hand.max() > 0
-    library = explain.cam(model, SLICES, "GradCAM", explained=[1] * 3)
+    library = explain.cam(model, SLICES, "GradCAM", targets=[1] * 3)
     assert np.abs(scaled(explain.on_slice(scaled(by_hand), 64)) - library).max() < 1e-5
 
 
@@ -45,7 +46,7 @@ def test_gradcam_is_evidence_for_the_explained_class(model):
     for explained, part in ((1, signed), (0, -signed)):
         rectified = scaled(np.maximum(part, 0))
         assert np.allclose(
-            scaled(explain.on_slice(rectified, 64)), explain.cam(model, SLICES, explained=[explained] * 3), atol=1e-5
+            scaled(explain.on_slice(rectified, 64)), explain.cam(model, SLICES, targets=[explained] * 3), atol=1e-5
         )
 
 
@@ -60,7 +61,7 @@ def test_the_library_alone_gives_the_same_maps(model):
             library = explain.METHODS[method](model=model, target_layers=[getattr(model.net, layer)[-1]])
             plain = library(input_tensor=x, targets=targets)
             library.activations_and_grads.release()
-            assert np.allclose(plain, explain.cam(model, SLICES, method, layer, explained=[1] * 3), atol=1e-5), method
+            assert np.allclose(plain, explain.cam(model, SLICES, method, layer, targets=[1] * 3), atol=1e-5), method
     activations, _, _ = explain.look_inside(model, SLICES, "layer3")
     library = EigenCAM(model=model, target_layers=[]).get_cam_image(*[None] * 3, activations.numpy(), None, False)
     for full, thin in zip(library, map(explain.first_component, activations.numpy()), strict=True):
@@ -78,7 +79,7 @@ def test_scorecam_by_hand(model, capsys):
     by_hand = (weights[:, None, None] * activations[0]).sum(0, keepdim=True).clamp_min(0).numpy()
     assert (
         np.abs(
-            scaled(explain.on_slice(scaled(by_hand), 64)) - explain.cam(model, SLICES[:1], "ScoreCAM", explained=[1])
+            scaled(explain.on_slice(scaled(by_hand), 64)) - explain.cam(model, SLICES[:1], "ScoreCAM", targets=[1])
         ).max()
         < 1e-3
     )
@@ -86,9 +87,9 @@ def test_scorecam_by_hand(model, capsys):
 
 
 @pytest.mark.parametrize("method", [name for name in explain.METHODS if name != "ScoreCAM"])
-@pytest.mark.parametrize("layer", explain.LAYERS)
+@pytest.mark.parametrize("layer", LAYERS)
 def test_maps_are_whole_even_with_a_frozen_trunk(model, method, layer):
-    maps = explain.cam(freeze(model), SLICES, method, layer, explained=[0, 1, 1])
+    maps = explain.cam(freeze(model), SLICES, method, layer, targets=[0, 1, 1])
     assert maps.shape == (3, 64, 64) and maps.dtype == np.float32
     assert maps.min() >= 0 and maps.max() <= 1
     assert (maps.max((1, 2)) > 0.9).sum() >= 2  # a map may be empty if nothing speaks for the class
@@ -96,13 +97,13 @@ def test_maps_are_whole_even_with_a_frozen_trunk(model, method, layer):
 
 def test_gradcam_follows_the_class_and_eigencam_does_not(model):
     for method, same in (("GradCAM", False), ("EigenCAM", True)):
-        one, other = (explain.cam(model, SLICES, method, "layer3", explained=[k] * 3) for k in (1, 0))
+        one, other = (explain.cam(model, SLICES, method, "layer3", targets=[k] * 3) for k in (1, 0))
         assert np.allclose(one, other) == same
 
 
 def test_the_models_own_decision_is_explained_by_default(model):
     decisions = (model(model.preprocess(SLICES)) > 0).int().tolist()
-    own, given = explain.cam(model, SLICES), explain.cam(model, SLICES, explained=decisions)
+    own, given = explain.cam(model, SLICES), explain.cam(model, SLICES, targets=decisions)
     assert np.array_equal(own, given)
 
 
@@ -121,18 +122,18 @@ def test_errors_surface_and_hooks_are_removed(model, monkeypatch):
     monkeypatch.setattr(explain.METHODS["GradCAM"], "get_cam_weights", broken)
     with pytest.raises(IndexError, match="inside the library"):
         explain.cam(model, SLICES)
-    assert not model.net.layer4[-1]._forward_hooks
+    assert not model.net.layer4._forward_hooks
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_the_model_is_left_as_it_was(model):
-    freeze(model, "layer4")
+    freeze(model)
     before = [parameter.requires_grad for parameter in model.parameters()]
     for look in (explain.cam, explain.look_inside):
         look(model, SLICES)
         assert [parameter.requires_grad for parameter in model.parameters()] == before
         assert all(parameter.grad is None for parameter in model.parameters())
-        assert not model.net.layer4[-1]._forward_hooks
+        assert not model.net.layer4._forward_hooks
 
 
 def test_nothing_before_the_layer_is_kept(model):
@@ -148,8 +149,8 @@ def test_bad_calls_are_named(model):
         explain.cam(model, SLICES, "GradCAMM")
     with pytest.raises(ValueError, match="Unknown layer 'layer5': did you mean"):
         explain.cam(model, SLICES, layer="layer5")
-    with pytest.raises(ValueError, match="explained has 1 classes for 3 slices"):
-        explain.cam(model, SLICES, explained=[1])
+    with pytest.raises(ValueError, match="targets has 1 classes for 3 slices"):
+        explain.cam(model, SLICES, targets=[1])
 
 
 def test_no_slices_no_maps(model):
@@ -164,10 +165,10 @@ def test_cropping_preprocess_is_undone():
 
 def test_many_slices_go_in_batches(model):
     many = SLICES[:1].repeat(33, 1, 1)
-    maps = explain.cam(model, many, explained=[1] * 33)
+    maps = explain.cam(model, many, targets=[1] * 33)
     assert maps.shape[0] == 33 and np.allclose(maps[0], maps[32], atol=1e-4)
 
 
 def test_first_kernels():
-    kernels = explain.first_kernels(Net("resnet50"))
+    kernels = first_kernels(Net("resnet50"))
     assert kernels.shape == (64, 7, 7, 3) and kernels.min() == 0 and kernels.max() == 1

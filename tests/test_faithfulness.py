@@ -34,9 +34,9 @@ def test_road_agrees_with_the_librarys(model):
     targets = [BinaryClassifierOutputTarget(1)] * len(x)
     with torch.no_grad():
         before = model(x).numpy()
-    for first, metric in (("most", ROADMostRelevantFirst(60)), ("least", ROADLeastRelevantFirst(60))):
+    for order, metric in (("MoRF", ROADMostRelevantFirst(60)), ("LeRF", ROADLeastRelevantFirst(60))):
         theirs = before + metric(x, MAPS, targets, model)
-        ours = faithfulness.removal_curve(model, IMAGES, MAPS, [0.4], [1] * len(x), first)[0]
+        ours = faithfulness.removal_curve(model, IMAGES, MAPS, [0.4], [1] * len(x), order)[0]
         assert np.abs(ours - 1 / (1 + np.exp(-theirs))).max() < 0.02
 
 
@@ -51,9 +51,9 @@ def test_the_right_pixels_go_and_the_others_stay():
     heat = np.zeros((1, 64, 64), np.float32)
     heat[0, :16] = 1
     bright = torch.full((1, 64, 64), 200, dtype=torch.uint8)
-    most = faithfulness.remove(bright, heat, 0.25, "most", "black")[0]
+    most = faithfulness.remove(bright, heat, 0.25, "MoRF", "black")[0]
     assert (most[:16] == 0).all() and (most[16:] == 200).all()
-    least = faithfulness.remove(bright, heat, 0.75, "least", "black")[0]
+    least = faithfulness.remove(bright, heat, 0.75, "LeRF", "black")[0]
     assert (least[:16] == 200).all() and (least[16:] == 0).all()
     assert torch.equal(faithfulness.remove(IMAGES, MAPS, 0.0), IMAGES)
     blurred = faithfulness.remove(IMAGES, MAPS, 1.0, fill="blur").float()
@@ -61,8 +61,8 @@ def test_the_right_pixels_go_and_the_others_stay():
 
 
 def test_unknown_ways_to_remove_are_named():
-    with pytest.raises(ValueError, match="first='hottest'"):
-        faithfulness.remove(IMAGES, MAPS, 0.1, first="hottest")
+    with pytest.raises(ValueError, match="order='hottest'"):
+        faithfulness.remove(IMAGES, MAPS, 0.1, order="hottest")
 
 
 def test_a_network_that_needs_one_place_shows_in_the_curve():
@@ -75,7 +75,7 @@ def test_a_network_that_needs_one_place_shows_in_the_curve():
     image = torch.zeros(1, 64, 64, dtype=torch.uint8)
     image[0, :16, :16] = 255
     curves = [
-        faithfulness.removal_curve(Corner(), image, heat, [0.0625], [1], first)[0, 0] for first in ("most", "least")
+        faithfulness.removal_curve(Corner(), image, heat, [0.0625], [1], order)[0, 0] for order in ("MoRF", "LeRF")
     ]
     assert curves[0] < 0.2 and curves[1] > 0.8
 
@@ -84,25 +84,26 @@ def test_agreement_of_maps():
     assert np.allclose(faithfulness.rank_correlation(MAPS, MAPS**3), 1)
     assert np.allclose(faithfulness.rank_correlation(MAPS, -MAPS), -1)
     assert (faithfulness.rank_correlation(MAPS, np.zeros_like(MAPS)) == 0).all()
-    assert np.allclose(faithfulness.similarity(MAPS, MAPS), 1)
-    assert (faithfulness.similarity(MAPS, MAPS[::-1].copy()) < 0.2).all()
+    assert np.allclose(faithfulness.ssim(MAPS, MAPS), 1)
+    assert (faithfulness.ssim(MAPS, MAPS[::-1].copy()) < 0.2).all()
 
 
-def test_cascade_breaks_block_by_block_and_spares_the_model(model):
+def test_cascade_breaks_stage_by_stage_and_spares_the_model(model):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    changed = []
-    for name, broken in faithfulness.cascade(model, seed=7):
+    names, changed = {"head": {"fc"}, "stem": {"conv1", "bn1"}}, []
+    for stage, broken in faithfulness.cascading_randomisation(model, seed=7):
         different = {key.split(".")[1] for key, t in broken.state_dict().items() if not torch.equal(t, before[key])}
-        changed.append(name)
-        assert different - {"bn1"} == set(changed)
-    assert tuple(changed) == faithfulness.BLOCKS
+        changed.append(stage)
+        # a batch norm that never learned is the same before and after
+        assert different | {"bn1"} == set().union(*(names.get(each, {each}) for each in changed)) | {"bn1"}
+    assert tuple(changed) == faithfulness.CASCADE
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_a_random_head_changes_gradcam_and_not_eigencam(model):
-    maps = {name: explain.cam(model, IMAGES, name, explained=[1] * 6) for name in ("GradCAM", "EigenCAM")}
-    _, broken = next(faithfulness.cascade(model, seed=7))
-    after = {name: explain.cam(broken, IMAGES, name, explained=[1] * 6) for name in maps}
+    maps = {name: explain.cam(model, IMAGES, name, targets=[1] * 6) for name in ("GradCAM", "EigenCAM")}
+    _, broken = next(faithfulness.cascading_randomisation(model, seed=7))
+    after = {name: explain.cam(broken, IMAGES, name, targets=[1] * 6) for name in maps}
     assert np.allclose(maps["EigenCAM"], after["EigenCAM"])
     assert faithfulness.rank_correlation(maps["GradCAM"], after["GradCAM"]).mean() < 0.9
 

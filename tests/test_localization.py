@@ -30,7 +30,7 @@ def test_energy_by_hand():
     masks[:, :2] = True
     maps[0, 0, 0], maps[0, 3, 3] = 3, 1
     maps[1, 3] = 1
-    assert lo.energy_inside(maps, masks).tolist() == [0.75, 0, 0.5]  # no heat at all: as a flat map
+    assert lo.relevance_mass_accuracy(maps, masks).tolist() == [0.75, 0, 0.5]  # no heat at all: as a flat map
 
 
 def test_iou_by_hand_and_with_ties():
@@ -62,7 +62,7 @@ def test_scores_agree_with_quantus():
         theirs[short] = np.array(metric(**arguments, s_batch=LESIONS[:, None]), float)
     rank = theirs["rank"]
     assert lo.pointing_game(MAPS, LESIONS, EVERYWHERE).tolist() == theirs["point"].tolist()
-    assert np.allclose(lo.energy_inside(MAPS, LESIONS), theirs["mass"])
+    assert np.allclose(lo.relevance_mass_accuracy(MAPS, LESIONS), theirs["mass"])
     assert np.allclose(lo.iou_at_lesion_area(MAPS, LESIONS), rank / (2 - rank))
 
 

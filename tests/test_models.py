@@ -4,9 +4,19 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from toy import tiny_data
 
 from covid_utils import models
-from covid_utils.models import Net, build_model, freeze, read_weights, save_weights, train_mode
+from covid_utils.explain import cam
+from covid_utils.labs.cam_figures import first_kernels
+from covid_utils.labs.faithfulness import CASCADE, cascading_randomisation
+from covid_utils.labs.tables import stage_table
+from covid_utils.models import Net, build_model, freeze, train_mode
+from covid_utils.runs.found import load_model
+from covid_utils.runs.settings import Settings
+from covid_utils.sources import pretrained
+from covid_utils.sources.pretrained import read_weights, save_weights
+from covid_utils.training import fit, new_model
 
 SLICES = torch.randint(0, 256, (4, 64, 64), dtype=torch.uint8)
 
@@ -17,12 +27,83 @@ def test_one_logit_a_slice():
     assert model(model.preprocess(SLICES[:1])).shape == (1,)
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet34", "resnet50"])
-def test_frozen_but_layer4_and_head(backbone):
-    table = models.parameter_table(freeze(Net(backbone)))
-    assert set(table[table.trainable].parameter.str.split(".").str[1]) == {"layer4", "fc"}
-    blocks = models.block_table(freeze(Net(backbone), "all"))
-    assert (blocks.numbers == blocks.learning).all()
+# One row each: networks of other families, with other blocks, names and kinds of head.
+OTHERS = {
+    "efficientnet_b0": models.Backbone(
+        torchvision.models.efficientnet_b0,
+        stem="features.0",
+        layer1="features.1 features.2",
+        layer2="features.3",
+        layer3="features.4 features.5",
+        layer4="features.6 features.7 features.8",
+        head="classifier",
+        output="classifier.1",
+        first_convolution="features.0.0",
+    ),
+    "mobilenet_v3_small": models.Backbone(
+        torchvision.models.mobilenet_v3_small,
+        stem="features.0",
+        layer1="features.1",
+        layer2="features.2 features.3",
+        layer3="features.4 features.5 features.6 features.7 features.8",
+        layer4="features.9 features.10 features.11 features.12",
+        head="classifier",
+        output="classifier.3",
+        first_convolution="features.0.0",
+    ),
+}
+FAMILIES = [*models.BACKBONES, *OTHERS]
+
+
+@pytest.fixture(autouse=True)
+def more_backbones(monkeypatch):
+    for name, row in OTHERS.items():
+        monkeypatch.setitem(models.BACKBONES, name, row)
+
+
+@pytest.mark.parametrize("backbone", FAMILIES)
+def test_stages_and_head_are_the_whole_network(backbone):
+    """Stage by stage as in one go, and no parameter outside of a stage; each layer halves the picture."""
+    model = Net(backbone).eval()
+    assert stage_table(model).numbers.sum() == sum(p.numel() for p in model.parameters())
+    x = model.preprocess(SLICES)
+    plain = model.net(x).flatten()  # as torchvision runs it
+    assert torch.equal(model(x), plain)
+    sides = []
+    for layer in models.LAYERS:
+        model.parts(layer)[-1].register_forward_hook(lambda _module, _input, output: sides.append(output.shape[-1]))
+    model(x)
+    assert sides == [16, 8, 4, 2]
+    (first,) = (model.net.get_submodule(models.BACKBONES[backbone].first_convolution),)
+    assert first.weight.shape[1] == 3 and next(model.parameters()) is first.weight
+
+
+@pytest.mark.parametrize("backbone", FAMILIES)
+def test_frozen_but_the_last_stage_and_the_head(backbone):
+    stages = stage_table(freeze(Net(backbone)))
+    assert (stages.trainable == stages.numbers)[["layer4", "head"]].all() and stages.numbers.gt(0).all()
+    assert stages.trainable.sum() == stages.trainable[["layer4", "head"]].sum()
+    stages = stage_table(freeze(Net(backbone), "all"))
+    assert (stages.numbers == stages.trainable).all()
+
+
+@pytest.mark.parametrize("backbone", FAMILIES)
+def test_a_frozen_trunk_is_still_and_the_last_stage_is_not(backbone):
+    """Batch norm, dropout and stochastic depth alike: two passes agree to the bit, and leave nothing changed."""
+    model = freeze(Net(backbone))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    train_mode(model)
+    with torch.no_grad():
+        x = model.preprocess(SLICES)
+        one, two = model.trunk(x), model.trunk(x)
+        model(x)
+        assert torch.equal(one, two) and torch.equal(one, model.eval().trunk(x))
+    moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    last = {id(buffer) for part in model.parts("layer4") for buffer in part.buffers()}
+    assert moved == {name for name, buffer in model.named_buffers() if id(buffer) in last}
+    model.train()
+    with torch.no_grad():
+        assert not torch.equal(model.trunk(x), one)  # and in plain train mode it is not still
 
 
 def test_frozen_batch_norm_does_not_drift_and_a_plain_train_does():
@@ -36,6 +117,26 @@ def test_frozen_batch_norm_does_not_drift_and_a_plain_train_does():
     model.train()
     model(model.preprocess(SLICES))
     assert not torch.equal(norms["layer1"].running_mean, before["layer1"])
+
+
+@pytest.mark.parametrize("backbone", OTHERS)
+def test_a_new_backbone_is_one_row(backbone, tmp_path):
+    """Training with cached features, checkpoint, maps of every layer, cascading randomisation, first kernels."""
+    save_weights(tmp_path / "w.safetensors", Net(backbone).state_dict(), {})
+    settings = Settings(backbone=backbone, weights=str(tmp_path / "w.safetensors"), image_size=64, epochs=1, copies=1)
+    data, model = tiny_data(size=64), new_model(settings)
+    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    history = fit(model, data, settings, tmp_path / "run")
+    assert np.isfinite(history.train_loss).all()
+    trunk = {id(p) for part in model.parts(*models.TRUNK) for p in part.parameters()}
+    assert {torch.equal(p, start[name]) for name, p in model.named_parameters() if id(p) in trunk} == {True}
+    again, _ = load_model(tmp_path / "run" / "checkpoints" / "best.safetensors")
+    assert all(map(torch.equal, again.state_dict().values(), model.state_dict().values()))
+    for layer in models.LAYERS:
+        maps = cam(model, data.images[:2], "LayerCAM", layer, targets=[1, 1])
+        assert maps.shape == (2, 64, 64) and np.isfinite(maps).all()
+    assert [stage for stage, _ in cascading_randomisation(model, 1)] == list(CASCADE)
+    assert first_kernels(model).shape[1:] == (3, 3, 3)
 
 
 def test_unknown_names_get_the_nearest_right_one():
@@ -103,10 +204,10 @@ def test_bundled_weights_load_and_are_not_random(backbone):
 
 
 def test_damaged_bundled_weights_are_found(tmp_path, monkeypatch):
-    content = (models.BUNDLED / "resnet18.safetensors").read_bytes()
+    content = (pretrained.BUNDLED / "resnet18.safetensors").read_bytes()
     (tmp_path / "resnet18.safetensors").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    (tmp_path / "SHA256SUMS").write_text((models.BUNDLED / "SHA256SUMS").read_text())
-    monkeypatch.setattr(models, "BUNDLED", tmp_path)
+    (tmp_path / "SHA256SUMS").write_text((pretrained.BUNDLED / "SHA256SUMS").read_text())
+    monkeypatch.setattr(pretrained, "BUNDLED", tmp_path)
     with pytest.raises(ValueError, match="resnet18.safetensors is damaged .*git checkout"):
         build_model("resnet18", "bundled")
     with pytest.raises(ValueError, match="No bundled weights for 'resnet34'.*use backbone resnet18"):
@@ -131,16 +232,25 @@ def hub(tmp_path, monkeypatch):
     return torch_dir / "checkpoints"
 
 
-def test_imagenet_from_the_local_cache(hub):
-    torchvision_net = torchvision.models.resnet50()
-    torch.save(torchvision_net.state_dict(), hub / "resnet50-11ad3fa6.pth")  # ResNet50_Weights.DEFAULT's file
-    model = build_model("resnet50", "imagenet", image_size=224)
-    assert torch.equal(model.net.layer2[0].conv1.weight, torchvision_net.layer2[0].conv1.weight)
-    published = torchvision.models.ResNet50_Weights.DEFAULT.transforms()
+@pytest.mark.parametrize("backbone", FAMILIES)
+def test_imagenet_weights_keep_their_published_preprocessing_from_run_to_run(backbone, hub, tmp_path):
+    """resnet18 enlarges to 256 and crops 224, resnet50 to 232: as each one's weights publish it, also after a run."""
+    published = torchvision.models.get_model_weights(backbone).DEFAULT
+    plain = models.BACKBONES[backbone].make()
+    torch.save(plain.state_dict(), hub / published.url.rsplit("/", 1)[-1])
+    started = build_model(backbone, "imagenet")
+    output = models.BACKBONES[backbone].output
+    for name, tensor in plain.state_dict().items():
+        assert name.startswith(output) or torch.equal(started.net.state_dict()[name], tensor)
     grey = torch.randint(0, 256, (2, 224, 224), dtype=torch.uint8)
-    expected = published(grey.unsqueeze(1).expand(-1, 3, -1, -1))
-    assert torch.equal(model.preprocess(grey), expected)
-    assert model.field == pytest.approx(224 / 232)
+    expected = published.transforms()(grey.unsqueeze(1).expand(-1, 3, -1, -1))
+    settings = Settings(backbone=backbone, weights="imagenet", image_size=32, epochs=1, copies=1)
+    fit(started, tiny_data(), settings, tmp_path)
+    checkpoint = tmp_path / "checkpoints" / "best.safetensors"
+    for model in (started, load_model(checkpoint)[0], build_model(backbone, str(checkpoint))):
+        assert torch.equal(model.preprocess(grey), expected)
+    transforms = published.transforms()
+    assert started.preprocess.crop_fraction == transforms.crop_size[0] / transforms.resize_size[0] < 1
 
 
 def test_imagenet_without_network_says_how_to_go_on(hub):
@@ -160,23 +270,23 @@ def test_a_damaged_cache_is_named(hub):
 def test_checkpoints_that_are_none(tmp_path):
     path = tmp_path / "best.safetensors"
     with pytest.raises(FileNotFoundError, match="No checkpoint .*best.safetensors: train the model first"):
-        models.load_model(path)
+        load_model(path)
     save_weights(path, Net().state_dict(), {})
     with pytest.raises(ValueError, match="best.safetensors holds weights but no checkpoint of this course"):
-        models.load_model(path)
+        load_model(path)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match="best.safetensors is damaged"):
-        models.load_model(path)
+        load_model(path)
 
 
 @pytest.mark.parametrize(("backbone", "least"), [("resnet18", 0.75), ("resnet50", 0.7)])
 def test_the_bundled_weights_have_learned_their_task(backbone, least):
-    notes = read_weights(models.BUNDLED / f"{backbone}.safetensors")[1]
+    notes = read_weights(pretrained.BUNDLED / f"{backbone}.safetensors")[1]
     assert notes["backbone"] == backbone and all(auc > least for auc in notes["held_out_auc"].values())
 
 
 def test_the_bundled_weights_are_small():
-    assert sum(path.stat().st_size for path in models.BUNDLED.glob("*.safetensors")) <= 25_000_000
+    assert sum(path.stat().st_size for path in pretrained.BUNDLED.glob("*.safetensors")) <= 25_000_000
 
 
 def test_normalise_gives_three_equal_channels():

@@ -1,3 +1,4 @@
+import learning_curve_figure
 import nbformat
 import numpy as np
 import pandas as pd
@@ -5,7 +6,7 @@ import pytest
 from nbclient import NotebookClient
 
 from covid_utils import plotting
-from covid_utils.labs import score_figures
+from covid_utils.labs import cam_figures, score_figures
 
 HISTORY = pd.DataFrame(
     {
@@ -45,9 +46,10 @@ def test_curves_mark_the_best_epoch_and_the_time_left():
 @pytest.mark.parametrize("lesions", [None, np.zeros((2, 32, 32), bool), np.tri(32, dtype=bool)[None].repeat(2, 0)])
 def test_cams_with_and_without_outlines(lesions, monkeypatch):
     shown = []
-    monkeypatch.setattr(plotting, "show", lambda figure, alt, photo=False, small=False: shown.append(figure))
+    for module in (plotting, cam_figures):
+        monkeypatch.setattr(module, "show", lambda figure, alt, photo=False, small=False: shown.append(figure))
     images = np.zeros((2, 32, 32), np.uint8)
-    plotting.show_cams(images, ["a", "b"], {"one": np.zeros((2, 32, 32))}, lesions)
+    cam_figures.show_cams(images, ["a", "b"], {"one": np.zeros((2, 32, 32))}, lesions)
     plotting.grid(images, ["a", "b"], outlines=lesions)
     plotting.grid(images[:0], [])
     assert len(shown) == 2
@@ -65,7 +67,7 @@ def test_roc_and_precision_recall_curves(monkeypatch):
     drawn = {}
     monkeypatch.setattr(score_figures, "show", lambda figure, alt: drawn.update(figure=figure))
     labels = np.array([0, 0, 1, 1])
-    score_figures.show_curves({"all yes": np.arange(4) + 1, "perfect": np.arange(4) - 1.5}, labels, "two models")
+    score_figures.show_roc({"all yes": np.arange(4) + 1, "perfect": np.arange(4) - 1.5}, labels, "two models")
     roc, recall = drawn["figure"].axes
     dots = [line.get_xydata()[0].tolist() for line in roc.lines if line.get_marker() == "o"]
     assert dots == [[1, 1], [0, 1]]
@@ -86,16 +88,16 @@ def test_learning_curve_pairs_seeds_and_tells_budgets_apart():
         row("transfer", 400, 1, 0.9, epochs=20),
         row("grey histogram", 400, 1, 0.5, 0),
     ]
-    equal = score_figures.paired_gain(score_figures.learning_curve(rows), "transfer", "scratch")
+    equal = learning_curve_figure.paired_gain(learning_curve_figure.learning_curve(rows), "transfer", "scratch")
     assert equal[400]["value"] == pytest.approx(-0.35)
-    longer = score_figures.learning_curve(rows, longer=True)
+    longer = learning_curve_figure.learning_curve(rows, longer=True)
     assert longer.index.tolist() == [(400, 1)] and longer.transfer.tolist() == [0.9]
     rows[-3]["test"]["accuracy"]["value"] = 0.9
-    gains = score_figures.paired_gain(score_figures.learning_curve(rows), "transfer", "scratch")
+    gains = learning_curve_figure.paired_gain(learning_curve_figure.learning_curve(rows), "transfer", "scratch")
     assert gains[100] == pytest.approx({"value": 0.1, "low": 0.1, "high": 0.1})  # every seed gains as much
     assert gains[400]["value"] == pytest.approx(0.05) and gains[400]["low"] < 0 < gains[400]["high"]
-    left, right = score_figures.draw_learning_curve(rows).axes
-    names = [score_figures.CURVE[m][0] for m in ("scratch", "transfer", "grey histogram")]
+    left, right = learning_curve_figure.draw_learning_curve(rows).axes
+    names = [learning_curve_figure.CURVE[m][0] for m in ("scratch", "transfer", "grey histogram")]
     assert left.get_legend_handles_labels()[1] == [
         *names,
         "bundled weights, trained longer",
@@ -106,5 +108,5 @@ def test_learning_curve_pairs_seeds_and_tells_budgets_apart():
 def test_an_empty_map_says_so():
     axes = plotting.plt.subplots(1, 2)[1]
     for axis, top in zip(axes, (0.0, 1.0), strict=True):
-        plotting.overlay(axis, np.zeros((8, 8)), np.full((8, 8), top))
+        cam_figures.overlay(axis, np.zeros((8, 8)), np.full((8, 8), top))
     assert [[text.get_text() for text in axis.texts] for axis in axes] == [["empty map"], []]

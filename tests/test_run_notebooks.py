@@ -12,7 +12,7 @@ import papermill
 import pytest
 from papermill.engines import papermill_engines
 
-from covid_utils.runs import notebooks
+from covid_utils.runs import clean, notebooks, settings
 from covid_utils.runs.commands import main, results
 from covid_utils.runs.files import PROJECT, write_json
 
@@ -42,7 +42,7 @@ def outputs(path, cell):
 def test_values_have_the_type_their_name_wants_on_the_command_line_and_in_yaml(tmp_path, name, text, value):
     profile = tmp_path / "profile.yaml"
     profile.write_text(f"{name}: {text}\n")
-    for got in (notebooks.typed({name: text})[name], notebooks.read_profile(profile)[name]):
+    for got in (settings.typed({name: text})[name], settings.read_profile(profile)[name]):
         assert got == value and type(got) is type(value)
 
 
@@ -60,7 +60,7 @@ def test_values_have_the_type_their_name_wants_on_the_command_line_and_in_yaml(t
 )
 def test_a_wrong_parameter_is_one_clear_sentence(texts, words):
     with pytest.raises(ValueError, match=words):
-        notebooks.typed(texts)
+        settings.typed(texts)
 
 
 @pytest.mark.parametrize("text", ["epochs: [1, 2]", "epochs: {a: 1}", "epochs:", "- 3", "", "epochs: 3: 4"])
@@ -68,7 +68,7 @@ def test_a_wrong_profile_is_named(tmp_path, text):
     profile = tmp_path / "mine.yaml"
     profile.write_text(text)
     with pytest.raises(ValueError, match=r"mine\.yaml"):
-        notebooks.read_profile(profile)
+        settings.read_profile(profile)
 
 
 def test_an_import_changes_nothing():
@@ -172,14 +172,14 @@ def test_a_clean_notebook_holds_nothing_of_the_machine_or_the_moment(toy, tmp_pa
     first, second = (nbformat.v4.new_output("stream", name="stdout", text=text) for text in ("1\n", "2\n"))
     progress = nbformat.v4.new_output("display_data", {"text/plain": ""})
     dirty.cells[-2].outputs = [first, progress, second]
-    clean = notebooks.clean_notebook(copy.deepcopy(dirty))
-    text = nbformat.writes(clean)
+    tidy = clean.clean_notebook(copy.deepcopy(dirty))
+    text = nbformat.writes(tidy)
     for word in ("papermill", "widget", "injected", "3.11", "3.12", "3.13", "start_time", "execution.iopub"):
         assert word not in text
-    assert [cell.execution_count for cell in clean.cells[1:]] == [1, 2, 3, 4]
-    assert clean.cells[1].metadata.tags == ["parameters"]
-    assert [output.text for output in clean.cells[-2].outputs] == ["1\n2\n"]
-    assert nbformat.writes(notebooks.clean_notebook(copy.deepcopy(clean))) == text
+    assert [cell.execution_count for cell in tidy.cells[1:]] == [1, 2, 3, 4]
+    assert tidy.cells[1].metadata.tags == ["parameters"]
+    assert [output.text for output in tidy.cells[-2].outputs] == ["1\n2\n"]
+    assert nbformat.writes(clean.clean_notebook(copy.deepcopy(tidy))) == text
 
 
 def test_two_executions_are_the_same_bytes_once_clean(toy, tmp_path):
@@ -187,7 +187,7 @@ def test_two_executions_are_the_same_bytes_once_clean(toy, tmp_path):
     texts = []
     for name in ("a", "b"):
         output = notebooks.execute(notebook, tmp_path / name / notebook.name, {})
-        texts.append(nbformat.writes(notebooks.clean_notebook(nbformat.read(output, 4))))
+        texts.append(nbformat.writes(clean.clean_notebook(nbformat.read(output, 4))))
     assert texts[0] == texts[1]
 
 
@@ -198,12 +198,12 @@ def test_refresh_writes_all_notebooks_or_none(toy, tmp_path, monkeypatch):
     before = surroundings()
     old = [path.read_bytes() for path in (first, second)]
     with pytest.raises(notebooks.NotebookError, match="ZeroDivisionError"):
-        notebooks.refresh()
+        clean.refresh()
     assert [path.read_bytes() for path in (first, second)] == old
     assert surroundings() == before
 
     second.write_bytes(old[0])
-    assert notebooks.refresh() == [first, second]
+    assert clean.refresh() == [first, second]
     assert surroundings() == before and not (tmp_path / "mine").exists()
     cell = nbformat.read(first, 4).cells[-1]
     assert cell.source == 'x = {"a": 1}\nx'

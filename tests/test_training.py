@@ -1,4 +1,3 @@
-import json
 import os
 import signal
 import subprocess
@@ -14,8 +13,13 @@ import torch
 from toy import tiny_data
 
 from covid_utils import models, training
+from covid_utils.data import loader
+from covid_utils.runs.checkpoints import read_last
+from covid_utils.runs.device import pick_device
 from covid_utils.runs.files import resolve
+from covid_utils.runs.found import find_or_train, load_model
 from covid_utils.runs.settings import Settings
+from covid_utils.sources.pretrained import read_weights, save_weights
 
 
 @pytest.fixture
@@ -60,8 +64,8 @@ def run(folder: Path, kill_at: int = 0) -> subprocess.Popen:
 
 def outcome(folder: Path) -> tuple[dict, dict, pd.DataFrame]:
     """Last weights, best weights and history (without the seconds) of a run."""
-    last = training.read_last(folder / "checkpoints" / "last.pt")["model"]
-    best, _ = models.read_weights(folder / "checkpoints" / "best.safetensors")
+    last = read_last(folder / "checkpoints" / "last.pt")["model"]
+    best, _ = read_weights(folder / "checkpoints" / "best.safetensors")
     return last, best, pd.read_csv(folder / "history.csv").drop(columns="seconds")
 
 
@@ -77,7 +81,7 @@ def test_kills_change_nothing(tmp_path):
     killed = tmp_path / "killed"
     for kill_at in (2, 2):  # epoch 1's save, then the next epoch's after resuming
         assert run(killed, kill_at).wait() == -signal.SIGKILL
-    left = training.read_last(killed / "checkpoints" / "last.pt")["history"]
+    left = read_last(killed / "checkpoints" / "last.pt")["history"]
     assert len(left) < 3  # the last complete checkpoint is still readable
     process = run(killed)
     process.stdout.readline()
@@ -122,9 +126,9 @@ def test_it_learns_and_loads_the_best_epoch(quick):
     best = training.best_epoch(history)
     assert history.train_loss.iloc[-1] < history.train_loss.iloc[0]
     assert history.val_accuracy.max() > 0.9
-    checked = training.test(model, training.loader(tiny, "val", 8, shuffle=False))
+    checked = training.evaluate(model, loader(tiny, "val", 8, shuffle=False))
     assert checked["accuracy"] == history.val_accuracy[best - 1]
-    loaded, notes = models.load_model(resolve(quick.run_dir) / "checkpoints" / "best.safetensors")
+    loaded, notes = load_model(resolve(quick.run_dir) / "checkpoints" / "best.safetensors")
     assert notes["epoch"] == best
     assert all(
         torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), model.state_dict().values(), strict=True)
@@ -137,7 +141,7 @@ def test_best_epoch_breaks_ties_by_loss():
 
 
 def test_frozen_trunk_stays_bit_identical(quick, tiny, tmp_path):
-    models.save_weights(tmp_path / "w.safetensors", models.Net("resnet18").state_dict(), {})
+    save_weights(tmp_path / "w.safetensors", models.Net("resnet18").state_dict(), {})
     settings = replace(quick, weights=str(tmp_path / "w.safetensors"), epochs=1)
     model = training.new_model(settings)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -149,19 +153,20 @@ def test_frozen_trunk_stays_bit_identical(quick, tiny, tmp_path):
 def test_nan_stops_and_keeps_the_last_good_checkpoint(quick, tiny, tmp_path, monkeypatch):
     calls = []
 
-    def sick(images):
-        calls.append(1)
-        x = models.normalise(images)
-        return x * float("nan") if len(calls) > 8 else x
+    class Sick(models.Preprocessing):
+        def __call__(self, images):
+            calls.append(1)
+            x = super().__call__(images)
+            return x * float("nan") if len(calls) > 8 else x
 
     model = training.new_model(quick)
-    model.preprocess = sick
+    model.preprocess = Sick()
     with pytest.raises(
         FloatingPointError,
-        match=r"Epoch 2: the loss became nan in batch 1\. Lower learning_rate.*resume=False.*epoch 1",
+        match=r"Epoch 2: the loss became nan\. Lower learning_rate.*resume=False.*epoch 1",
     ):
         training.fit(model, tiny, quick, tmp_path / "run")
-    last = training.read_last(tmp_path / "run" / "checkpoints" / "last.pt")
+    last = read_last(tmp_path / "run" / "checkpoints" / "last.pt")
     assert len(last["history"]) == 1 and all(t.isfinite().all() for t in last["model"].values())
 
 
@@ -176,7 +181,7 @@ def test_an_unfinished_run_of_other_parameters_is_refused(quick, tiny, tmp_path)
         ValueError, match="unfinished run with learning_rate=0.001 instead of 0.5: give another run_dir"
     ):
         training.fit(training.new_model(other), tiny, other, tmp_path / "run")
-    assert len(training.read_last(tmp_path / "run" / "checkpoints" / "last.pt")["history"]) == 1
+    assert len(read_last(tmp_path / "run" / "checkpoints" / "last.pt")["history"]) == 1
     anew = replace(other, resume=False, epochs=1, learning_rate=0.01)
     assert len(training.fit(training.new_model(anew), tiny, anew, tmp_path / "run")) == 1
 
@@ -192,37 +197,37 @@ def test_a_truncated_checkpoint_is_named(quick, tiny, tmp_path):
 
 def test_find_or_train(quick, tiny):
     settings = replace(quick, epochs=1)
-    model, _, text = training.find_or_train(tiny, settings, "scratch")
+    model, _, text = find_or_train(tiny, settings, "scratch")
     assert text.startswith("Trained the scratch model now")
-    again, history, text = training.find_or_train(tiny, replace(settings, learning_rate=0.002), "scratch")
+    again, history, text = find_or_train(tiny, replace(settings, learning_rate=0.002), "scratch")
     assert "best epoch 1; it was trained with learning_rate=0.001 instead of 0.002" in text and len(history) == 1
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
     with pytest.raises(ValueError, match="was trained with seed=0 instead of 7: give another run_dir"):
-        training.find_or_train(tiny, replace(settings, seed=7), "scratch")
+        find_or_train(tiny, replace(settings, seed=7), "scratch")
 
 
 def test_changed_data_are_found(quick, tiny):
     settings = replace(quick, epochs=1)
-    training.find_or_train(tiny, settings, "scratch")
+    find_or_train(tiny, settings, "scratch")
     with pytest.raises(ValueError, match="was trained with other slices .the data have changed since.: give another"):
-        training.find_or_train(replace(tiny, fingerprint="changed"), settings, "scratch")
+        find_or_train(replace(tiny, fingerprint="changed"), settings, "scratch")
 
 
 def test_scores_by_hand():
     logits, labels = torch.tensor([2.0, -1.0, 3.0, -2.0, 1.0]), torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0])
-    scores = training.scores(logits, labels)
+    scores = training.metrics(logits, labels)
     assert scores["confusion"] == [[1, 1], [1, 2]]
     assert scores["accuracy"] == pytest.approx(3 / 5) and scores["sensitivity"] == scores["precision"] == pytest.approx(
         2 / 3
     )
-    assert np.isnan(training.scores(-logits.abs(), labels * 0)["precision"])
+    assert np.isnan(training.metrics(-logits.abs(), labels * 0)["precision"])
 
 
 def test_a_missing_device_is_named():
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="no device 'cuda'"):
-            training.pick_device("cuda")
-    assert training.pick_device("cpu").type == "cpu"
+            pick_device("cuda")
+    assert pick_device("cpu").type == "cpu"
 
 
 def test_the_articles_optimizer(tiny):
@@ -231,9 +236,3 @@ def test_the_articles_optimizer(tiny):
     group = optimizer.param_groups[0]
     assert (group["lr"], group["momentum"], scheduler) == (1e-4, 0.99, None)
     assert len(group["params"]) == 17  # layer4 and the head of a ResNet-18
-
-
-def test_history_is_plain_json(quick, tiny):
-    settings = replace(quick, epochs=1)
-    training.fit(training.new_model(settings), tiny_data(), settings, resolve(quick.run_dir))
-    json.dumps(training.read_last(resolve(quick.run_dir) / "checkpoints" / "last.pt")["history"])

@@ -9,7 +9,7 @@ from nbclient import NotebookClient
 from covid_utils.labs import widgets
 from covid_utils.models import Net
 from covid_utils.phantom.patients import draw_patient
-from covid_utils.runs.notebooks import clean_notebook
+from covid_utils.runs.clean import clean_notebook
 
 HEALTHY = [patient for patient in range(0, 24, 2) if not draw_patient(patient).findings.any()]
 LAB = """
@@ -57,7 +57,7 @@ def test_the_explorer_shows_what_is_chosen(drawn):
     models = {"one": Net("resnet18").eval(), "two": Net("resnet18").eval()}
     controls = widgets.cam_explorer(models, SLICES, ["a", "b", "c", "d"])
     assert [axis.get_title().split("\n")[0] for axis in drawn[-1].axes] == ["a", "GradCAM, one", "GradCAM, two"]
-    for name, value in {"number": 2, "model": "two", "method": "LayerCAM", "layer": "layer2", "explained": 0}.items():
+    for name, value in {"number": 2, "model": "two", "method": "LayerCAM", "layer": "layer2", "target": 0}.items():
         controls[name].value = value
     assert [axis.get_title().split("\n")[0] for axis in drawn[-1].axes] == ["c", "LayerCAM, two"]
     assert "ScoreCAM" not in controls["method"].options  # it takes seconds

@@ -1,4 +1,4 @@
-"""Figures of heat maps, their scores and their sanity checks."""
+"""Figures of kernels and heat maps, their scores and their sanity checks."""
 
 from __future__ import annotations
 
@@ -6,15 +6,90 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
-from ..plotting import BLUE, RED, overlay, show
+from ..models import BACKBONES, Net
+from ..plotting import BLUE, RED, outline, show, styled
 
 # Okabe and Ito's colours, in an order that also differs in brightness
 COLOURS = (BLUE, RED, "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
 
 
+def first_convolution(model: Net) -> torch.nn.Conv2d:
+    """The layer that sees the slice itself."""
+    return model.net.get_submodule(BACKBONES[model.backbone].first_convolution)
+
+
+def first_kernels(model: Net) -> np.ndarray:
+    """The first convolution's kernels as colour pictures, float32 (64, 7, 7, 3), each scaled to 0…1 by itself."""
+    kernels = first_convolution(model).weight.detach().float().cpu().permute(0, 2, 3, 1).numpy()
+    low, high = kernels.min((1, 2, 3), keepdims=True), kernels.max((1, 2, 3), keepdims=True)
+    return (kernels - low) / np.maximum(high - low, 1e-8)
+
+
+@styled
+def show_kernels(kernels: dict[str, np.ndarray]) -> None:
+    """Show the first layer's kernels of each model: {title: float (64, 7, 7, 3)} in 0…1."""
+    figure, axes = plt.subplots(1, len(kernels), figsize=(4.8 * len(kernels), 5), squeeze=False)
+    for axis, (title, pictures) in zip(axes.flat, kernels.items(), strict=True):
+        count, height, width, _ = pictures.shape
+        side = int(np.ceil(np.sqrt(count)))
+        canvas = np.ones((side * (height + 1), side * (width + 1), 3))
+        for index, picture in enumerate(pictures):
+            row, column = divmod(index, side)
+            canvas[row * (height + 1) :][:height, column * (width + 1) :][:, :width] = picture
+        axis.imshow(canvas)
+        axis.set_title(title)
+        axis.axis("off")
+    figure.tight_layout()
+    show(figure, f"The {count} kernels of the first layer of: {', '.join(kernels)}.", small=True)
+
+
+def overlay(axis, image, heat=None, lesion=None, opacity: float = 0.55, title: str = ""):
+    """One grey slice, with a heat map in 0…1 over it (a map of zeros says so) and the lesion outlined.
+
+    Returns the drawn map, or None.
+    """
+    axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+    drawn = None if heat is None else axis.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=opacity)
+    if heat is not None and not heat.any():
+        axis.text(0.5, 0.04, "empty map", color="white", fontsize=10, ha="center", transform=axis.transAxes)
+    if lesion is not None:
+        outline(axis, lesion)
+    axis.set(xticks=(), yticks=())
+    axis.spines[:].set_visible(False)
+    axis.set_title(title, fontsize=11)
+    return drawn
+
+
+@styled
+def show_cams(images, rows: list[str], maps: dict[str, np.ndarray], lesions=None, alt: str = "") -> None:
+    """Show slices in rows, with a column of heat maps per method and model beside each.
+
+    Args:
+        images: grey slices, uint8 (N, H, W).
+        rows: N texts: what each slice is.
+        maps: {column title: float (N, H, W) in 0…1}.
+        lesions: bool (N, H, W), outlined in cyan, or None.
+        alt: what the picture shows.
+    """
+    columns = len(maps) + 1
+    figure, axes = plt.subplots(len(images), columns, figsize=(2.1 * columns, 2.15 * len(images) + 0.6), squeeze=False)
+    for row, (image, text) in enumerate(zip(images, rows, strict=True)):
+        pictures = {"slice": None} | {title: each[row] for title, each in maps.items()}
+        for axis, (title, heat) in zip(axes[row], pictures.items(), strict=True):
+            lesion = None if lesions is None else lesions[row]
+            drawn = overlay(axis, image, heat, lesion, title=title if row == 0 else "")
+        axes[row][0].set_ylabel(text, fontsize=10)
+    figure.tight_layout(rect=(0, 0.05, 1, 1))
+    bar = figure.colorbar(drawn, cax=figure.add_axes((0.3, 0.025, 0.4, 0.012)), orientation="horizontal")
+    bar.set_ticks([0, 1], labels=["least in this map", "most in this map"])
+    show(figure, alt, photo=True, small=True)
+
+
+@styled
 def panels(image, maps: dict[str, np.ndarray], lesion=None, opacity: float = 0.55, title: str = "slice") -> Figure:
     """A slice and its heat maps in a row, as a figure."""
     figure, axes = plt.subplots(1, 1 + len(maps), figsize=(3.1 * (1 + len(maps)), 3.6), squeeze=False)
@@ -26,6 +101,7 @@ def panels(image, maps: dict[str, np.ndarray], lesion=None, opacity: float = 0.5
     return figure
 
 
+@styled
 def show_channels(image, activations, weights, raw, alt: str, count: int = 5) -> None:
     """Show how GradCAM adds up: the channels that add or take most, each with its weight, and the sum.
 
@@ -49,10 +125,13 @@ def show_channels(image, activations, weights, raw, alt: str, count: int = 5) ->
     show(figure, alt, small=True)
 
 
-def show_signed(images, rows: list[str], maps: dict[str, np.ndarray], lesions=None, alt: str = "", fields=()) -> None:
+@styled
+def show_signed(
+    images, rows: list[str], maps: dict[str, np.ndarray], lesions=None, alt: str = "", crop_fractions=()
+) -> None:
     """Show signed evidence, (N, h, w) by row title, all on one scale: red for COVID, blue against it.
 
-    `fields`: how much of the slice's width each map's network saw (`model.field`); all of it by default.
+    `crop_fractions`: how much of the slice's width each map's network saw; all of it by default.
     """
     top = max(np.abs(each).max() for each in maps.values())
     columns, size = 1 + len(maps), images.shape[-1]
@@ -62,9 +141,9 @@ def show_signed(images, rows: list[str], maps: dict[str, np.ndarray], lesions=No
     for column, image in enumerate(images):
         lesion = None if lesions is None else lesions[column]
         overlay(axes[0][column], image, None, lesion, title=rows[column])
-        for axis, each, field in zip(axes[1:, column], maps.values(), fields or [1.0] * len(maps), strict=True):
+        for axis, each, seen in zip(axes[1:, column], maps.values(), crop_fractions or [1.0] * len(maps), strict=True):
             overlay(axis, image, None, lesion)
-            first, last = size * (1 - field) / 2 - 0.5, size * (1 + field) / 2 - 0.5
+            first, last = size * (1 - seen) / 2 - 0.5, size * (1 + seen) / 2 - 0.5
             drawn = axis.imshow(
                 each[column], cmap="RdBu_r", vmin=-top, vmax=top, alpha=0.6, extent=(first, last, last, first)
             )
@@ -78,6 +157,7 @@ def show_signed(images, rows: list[str], maps: dict[str, np.ndarray], lesions=No
     show(figure, alt, photo=True, small=True)
 
 
+@styled
 def show_matrix(image, maps: dict[str, dict[str, np.ndarray]], lesion=None, alt: str = "") -> None:
     """Show heat maps of one slice: {row title: {column title: (H, W) in 0…1}}; a missing one stays empty."""
     names = list(dict.fromkeys(name for row in maps.values() for name in row))
@@ -94,6 +174,7 @@ def show_matrix(image, maps: dict[str, dict[str, np.ndarray]], lesion=None, alt:
     show(figure, alt, photo=True, small=True)
 
 
+@styled
 def show_scores(scores: dict[str, dict[str, dict[str, dict]]], alt: str) -> None:
     """Show scores with intervals: {score: {map: {network or "": {"value", "low", "high"}}}}, a panel per score."""
     names = list(next(iter(scores.values())))
@@ -119,6 +200,7 @@ def show_scores(scores: dict[str, dict[str, dict[str, dict]]], alt: str) -> None
     show(figure, alt, small=True)
 
 
+@styled
 def show_curves(
     curves: dict[str, dict[str, Sequence[float]]], x: Sequence, xlabel: str, ylabel: str, alt: str, ylim=(-0.03, 1.03)
 ) -> None:

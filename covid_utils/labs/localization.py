@@ -29,7 +29,7 @@ def pointing_game(maps: np.ndarray, lesions: np.ndarray, board: np.ndarray) -> n
     return (hottest & lesions).sum((1, 2)) / np.maximum(hottest.sum((1, 2)), 1)
 
 
-def energy_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
+def relevance_mass_accuracy(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """Which share of each map's heat lies inside a mask.
 
     The energy-based pointing game of Wang et al. 2020, https://arxiv.org/abs/1910.01279, section 4.3. A map without
@@ -83,15 +83,15 @@ def localization(maps: np.ndarray, lesions: np.ndarray, lungs: np.ndarray) -> di
     """All scores of each map, {name: float (N,)}; the pointing game is played inside the lungs."""
     return {
         "pointing game": pointing_game(maps, lesions & lungs, lungs),
-        "energy in lesion": energy_inside(maps, lesions),
-        "energy in lungs": energy_inside(maps, lungs),
+        "energy in lesion": relevance_mass_accuracy(maps, lesions),
+        "energy in lungs": relevance_mass_accuracy(maps, lungs),
         "IoU at lesion area": iou_at_lesion_area(maps, lesions),
         "average precision": average_precision(maps, lesions),
     }
 
 
 def mean_with_interval(values: np.ndarray, patients, seed: int = 0) -> dict[str, float]:
-    """The mean over slices, with the 95 % interval of `evaluate`'s bootstrap, which draws whole patients.
+    """The mean over slices, with the 95 % interval of `metrics_with_intervals`' bootstrap, which draws whole patients.
 
     Args:
         values: float (N,); nan is left out.

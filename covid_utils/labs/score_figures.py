@@ -9,10 +9,13 @@ from matplotlib.figure import Figure
 from scipy.special import expit
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
-from ..evaluation import mean_over_seeds, predictive_values
-from ..plotting import BLUE, CLASSES, RED, draw_counts, show
+from ..evaluation import mean_over_seeds
+from ..plotting import BLUE, RED, draw_counts, show, styled
+from ..sources.folders import CLASSES
+from .decisions import predictive_values
 
 
+@styled
 def draw_threshold(logits, labels, threshold: float, prevalence: float) -> Figure:
     """What a threshold does: the probabilities it divides, the confusion matrix, and what a yes or no is worth.
 
@@ -55,7 +58,8 @@ def draw_threshold(logits, labels, threshold: float, prevalence: float) -> Figur
     return figure
 
 
-def show_curves(models: dict[str, np.ndarray], labels, alt: str) -> None:
+@styled
+def show_roc(models: dict[str, np.ndarray], labels, alt: str) -> None:
     """ROC and precision-recall curves of {title: logits}; a dot stands at the threshold 0.5, a dotted line at chance.
 
     Args:
@@ -84,15 +88,24 @@ def show_curves(models: dict[str, np.ndarray], labels, alt: str) -> None:
     show(figure, alt)
 
 
+@styled
 def show_calibration(tables: dict[str, pd.DataFrame], alt: str) -> None:
-    """Reliability diagrams: {title: table of `evaluation.calibration`}; on the diagonal, probabilities are honest."""
+    """Reliability diagrams: {title: table of `decisions.calibration`}; on the diagonal, probabilities are honest."""
     figure, axis = plt.subplots(figsize=(5, 4.2))
     axis.plot((0, 1), (0, 1), ":", color="grey", label="honest")
     for (title, table), colour, style in zip(tables.items(), (RED, BLUE), "so", strict=False):
-        axis.plot(table.predicted, table.observed, style, color=colour, fillstyle="none", markersize=9, label=title)
+        axis.plot(
+            table.predicted,
+            table.fraction_of_positives,
+            style,
+            color=colour,
+            fillstyle="none",
+            markersize=9,
+            label=title,
+        )
     axis.set(
         xlabel="probability that the network gives",
-        ylabel="share that is COVID",
+        ylabel="fraction of positives (COVID)",
         xlim=(-0.02, 1.02),
         ylim=(-0.02, 1.02),
     )
@@ -101,6 +114,7 @@ def show_calibration(tables: dict[str, pd.DataFrame], alt: str) -> None:
     show(figure, alt)
 
 
+@styled
 def show_points(scores: dict[str, list[float]], name: str, alt: str) -> dict[str, dict[str, float]]:
     """Every run as a point, runs of the same seed joined, and the mean with its 95 % interval (Student's t) beside it.
 
@@ -134,69 +148,19 @@ def show_points(scores: dict[str, list[float]], name: str, alt: str) -> dict[str
     return means
 
 
-CURVE = {  # what `benchmarks/learning_curve.py` trains as a ResNet-18, and how it is drawn
-    "scratch": ("from scratch", BLUE, "o"),
-    "transfer": ("bundled weights, frozen trunk", RED, "s"),
-    "transfer_all": ("bundled weights, all learns", "#CC79A7", "v"),
-    "random trunk": ("random weights, frozen trunk", "#009E73", "D"),
-    "grey histogram": ("grey histogram, no network", "grey", "^"),
-}
-
-
-def learning_curve(rows: list[dict], score: str = "accuracy", longer: bool = False) -> pd.DataFrame:
-    """Recorded runs of `benchmarks/learning_curve.py` as shares: rows slices and seed, columns models.
-
-    Runs of the common, shortest budget (no epochs: no network); with `longer` the longest of those that had more.
-    """
-    table = pd.DataFrame(rows).sort_values("epochs")
-    table["score"] = table.test.map(lambda test: test[score]["value"])
-    shortest = table.slices.map(table[table.epochs > 0].groupby("slices").epochs.min())
-    table = table[(table.epochs > shortest) == longer]
-    return table.groupby(["slices", "seed", "model"]).score.last().unstack("model")
-
-
-def paired_gain(table: pd.DataFrame, model: str, against: str) -> dict[int, dict[str, float]]:
-    """For each number of slices: mean difference of two models over seeds, with its 95 % interval (Student's t)."""
-    gains = {}
-    table = table.reindex(columns=[model, against])  # nothing to pair where one was not measured
-    for slices, change in (table[model] - table[against]).dropna().groupby("slices"):
-        gains[slices] = mean_over_seeds(change)
-    return gains
-
-
-def draw_learning_curve(rows: list[dict]) -> Figure:
-    """Accuracy by the number of training slices, each seed a dot, and what transfer gains, paired over seeds.
-
-    Filled: all networks train equally long; hollow: longer (see `learning_curve`).
-    """
-    equal, longer = 100 * learning_curve(rows), 100 * learning_curve(rows, longer=True)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8))
-    for model in [name for name in CURVE if name in equal]:
-        (title, colour, marker), each = CURVE[model], equal[model].dropna()
-        slices = each.index.get_level_values("slices")
-        left.plot(slices, each, marker, color=colour, alpha=0.25, markersize=4)
-        left.plot(each.groupby("slices").mean(), color=colour, marker=marker, label=title)
-    for model in [name for name in ("scratch", "transfer") if name in longer]:
-        title, colour, marker = CURVE[model]
-        left.plot(
-            longer[model].groupby("slices").mean(), marker, color=colour, fillstyle="none", markersize=9,
-            label=f"{title.split(',')[0]}, trained longer",
-        )  # fmt: skip
-    left.set(xlabel="training slices", ylabel="test accuracy, %")
-    left.legend(fontsize=8, loc="lower right")
-    for found, shift, fill in ((equal, 0.96, "full"), (longer, 1.06, "none")):
-        for slices, gain in paired_gain(found, "transfer", "scratch").items():
-            right.plot((shift * slices,) * 2, (gain["low"], gain["high"]), color=RED, linewidth=2)
-            right.plot(shift * slices, gain["value"], "s", color=RED, fillstyle=fill, markersize=7)
-    right.axhline(0, color="grey", linestyle=":")
-    right.set(xlabel="training slices", ylabel="transfer minus scratch, points")
-    right.set_ylim(min(right.get_ylim()[0], -1))  # the line at zero off the axis
-    for axis in (left, right):
-        axis.set_xscale("log")
-        axis.margins(x=0.12)
-        counts = equal.index.unique("slices")
-        axis.set_xticks(counts, [f"{count:,}" for count in counts], minor=False)
-        axis.set_xticks([], minor=True)
-        axis.grid(alpha=0.3)
+@styled
+def show_intervals(scores: dict[str, dict], name: str, alt: str, reference: float | None = None) -> None:
+    """Show a score of several models as points with 95 % intervals: {model: {"value", "low", "high"}}, in percent."""
+    figure, axis = plt.subplots(figsize=(8, 0.7 * len(scores) + 1))
+    for place, score in enumerate(scores.values()):
+        value, low, high = (100 * score[key] for key in ("value", "low", "high"))
+        axis.plot((low, high), (place, place), color=BLUE, linewidth=3)
+        axis.plot(value, place, "o", color=BLUE, markersize=9)
+        axis.annotate(f"{value:.1f}", (value, place), xytext=(0, 9), textcoords="offset points", ha="center")
+    if reference is not None:
+        axis.axvline(reference, color="grey", linestyle=":")
+    axis.set(yticks=range(len(scores)), yticklabels=list(scores), xlabel=name, ylim=(-0.5, len(scores) - 0.2))
+    axis.invert_yaxis()
+    axis.grid(axis="x", alpha=0.3)
     figure.tight_layout()
-    return figure
+    show(figure, alt)

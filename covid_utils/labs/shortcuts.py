@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import CTData, fingerprint
-from ..runs.files import nearest
+from ..data import CTData
+from ..runs.files import did_you_mean
+from ..sources.datasets import fingerprint
 
 
 def _mark(image: np.ndarray) -> np.ndarray:
@@ -70,7 +71,7 @@ def mark_all(data: CTData, kind: str = "mark") -> CTData:
 def _changed(data: CTData, kind: str, rows: np.ndarray, marked: np.ndarray) -> CTData:
     """Data with these rows' slices changed."""
     if kind not in SHORTCUTS:
-        raise ValueError(f"Unknown shortcut {kind!r}: {nearest(kind, SHORTCUTS)}")
+        raise ValueError(f"Unknown shortcut {kind!r}: {did_you_mean(kind, SHORTCUTS)}")
     images = data.images.clone()
     for i in np.flatnonzero(rows):
         images[i] = torch.from_numpy(SHORTCUTS[kind](images[i].numpy()))

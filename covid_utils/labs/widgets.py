@@ -7,33 +7,30 @@ import numpy as np
 import torch
 from IPython.display import Image, display
 
-from ..explain import LAYERS, METHODS, cam
-from ..models import Net
+from ..explain import METHODS, cam
+from ..models import LAYERS, Net
 from ..phantom.lesion import draw_with_lesion
 from ..plotting import compact
+from ..runs.progress import InPlace
 from ..training import predict
 from .cam_figures import panels
 from .score_figures import draw_threshold
 
 
 class Picture:
-    """A picture that is redrawn in place: live where widgets run, and a saved notebook keeps its last state."""
+    """A figure that is redrawn in place: live where widgets run, and a saved notebook keeps its last state."""
 
     def __init__(self, alt: str):
-        self.alt, self.handle = alt, None
+        self.alt, self.place = alt, InPlace()
 
     def draw(self, figure) -> None:
         """Show a figure where the last one stood."""
-        picture = Image(compact(figure, photo=True), format="jpeg", alt=self.alt)
-        if self.handle is None:
-            self.handle = display(picture, display_id=True)
-        else:
-            self.handle.update(picture)
+        self.place.draw(Image(compact(figure, photo=True), format="jpeg", alt=self.alt))
 
 
 def probability(model: Net, images: torch.Tensor) -> np.ndarray:
     """Probability of COVID of each slice, uint8 (N, H, W) -> float32 (N,)."""
-    return torch.sigmoid(predict(model, [(images, torch.zeros(len(images)))])[0]).numpy()
+    return torch.sigmoid(predict(model, images)).numpy()
 
 
 def _slider(kind, name: str, value, low, high, step):
@@ -73,20 +70,20 @@ def cam_explorer(models: dict[str, Net], images: torch.Tensor, texts: list[str],
         "model": widgets.Dropdown(options=["all", *models], description="model"),
         "method": widgets.Dropdown(options=[name for name in METHODS if name != "ScoreCAM"], description="method"),
         "layer": widgets.Dropdown(options=LAYERS[::-1], description="layer"),
-        "explained": widgets.Dropdown(
+        "target": widgets.Dropdown(
             options=[("its own decision", None), ("COVID", 1), ("non-COVID", 0)], description="explain"
         ),
         "opacity": _slider(widgets.FloatSlider, "opacity", 0.55, 0.0, 1.0, 0.05),
     }
 
-    def update(number, model, method, layer, explained, opacity):
+    def update(number, model, method, layer, target, opacity):
         one = images[number : number + 1]
         maps = {}
         for name, network in models.items():
             if model in ("all", name):
-                classes = None if explained is None else [explained]
+                targets = None if target is None else [target]
                 title = f"{method}, {name}\np(COVID) = {probability(network, one)[0]:.2f}"
-                maps[title] = cam(network, one, method, layer, classes)[0]
+                maps[title] = cam(network, one, method, layer, targets)[0]
         lesion = None if lesions is None else lesions[number]
         picture.draw(panels(one[0].numpy(), maps, lesion, opacity, texts[number]))
 
@@ -120,7 +117,7 @@ def lesion_lab(models: dict[str, Net], first_patient: int, image_size: int = 96,
         one = torch.from_numpy(image)[None]
         maps = {}
         for name, model in models.items():
-            heat = cam(model, one, explained=[1])[0]
+            heat = cam(model, one, targets=[1])[0]
             nothing = "" if heat.any() else ", no evidence"
             maps[f"{name}\np(COVID) = {probability(model, one)[0]:.2f}{nothing}"] = heat
         picture.draw(panels(image, maps, lesion, title=f"lesion: {lesion.mean():.1%} of the slice"))

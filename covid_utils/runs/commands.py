@@ -6,9 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from .clean import refresh
 from .files import read_json, shown
-from .notebooks import NotebookError, declared, find_notebooks, read_profile, refresh, run, typed
-from .settings import FIELDS
+from .notebooks import NotebookError, declared, find_notebooks, run
+from .settings import FIELDS, read_profile, typed
 
 
 def main(arguments: list[str] | None = None) -> int:

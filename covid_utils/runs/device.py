@@ -1,15 +1,75 @@
-"""Where a run computes."""
+"""Where a run computes: device, number format, threads, memory."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
+import joblib
+import psutil
 import torch
+from torch import Tensor
+
+BFLOAT16 = True  # `device.BFLOAT16 = False` computes in float32 everywhere, to see the difference
+MEMORY = 0.25  # part of the free memory that one tensor may fill
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device to compute on; "auto" takes a CUDA GPU where there is one. ValueError if it is not there."""
+    """The device to compute on; "auto" takes a CUDA GPU where there is one. ValueError if it is not there.
+
+    >>> pick_device("cpu")
+    device(type='cpu')
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there[name]:
         raise ValueError(f"This machine has no device {name!r}: use device='auto' or 'cpu'.")
     return torch.device(name)
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """Compute in bfloat16 where the hardware says it multiplies in it, in float32 elsewhere."""
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:  # these two ask the processor (cpuid)
+        asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        fast = device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in asked)
+    return torch.autocast(device.type, torch.bfloat16, enabled=fast and BFLOAT16)
+
+
+@contextlib.contextmanager
+def repeatable(seed: int | None = None) -> Iterator[None]:
+    """Work that can be repeated bit by bit and leaves torch as it was.
+
+    Inside, cuDNN chooses the same algorithms every time, random numbers start from `seed` (if one is given), and no
+    more threads run than this process may use: PyTorch starts one for each core that it sees, a container (JupyterHub,
+    say) may be allowed the time of fewer, and threads that wait for one another waste it. All is put back afterwards.
+    """
+    threads, deterministic = torch.get_num_threads(), torch.backends.cudnn.deterministic
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(gpus):
+        try:
+            torch.set_num_threads(min(threads, joblib.cpu_count()))
+            torch.backends.cudnn.deterministic = True
+            if seed is not None:
+                torch.manual_seed(seed)
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.backends.cudnn.deterministic = deterministic
+
+
+def too_large(count: int) -> bool:
+    """Whether so many bytes would fill more than a quarter of the free memory: they stay in a file then."""
+    return count > MEMORY * psutil.virtual_memory().available
+
+
+def near(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor in the GPU's memory, if it fills at most a quarter of what is free there; else where it is.
+
+    Slices are cut into batches and augmented there, and no batch has to travel.
+    """
+    if device.type != "cuda" or tensor.nbytes > MEMORY * torch.cuda.mem_get_info(device)[0]:
+        return tensor
+    return tensor.to(device)

@@ -29,8 +29,12 @@ def shown(path: str | Path) -> str:
     return path.relative_to(home()).as_posix() if path.is_relative_to(home()) else str(path)
 
 
-def nearest(name: object, choices: Iterable[str]) -> str:
-    """The end of an error message about an unknown name: the nearest right one, or all of them."""
+def did_you_mean(name: object, choices: Iterable[str]) -> str:
+    """The end of an error message about an unknown name: the nearest right one, or all of them.
+
+    >>> did_you_mean("pateint", ["patient", "random"])
+    "did you mean 'patient'?"
+    """
     choices = list(choices)
     close = difflib.get_close_matches(str(name).lower(), choices, n=1)
     return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(map(repr, choices))}."
@@ -88,3 +92,6 @@ def read_json(path: str | Path) -> Any:
 def _plain(value: Any) -> Any:
     """NumPy and torch scalars and arrays, and paths, as JSON knows them."""
     return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+nearest = did_you_mean

@@ -1,4 +1,4 @@
-"""Execute notebooks with other parameters, through papermill, and clean them for git."""
+"""Execute notebooks with other parameters, through papermill."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import contextlib
 import logging
 import os
 import shutil
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -19,14 +17,12 @@ from unittest.mock import patch
 
 import nbformat
 import papermill
-import yaml
-from nbconvert.preprocessors import CoalesceStreamsPreprocessor, TagRemovePreprocessor
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
-from .files import PROJECT, replace_file, resolve, shown
-from .settings import FIELDS, Settings, check_names
+from .files import PROJECT, resolve, shown
+from .settings import Settings
 
 NOTEBOOKS = PROJECT / "notebooks"
 KERNEL = "python3"  # the kernel of the Python that runs this
@@ -35,9 +31,6 @@ ENGINE = "covid_utils"  # what our engine is called while papermill knows it
 
 class NotebookError(RuntimeError):
     """A notebook stopped; the message says which, where, why, and what file shows it."""
-
-
-# --------------------------------------------------------------------------------------------- parameters
 
 
 def find_notebooks(names: Iterable[str] = ()) -> list[Path]:
@@ -55,47 +48,6 @@ def find_notebooks(names: Iterable[str] = ()) -> list[Path]:
     return [path for path in there if not names or path.name.startswith(tuple(names))]
 
 
-def read_profile(path: str | Path) -> dict[str, Any]:
-    """The parameters of a YAML file, `name: value` in every line, checked as those of the command line are.
-
-    All values are read as text first, so that 1e-4 is a number and 017 is 17.
-    Raises ValueError, naming the file, if it can't be read.
-    """
-    try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"Cannot read the profile {path}: {' '.join(str(error).split())}.") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"The profile {path} must hold a line `name: value` for every parameter.")
-    try:
-        return typed(content)
-    except ValueError as error:
-        raise ValueError(f"Profile {path}: {error}") from None
-
-
-def typed(texts: dict[str, str]) -> dict[str, Any]:
-    """Parameters given as text, as the types that `Settings` wants.
-
-    Raises ValueError, naming the parameter, if a name is unknown or a value wrong.
-
-    >>> typed({"learning_rate": "1e-4", "seed": "017", "resume": "False"})
-    {'learning_rate': 0.0001, 'seed': 17, 'resume': False}
-    """
-    check_names(texts)
-    values: dict[str, Any] = dict(texts)
-    for name, text in texts.items():
-        kind = FIELDS[name].type
-        try:
-            if kind in ("int", "float"):
-                values[name] = {"int": int, "float": float}[kind](text)
-            elif kind == "bool" and str(text).lower() in ("true", "false"):
-                values[name] = text.lower() == "true"
-        except (ValueError, TypeError):
-            pass  # Settings says what is wrong with it
-    Settings(**values)
-    return values
-
-
 def declared(notebook: Path) -> set[str]:
     """The names in the notebook's cell tagged `parameters`. Raises ValueError if it has no such cell.
 
@@ -105,9 +57,6 @@ def declared(notebook: Path) -> set[str]:
         if "parameters" in cell.metadata.get("tags", []):
             return {part.id for part in ast.walk(ast.parse(cell.source)) if isinstance(part, ast.Name)}
     raise ValueError(f"{notebook} has no cell tagged 'parameters': it can't be given any.")
-
-
-# ---------------------------------------------------------------------------------------------- execution
 
 
 class Line:
@@ -250,71 +199,3 @@ def run(notebooks: list[Path], parameters: dict[str, Any]) -> Path:
     for notebook in notebooks:
         execute(notebook, folder / notebook.name, parameters)
     return folder
-
-
-# ------------------------------------------------------------------------------------------ clean notebooks
-
-
-def clean_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The notebook as it belongs in git: cells and outputs, nothing of the machine or the moment.
-
-    Drops what papermill added, timings, widgets (views and state) and Python's patch version, merges prints,
-    numbers the cells anew, and validates. Cleaning twice changes nothing.
-    """
-    TagRemovePreprocessor(remove_cell_tags={"injected-parameters"}).preprocess(notebook, {})
-    for cell in notebook.cells:  # nbconvert's ClearMetadataPreprocessor clears code cells only
-        cell.metadata = _clean_metadata(cell.metadata)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    for number, cell in enumerate(code, start=1):
-        cell.execution_count = number if cell.source else None
-        cell.outputs = [output for output in cell.outputs if not _invisible(output)]
-        for output in cell.outputs:
-            if output.output_type == "execute_result":
-                output.execution_count = cell.execution_count
-    CoalesceStreamsPreprocessor().preprocess(notebook, {})
-    notebook.metadata = {
-        "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": KERNEL},
-        "language_info": {"file_extension": ".py", "name": "python", "pygments_lexer": "ipython3"},
-    }
-    nbformat.validate(notebook)
-    return notebook
-
-
-def _clean_metadata(metadata: dict) -> dict:
-    """What an author sets by hand: tags, and how a cell is shown or edited."""
-    kept = {key: metadata[key] for key in ("jupyter", "slideshow", "editable") if key in metadata}
-    tags = [tag for tag in metadata.get("tags", []) if not tag.startswith("papermill")]
-    return kept | ({"tags": tags} if tags else {})
-
-
-def _invisible(output: dict) -> bool:
-    """Whether a reader sees nothing of it: a widget, which needs a kernel, or what a progress line leaves."""
-    data = output.get("data", {})
-    return "application/vnd.jupyter.widget-view+json" in data or data == {"text/plain": ""}
-
-
-def refresh() -> list[Path]:
-    """Execute the committed notebooks anew, with their own parameters, and clean them: all, or none changes.
-
-    They run in an empty home of their own, so that nothing old is shown as new.
-
-    Returns:
-        The notebooks' files.
-
-    Raises NotebookError if one fails.
-    """
-    notebooks = find_notebooks()
-    with tempfile.TemporaryDirectory() as empty, patch.dict(os.environ, COVID_UTILS_HOME=empty):
-        folder = run(notebooks, {})
-        executed = [nbformat.read(folder / notebook.name, 4) for notebook in notebooks]
-    texts = [_formatted(clean_notebook(content), path) for content, path in zip(executed, notebooks, strict=True)]
-    for path, text in zip(notebooks, texts, strict=True):
-        replace_file(path, lambda temporary, text=text: temporary.write_bytes(text.encode()))
-    return notebooks
-
-
-def _formatted(notebook: nbformat.NotebookNode, path: Path) -> str:
-    """The text of a notebook's file, its code in ruff's format."""
-    call = [sys.executable, "-m", "ruff", "format", "--quiet", f"--stdin-filename={path}", "-"]
-    text = subprocess.run(call, input=nbformat.writes(notebook), capture_output=True, encoding="utf-8", check=True)
-    return text.stdout.rstrip("\n") + "\n"

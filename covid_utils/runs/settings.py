@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .files import nearest
+import yaml
 
-BACKBONES = ("resnet18", "resnet34", "resnet50")
+from .files import did_you_mean
+
 CHOICES = {
     "split": ("patient", "random"),
-    "backbone": BACKBONES,
-    "trainable": ("layer4", "all"),
+    "trainable": ("last", "all"),
     "optimizer": ("adamw", "sgd"),
     "device": ("auto", "cpu", "cuda", "mps"),
 }
@@ -36,15 +36,15 @@ class Settings:
     Raises ValueError, naming the parameter, if a value has the wrong type, is out of range or unknown.
     """
 
-    dataset: str = "phantom"  # "phantom", "sars-cov-2-ct", "covid-ct" or a folder of your own
+    dataset: str = "phantom"  # a name in sources.datasets.DATASETS, or a folder of your own
     data_dir: str = "data"  # where drawn and downloaded data are kept
     split: str = "patient"  # "patient" keeps a patient's slices together; "random" is what the article did
     image_size: int = 96  # pixels
     patients: int = 240  # how many imaginary patients dataset="phantom" draws
     backbone: str = "resnet18"
     weights: str = "scratch"  # "scratch", "bundled", "imagenet" or a .safetensors file
-    trainable: str = "layer4"  # with pretrained weights: "layer4" (and the head), or "all"
-    copies: int = 4  # with a frozen trunk: augmented copies of each slice whose features are kept; 0 keeps none
+    trainable: str = "last"  # with pretrained weights: the "last" stage and the head (also called "layer4"), or "all"
+    copies: int = 4  # with a frozen trunk: augmented copies of each slice whose features are cached; 0 caches none
     epochs: int = 10
     batch_size: int = 32
     learning_rate: float = 1e-3
@@ -78,16 +78,25 @@ def _checked(field: dataclasses.Field, value: Any) -> Any:
     if name in LIMITS and not LIMITS[name][0] <= value <= LIMITS[name][1]:
         low, high = LIMITS[name]
         raise ValueError(f"Parameter {name} must lie between {low} and {high}, not {value!r}.")
-    if name in CHOICES and value not in CHOICES[name]:
-        raise ValueError(f"Unknown {name} {value!r}: {nearest(value, CHOICES[name])}")
+    if name == "trainable" and value == "layer4":
+        return "last"
+    choices = CHOICES.get(name) or (_backbones() if name == "backbone" else (value,))
+    if value not in choices:
+        raise ValueError(f"Unknown {name} {value!r}: {did_you_mean(value, choices)}")
     return value
+
+
+def _backbones() -> tuple[str, ...]:
+    from ..models import BACKBONES  # here, since torchvision takes seconds to import: `--help` need not wait for it
+
+    return tuple(BACKBONES)
 
 
 def check_names(names: Iterable[str]) -> None:
     """Raise ValueError if one of the names is no parameter of any notebook."""
     for name in names:
         if name not in FIELDS:
-            raise ValueError(f"Unknown parameter {name!r}: {nearest(name, FIELDS)}")
+            raise ValueError(f"Unknown parameter {name!r}: {did_you_mean(name, FIELDS)}")
 
 
 def check_parameters(namespace: dict[str, Any]) -> Settings:
@@ -109,3 +118,44 @@ def check_parameters(namespace: dict[str, Any]) -> Settings:
             if name not in own:
                 raise ValueError(f"Parameter {name!r} has no effect in this notebook: leave it out.")
     return Settings(**{name: namespace[name] for name in FIELDS if name in namespace})
+
+
+def read_profile(path: str | Path) -> dict[str, Any]:
+    """The parameters of a YAML file, `name: value` in every line, checked as those of the command line are.
+
+    All values are read as text first, so that 1e-4 is a number and 017 is 17.
+    Raises ValueError, naming the file, if it can't be read.
+    """
+    try:
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"Cannot read the profile {path}: {' '.join(str(error).split())}.") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"The profile {path} must hold a line `name: value` for every parameter.")
+    try:
+        return typed(content)
+    except ValueError as error:
+        raise ValueError(f"Profile {path}: {error}") from None
+
+
+def typed(texts: dict[str, str]) -> dict[str, Any]:
+    """Parameters given as text, as the types that `Settings` wants.
+
+    Raises ValueError, naming the parameter, if a name is unknown or a value wrong.
+
+    >>> typed({"learning_rate": "1e-4", "seed": "017", "resume": "False"})
+    {'learning_rate': 0.0001, 'seed': 17, 'resume': False}
+    """
+    check_names(texts)
+    values: dict[str, Any] = dict(texts)
+    for name, text in texts.items():
+        kind = FIELDS[name].type
+        try:
+            if kind in ("int", "float"):
+                values[name] = {"int": int, "float": float}[kind](text)
+            elif kind == "bool" and str(text).lower() in ("true", "false"):
+                values[name] = text.lower() == "true"
+        except (ValueError, TypeError):
+            pass  # Settings says what is wrong with it
+    Settings(**values)
+    return values

@@ -1,4 +1,4 @@
-"""The two public datasets, fetched on request; downloads that resume, are checked and unpack safely."""
+"""Public data sets, fetched on request; downloads that resume, are checked and unpack safely."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ import pandas as pd
 
 from ..runs.files import replace_file, shown
 from ..runs.progress import progress as progress_bar
+from .folders import holder
 
-KAGGLE = "plameneduardo/sarscov2-ctscan-dataset"
 COVID_CT = "https://raw.githubusercontent.com/UCSD-AI4H/COVID-CT/master"
 TRIES = 3
 TIMEOUT = 30  # seconds without a byte
@@ -29,10 +29,13 @@ BLOCK = 1 << 18  # bytes
 OFFLINE = "dataset='phantom' needs no network"
 
 
-def sars_cov_2_ct(folder: Path) -> Path:
-    """The folder of the SARS-CoV-2 CT-Scan dataset, fetched from Kaggle if it is not there yet.
+def from_kaggle(handle: str, folder: Path, progress: bool = True) -> Path:
+    """The folder of a Kaggle data set with class folders, fetched with `kagglehub` if it is not there yet.
 
-    Soares, Angelov et al. 2020, https://doi.org/10.1101/2020.04.24.20078584.
+    Args:
+        handle: "owner/name", as in the data set's address.
+        folder: where its class folders are to lie.
+        progress: kagglehub shows its own.
 
     Raises ConnectionError, saying how to get it by hand, if it cannot be fetched.
     """
@@ -41,15 +44,15 @@ def sars_cov_2_ct(folder: Path) -> Path:
     try:
         import kagglehub
 
-        found = Path(kagglehub.dataset_download(KAGGLE))
+        found = Path(kagglehub.dataset_download(handle))
     except Exception as error:  # no network, no account, no package: kagglehub raises errors of many kinds
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise ConnectionError(
-            f"Could not fetch the SARS-CoV-2 CT-Scan dataset from Kaggle ({reason}): download it by hand "
-            f"from https://www.kaggle.com/datasets/{KAGGLE} and unpack it so that {shown(folder)} holds the "
-            f"folders COVID and non-COVID; {OFFLINE}."
+            f"Could not fetch {handle} from Kaggle ({reason}): download it by hand from "
+            f"https://www.kaggle.com/datasets/{handle} and unpack it so that {shown(folder)} holds the folders COVID "
+            f"and non-COVID; {OFFLINE}."
         ) from error
-    inside = next((path.parent for path in sorted(found.rglob("COVID")) if path.is_dir()), found)
+    inside = holder(found)
     _appear(folder, lambda temporary: shutil.copytree(inside, temporary, dirs_exist_ok=True))
     return folder
 
@@ -90,7 +93,11 @@ def covid_ct(folder: Path, progress: bool = True) -> Path:
 
 
 def figure(path: str) -> str:
-    """The figure that a COVID-CT picture was cut from: its panels are called `name%0.png`, `name%1.png`, …"""
+    """The figure that a COVID-CT picture was cut from: its panels are called `name%0.png`, `name%1.png`, …
+
+    >>> figure("CT_COVID/2020.01.24.919183-p27-132%1.png")
+    'CT_COVID/2020.01.24.919183-p27-132'
+    """
     path = PurePosixPath(path)
     return path.parent.name + "/" + re.sub(r"%[0-9]+$", "", path.stem)
 

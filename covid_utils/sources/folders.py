@@ -11,7 +11,8 @@ import pandas as pd
 from ..runs.files import shown
 from .images import SUFFIXES
 
-CLASSES = {  # compared without case, spaces and punctuation
+CLASSES = ("non-COVID", "COVID")  # the names of the labels 0 and 1
+NAMES = {  # of the classes in folders and files, compared without case, spaces and punctuation
     1: ("covid", "covid19", "covidpositive", "positive", "sarscov2", "ctcovid", "1"),
     0: ("noncovid", "nocovid", "noncovid19", "covidnegative", "negative", "normal", "ctnoncovid", "0"),
 }
@@ -44,6 +45,14 @@ def folder_table(folder: Path) -> tuple[pd.DataFrame, str]:
     return _class_table(folder)
 
 
+def holder(folder: Path) -> Path:
+    """Of a folder and all in it, the first whose sub-folders name both classes; the folder itself if none does."""
+    for place in [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]:
+        if {class_of(inside.name) for inside in place.iterdir() if inside.is_dir()} >= {0, 1}:
+            return place
+    return folder
+
+
 def _class_table(folder: Path) -> tuple[pd.DataFrame, str]:
     rows, named, found = [], 0, set()
     for class_folder in sorted(p for p in folder.iterdir() if p.is_dir() and p.name[0] not in "._"):
@@ -66,7 +75,7 @@ def _class_table(folder: Path) -> tuple[pd.DataFrame, str]:
             named += bool(inside)
             rows.append((file.relative_to(folder).as_posix(), label, inside[0] if inside else None))
     if len(found) < 2:
-        missing = " and ".join(name for label, name in ((1, "COVID"), (0, "non-COVID")) if label not in found)
+        missing = " and ".join(CLASSES[label] for label in (1, 0) if label not in found)
         there = ", ".join(repr(p.name) for p in sorted(folder.iterdir())[:8]) or "nothing"
         raise FileNotFoundError(
             f"Folder {shown(folder)} has no class folder for {missing} (it holds {there}): name the class "
@@ -91,9 +100,22 @@ def _csv_table(folder: Path) -> tuple[pd.DataFrame, str]:
                 f"{what.capitalize()} {name!r} stands in {earlier[row.name]} and again in {row.place}: keep "
                 f"each {what} in one split{' and one row' * (what == 'slice')} only."
             )
+    _check_splits(table)
     named = int(table.patient.notna().sum())
     table = _with_blocks(table.drop(columns="place"))
     return table, _sentence(named, len(table), "the CSV files") + " The split is the one in the CSV files."
+
+
+def _check_splits(table: pd.DataFrame) -> None:
+    """Raise ValueError if a given split lacks a class."""
+    for split in SPLITS:
+        labels = table.label[table.split == split]
+        if labels.nunique() < 2:
+            there = f"only {CLASSES[labels.iloc[0]]} slices" if len(labels) else "no slices"
+            raise ValueError(
+                f"The {split} split ({split}.csv) holds {there}: put slices of both classes in it, "
+                "or no score can be computed."
+            )
 
 
 def _read_csv(folder: Path, split: str) -> pd.DataFrame:
@@ -132,13 +154,21 @@ def _read_csv(folder: Path, split: str) -> pd.DataFrame:
 
 
 def class_of(name: str) -> int | None:
-    """0 or 1 for a class name in any accepted spelling; None for any other."""
+    """0 or 1 for a class name in any accepted spelling; None for any other.
+
+    >>> class_of("COVID-19"), class_of("Non_COVID"), class_of("pneumonia")
+    (1, 0, None)
+    """
     plain = re.sub(r"[^a-z0-9]", "", str(name).lower())
-    return next((label for label, names in CLASSES.items() if plain in names), None)
+    return next((label for label, names in NAMES.items() if plain in names), None)
 
 
 def natural(text: str) -> list:
-    """Sort key under which `Covid (2)` comes before `Covid (10)`."""
+    """Sort key under which `Covid (2)` comes before `Covid (10)`.
+
+    >>> sorted(["Covid (10)", "Covid (2)"], key=natural)
+    ['Covid (2)', 'Covid (10)']
+    """
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", text.lower())]
 
 

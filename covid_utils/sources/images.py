@@ -8,22 +8,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 from PIL import Image
 from torch import Tensor
 
+from ..runs.device import too_large
 from ..runs.files import replace_file, shown
 from ..runs.progress import progress as progress_bar
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".dcm")
-MEMORY = 0.25  # part of the free memory that one tensor may fill
 LUNG_WINDOW = (-600, 1500)  # centre and width in Hounsfield units, for DICOM
 CACHE_VERSION = 2  # raise it when decoding changes, so that no older cache is used
 
 
-def decode(folder: Path, paths: list[str], image_size: int, cache_dir: Path, progress: bool = True) -> Tensor:
-    """All slices as one tensor, read once and kept in `cache_dir`.
+def decode(folder: Path, paths: list[str], image_size: int, cache_dir: Path, progress: bool = True):
+    """All slices as one tensor, read once and kept in `cache_dir`, and the SHA-256 of their pixels.
 
     The cache is found by the files' names, sizes and times and by `image_size`; a damaged one is made anew.
 
@@ -33,8 +32,8 @@ def decode(folder: Path, paths: list[str], image_size: int, cache_dir: Path, pro
         image_size: height and width in pixels; the aspect ratio is not kept, as in the article.
 
     Returns:
-        uint8 (N, image_size, image_size), 0 black to 255 white; mapped from the file if it would fill more than a
-        quarter of the free memory.
+        uint8 (N, image_size, image_size), 0 black to 255 white, mapped from the file if it would fill more than a
+        quarter of the free memory; and a hashlib object that has seen these pixels.
 
     Raises:
         ValueError: a slice is empty, damaged or not a single picture.
@@ -44,13 +43,13 @@ def decode(folder: Path, paths: list[str], image_size: int, cache_dir: Path, pro
     stats = [(path, (stat := (folder / path).stat()).st_size, stat.st_mtime_ns) for path in paths]
     key = hashlib.sha256(repr((CACHE_VERSION, image_size, stats)).encode()).hexdigest()
     cache = cache_dir / f"{folder.name}-{image_size}-{key[:16]}.npy"
-    images = _read_cache(cache) if cache.exists() else None
-    if images is not None:
-        return images
+    found = _read_cache(cache) if cache.exists() else None
+    if found is not None:
+        return found
+    digest = hashlib.sha256()
 
     def write(path: Path) -> None:
         """One slice after the other, so that a set may be larger than the memory; their SHA-256 comes last."""
-        digest = hashlib.sha256()
         shape = (len(paths), image_size, image_size)
         with path.open("wb") as file, ThreadPoolExecutor(min(8, max(2, os.cpu_count() or 2))) as pool:
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
@@ -61,26 +60,27 @@ def decode(folder: Path, paths: list[str], image_size: int, cache_dir: Path, pro
             file.write(digest.digest())
 
     replace_file(cache, write)
-    return _read_cache(cache)
+    return _in_memory(np.load(cache, mmap_mode="c")), digest
 
 
-def too_large(count: int) -> bool:
-    """Whether so many bytes would fill more than a quarter of the free memory: they stay in a file then."""
-    return count > MEMORY * psutil.virtual_memory().available
-
-
-def _read_cache(cache: Path) -> Tensor | None:
-    """The cached tensor, mapped from the file if it is large; None if the file is damaged."""
+def _read_cache(cache: Path):
+    """What `decode` returns, from the cached file; None if the file is damaged."""
     try:
         images = np.load(cache, mmap_mode="c")  # what is written to it never reaches the file
+        digest = hashlib.sha256(images)
         with cache.open("rb") as file:
             file.seek(-32, os.SEEK_END)
-            whole = hashlib.sha256(images).digest() == file.read()
+            whole = digest.digest() == file.read()
     except (OSError, ValueError, EOFError):
         whole = False
     if not whole:
         print(f"The cache {shown(cache)} is damaged: reading the slices again.")
         return None
+    return _in_memory(images), digest
+
+
+def _in_memory(images: np.ndarray) -> Tensor:
+    """Mapped slices as a tensor in memory, or still mapped if they are too many."""
     return torch.from_numpy(images if too_large(images.nbytes) else images.copy())
 
 

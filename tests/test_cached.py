@@ -5,10 +5,11 @@ import pytest
 import torch
 from toy import tiny_data
 
-from covid_utils import models, speed, training
+from covid_utils import models, training
 from covid_utils.data import loader
+from covid_utils.runs import cached, device
 from covid_utils.runs.settings import Settings
-from covid_utils.sources import images
+from covid_utils.sources.pretrained import save_weights
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def frozen(tmp_path) -> Settings:
     """Settings of a run whose trunk is frozen; random weights in a file stand in for pretrained ones."""
     path = tmp_path / "trunk.safetensors"
     torch.manual_seed(0)
-    models.save_weights(path, models.Net("resnet18").state_dict(), {})
+    save_weights(path, models.Net("resnet18").state_dict(), {})
     return Settings(image_size=32, epochs=5, batch_size=8, copies=2, weights=str(path), device="cpu")
 
 
@@ -30,34 +31,45 @@ def fitted(settings: Settings, data, folder, on_epoch=None):
     return model, training.fit(model, data, settings, folder, on_epoch)
 
 
-def test_no_more_threads_than_cores_allowed(monkeypatch):
-    before = torch.get_num_threads()
-    monkeypatch.setattr(speed.joblib, "cpu_count", lambda: before + 1)
-    speed.limit_threads()
-    assert torch.get_num_threads() == before  # fewer than allowed is the user's wish
-    monkeypatch.setattr(speed.joblib, "cpu_count", lambda: 2)
-    try:
-        torch.set_num_threads(3)
-        speed.limit_threads()
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
+def test_torch_is_left_as_it_was(monkeypatch):
+    """Threads (no more than allowed), cuDNN's choice and random numbers change inside only, also after an error."""
+
+    def state():
+        return torch.get_num_threads(), torch.backends.cudnn.deterministic, torch.random.get_rng_state().tolist()
+
+    before, inside = state(), []
+    for allowed in (before[0] + 1, 1):
+        monkeypatch.setattr(device.joblib, "cpu_count", lambda allowed=allowed: allowed)
+        with pytest.raises(KeyError), device.repeatable(seed=7):
+            inside.append((torch.get_num_threads(), torch.backends.cudnn.deterministic, torch.rand(3).tolist()))
+            raise KeyError
+        assert state() == before
+    assert [threads for threads, _, _ in inside] == [before[0], 1]  # fewer than allowed is the user's wish
+    assert all(deterministic for _, deterministic, _ in inside) and inside[0][2] == inside[1][2]
+
+
+def test_training_leaves_torch_as_it_was(tiny, frozen, tmp_path):
+    before = torch.random.get_rng_state()
+    for settings in (frozen, replace(frozen, weights="scratch")):
+        fitted(replace(settings, epochs=1), tiny, tmp_path / settings.trainable / str(settings.copies))
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_frozen_means_nothing_before_layer4_learns():
     model = models.Net("resnet18")
-    assert not speed.is_frozen(model)
-    assert speed.is_frozen(models.freeze(model))
+    assert not models.is_frozen(model)
+    assert models.is_frozen(models.freeze(model))
     model.net.bn1.weight.requires_grad_(True)
-    assert not speed.is_frozen(model)
+    assert not models.is_frozen(model)
 
 
 def test_tail_and_trunk_are_the_network(tiny, frozen, tmp_path):
     model = training.new_model(frozen)
-    tail, _, checks = speed.TrunkCache(model, tiny, frozen, tmp_path).epoch(1)
-    logits, labels = training.predict(tail, checks)
-    wanted, same = training.predict(model, loader(tiny, "val", 8))
-    assert torch.equal(labels, same)
+    tail, _, checks = cached.CachedAugmentations(model, tiny, frozen, tmp_path).epoch(1)
+    features, labels = checks.dataset.tensors
+    rows = tiny.table.index[tiny.table.split == "val"]
+    logits, wanted = training.predict(tail, features), training.predict(model, tiny.images[rows])
+    assert labels.tolist() == tiny.table.label[rows].tolist()
     torch.testing.assert_close(logits, wanted, atol=0.02, rtol=0.02)  # features are kept in 16 bits
 
 
@@ -72,21 +84,21 @@ def test_the_trunk_sees_each_copy_once_and_stays(tiny, frozen, tmp_path):
         name.split(".")[1] for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])
     }
     assert changed == {"layer4", "fc"}
-    checked = training.test(model, loader(tiny, "val", 8))  # the whole network now, on the slices themselves
+    checked = training.evaluate(model, loader(tiny, "val", 8))  # the whole network now, on the slices themselves
     assert checked["accuracy"] == pytest.approx(history.val_accuracy.max(), abs=1.01 / val)
 
 
 def test_copies_differ_and_are_taken_in_turn(tiny, frozen, tmp_path):
-    cache = speed.TrunkCache(training.new_model(frozen), tiny, frozen, tmp_path)
-    first, second, third = (cache.epoch(number)[1].dataset.images for number in (1, 2, 3))
+    cache = cached.CachedAugmentations(training.new_model(frozen), tiny, frozen, tmp_path)
+    first, second, third = (cache.epoch(number)[1].dataset.tensors[0] for number in (1, 2, 3))
     assert third is first and not torch.equal(first, second)
-    again = speed.TrunkCache(training.new_model(frozen), tiny, frozen, tmp_path)
-    assert torch.equal(again.epoch(2)[1].dataset.images, second)  # whichever comes first, as after a stop
+    again = cached.CachedAugmentations(training.new_model(frozen), tiny, frozen, tmp_path)
+    assert torch.equal(again.epoch(2)[1].dataset.tensors[0], second)  # whichever comes first, as after a stop
 
 
 def test_training_slices_are_changed_as_asked(tiny, frozen, tmp_path):
-    same = speed.TrunkCache(training.new_model(frozen), tiny, frozen, tmp_path, change=lambda images: images)
-    first, second = (same.epoch(number)[1].dataset.images for number in (1, 2))
+    same = cached.CachedAugmentations(training.new_model(frozen), tiny, frozen, tmp_path, change=lambda images: images)
+    first, second = (same.epoch(number)[1].dataset.tensors[0] for number in (1, 2))
     assert torch.equal(first, second)
 
 
@@ -106,8 +118,8 @@ def test_an_interrupted_run_ends_with_the_same_bits(tiny, frozen, tmp_path):
 
 def test_large_features_go_to_a_file_and_leave_nothing(tiny, frozen, tmp_path, monkeypatch):
     small, _ = fitted(frozen, tiny, tmp_path / "memory")
-    monkeypatch.setattr(images, "MEMORY", 0)
-    cache = speed.TrunkCache(training.new_model(frozen), tiny, frozen, tmp_path / "file")
+    monkeypatch.setattr(device, "MEMORY", 0)
+    cache = cached.CachedAugmentations(training.new_model(frozen), tiny, frozen, tmp_path / "file")
     assert [path.name for folder in (tmp_path / "file").iterdir() for path in folder.iterdir()] == ["features"]
     del cache
     large, _ = fitted(frozen, tiny, tmp_path / "file")
@@ -119,7 +131,7 @@ def test_only_a_frozen_trunk_is_kept(tiny, frozen, tmp_path, monkeypatch):
     def never(*arguments):
         raise AssertionError("a cache was made")
 
-    monkeypatch.setattr(training, "TrunkCache", never)
+    monkeypatch.setattr(training, "CachedAugmentations", never)
     for other in (replace(frozen, copies=0), replace(frozen, trainable="all"), replace(frozen, weights="scratch")):
         fitted(
             replace(other, epochs=1), tiny, tmp_path / f"{other.copies}{other.trainable}{other.weights == 'scratch'}"
@@ -129,10 +141,10 @@ def test_only_a_frozen_trunk_is_kept(tiny, frozen, tmp_path, monkeypatch):
 def test_bfloat16_can_be_switched_off(monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
     x = torch.ones(2, 2)
-    with speed.autocast(torch.device("cpu")):
+    with device.autocast(torch.device("cpu")):
         assert (x @ x).dtype == torch.bfloat16
-    monkeypatch.setattr(speed, "BFLOAT16", False)
-    with speed.autocast(torch.device("cpu")):
+    monkeypatch.setattr(device, "BFLOAT16", False)
+    with device.autocast(torch.device("cpu")):
         assert (x @ x).dtype == torch.float32
 
 
@@ -143,12 +155,12 @@ def test_bfloat16_learns_and_answers_the_same_within_tolerance(tiny, monkeypatch
         torch.manual_seed(0)
         model = models.Net("resnet18")
         optimizer, _ = training.make_optimizer(model, Settings(), steps=100)
-        loss = training.train(model, loader(tiny, "train", 8), optimizer)["loss"]
-        return training.predict(model, loader(tiny, "val", 8))[0], loss
+        loss = training.train_one_epoch(model, loader(tiny, "train", 8), optimizer)["loss"]
+        return training.predict(model, tiny.images[tiny.table.index[tiny.table.split == "val"]]), loss
 
-    monkeypatch.setattr(speed, "BFLOAT16", False)
+    monkeypatch.setattr(device, "BFLOAT16", False)
     exact, loss = learned()
-    monkeypatch.setattr(speed, "BFLOAT16", True)
+    monkeypatch.setattr(device, "BFLOAT16", True)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
     rough, rough_loss = learned()
     assert not torch.equal(rough, exact)
@@ -157,25 +169,20 @@ def test_bfloat16_learns_and_answers_the_same_within_tolerance(tiny, monkeypatch
 
 
 def test_slices_stay_where_they_are_without_a_gpu_or_room_on_it(tiny, monkeypatch):
-    assert speed.near(tiny, torch.device("cpu")) is tiny
+    assert device.near(tiny.images, torch.device("cpu")) is tiny.images
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * tiny.images.nbytes - 1, 10**9))
-    assert speed.near(tiny, torch.device("cuda")) is tiny
+    assert device.near(tiny.images, torch.device("cuda")) is tiny.images
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-def test_slices_go_to_the_gpu(tiny, frozen, tmp_path):
-    assert speed.near(tiny, torch.device("cuda")).images.is_cuda
-    for trainable in ("layer4", "all"):
-        settings = replace(frozen, trainable=trainable, device="cuda", epochs=1)
-        fitted(settings, tiny, tmp_path / trainable)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-def test_a_set_too_large_for_the_gpu_trains_the_same(tiny, frozen, tmp_path, monkeypatch):
-    settings = replace(frozen, device="cuda", epochs=1)
-    there, _ = fitted(settings, tiny, tmp_path / "there")
-    monkeypatch.setattr(speed, "near", lambda data, device: data)
-    monkeypatch.setattr(training, "near", lambda data, device: data)
+@pytest.mark.parametrize("trainable", ["last", "all"])
+def test_on_a_gpu_training_learns_the_same_wherever_its_slices_lie(tiny, frozen, tmp_path, monkeypatch, trainable):
+    assert device.near(tiny.images, torch.device("cuda")).is_cuda
+    settings = replace(frozen, trainable=trainable, device="cuda", epochs=1)
+    there, history = fitted(settings, tiny, tmp_path / "there")
+    assert next(there.parameters()).is_cuda and history.train_loss.notna().all()
+    monkeypatch.setattr(cached, "near", lambda tensor, device: tensor)
+    monkeypatch.setattr(training, "near", lambda tensor, device: tensor)
     here, _ = fitted(settings, tiny, tmp_path / "here")
     # augmented on the GPU or here, a few pixels round otherwise
     for one, other in zip(there.parameters(), here.parameters(), strict=True):

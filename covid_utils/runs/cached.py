@@ -1,0 +1,84 @@
+"""A frozen trunk's features of augmented slices, made once and used in every epoch."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from ..data import CTData, Slices, augment, batches_of
+from ..models import Net, Tail, ask
+from .device import near, repeatable, too_large
+from .settings import Settings
+
+BATCH = 64  # slices that go through the trunk at a time
+
+
+class CachedAugmentations:
+    """Each epoch's batches as features of the frozen trunk, computed once and kept.
+
+    As long as nothing before the last stage learns, what the trunk makes of a picture never changes. So each slice is
+    augmented `settings.copies` times, the trunk sees each copy once, and the epochs take the copies in turn. They
+    live as long as this object: other weights, slices or settings can never meet them.
+
+    Args:
+        model: a network whose trunk is frozen (see `models.is_frozen`).
+        data: slices with their splits.
+        settings: copies, batch_size, seed.
+        folder: for a file of features (deleted in the end) if they would fill a quarter of the free memory.
+        change: how training slices are augmented, uint8 (N, H, W) to the same.
+    """
+
+    def __init__(
+        self,
+        model: Net,
+        data: CTData,
+        settings: Settings,
+        folder: Path,
+        change: Callable[[Tensor], Tensor] = augment,
+    ):
+        self.model, self.settings, self.folder, self.change = model, settings, folder, change
+        self.tail = Tail(model)
+        self.slices = {split: Slices(data, split) for split in ("train", "val")}
+        self.shape = self._through_trunk(data.images[:1]).shape[1:]
+        count = settings.copies * len(self.slices["train"]) + len(self.slices["val"])
+        self.on_disk = too_large(2 * count * self.shape.numel())
+        self.files: list[tempfile.TemporaryDirectory] = []
+        self.copies: dict[int, TensorDataset] = {}
+        self.val = self._features("val")
+
+    def epoch(self, number: int) -> tuple[Tail, DataLoader, DataLoader]:
+        """What learns in epoch `number` (from 1), its training batches and its validation batches."""
+        copy = (number - 1) % self.settings.copies
+        if copy not in self.copies:
+            with repeatable(self.settings.seed * 1_000_003 + 500_000 + copy):  # a resumed run gets the same copies
+                self.copies[copy] = self._features("train", self.change)
+        size = self.settings.batch_size
+        return self.tail, batches_of(self.copies[copy], size, shuffle=True), batches_of(self.val, size)
+
+    @torch.no_grad()
+    def _through_trunk(self, images: Tensor) -> Tensor:
+        """Slices, uint8 (N, H, W), as the trunk's features, (N, C, h, w)."""
+        self.model.eval()
+        return ask(self.model, images, self.model.trunk)
+
+    def _features(self, split: str, change: Callable[[Tensor], Tensor] = lambda images: images) -> TensorDataset:
+        """One split's features, float16 (N, C, h, w), and labels, float32 (N,)."""
+        slices = self.slices[split]
+        shape = (len(slices), *self.shape)
+        if self.on_disk:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.files.append(tempfile.TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True))
+            path = Path(self.files[-1].name) / "features"
+            kept = torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=torch.float16).view(shape)
+        else:
+            kept = torch.empty(shape, dtype=torch.float16)
+        for start in range(0, len(slices), BATCH):
+            images, _ = slices[list(range(start, min(start + BATCH, len(slices))))]
+            kept[start : start + BATCH] = self._through_trunk(change(images))
+        return TensorDataset(near(kept, next(self.model.parameters()).device), slices.labels[slices.rows])

@@ -1,0 +1,119 @@
+"""What a training leaves so that it can go on, or be used: the best and the last epoch, and the history."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from ..sources.pretrained import read_weights, save_weights
+from .files import replace_file, shown
+from .settings import Settings
+
+
+def identity(settings: Settings, fingerprint: str) -> dict:
+    """What makes two runs the same run: all parameters but places and the device, and the data's fingerprint."""
+    parameters = dataclasses.asdict(settings)
+    for name in ("run_dir", "data_dir", "resume", "device"):
+        del parameters[name]
+    if settings.weights == "scratch":
+        parameters["trainable"] = "all"  # whatever is asked for: nothing is frozen then
+    if parameters["trainable"] == "all":
+        parameters["copies"] = 0  # and so there is nothing to cache
+    return parameters | {"data": fingerprint}
+
+
+def differing(one: dict, other: dict) -> str:
+    """The parameters in which two runs differ, as text.
+
+    >>> differing({"epochs": 3, "seed": 0}, {"epochs": 12, "seed": 0})
+    'epochs=3 instead of 12'
+    """
+    names = [name for name, value in other.items() if one.get(name) != value]
+    texts = [f"{name}={one.get(name)!r} instead of {other[name]!r}" for name in names if name != "data"]
+    return ", ".join(texts) or ("other slices (the data have changed since)" if names else "")
+
+
+def read_last(path: Path) -> dict:
+    """The content of `last.pt`. Raises ValueError, naming the file, if it is damaged."""
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file raises anything from EOFError to UnpicklingError
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} is damaged ({reason}): delete it, or set resume=False to start anew.") from None
+    if found["parameters"]["trainable"] == "layer4":  # as it was called at first
+        found["parameters"]["trainable"] = "last"
+    return found
+
+
+class Checkpoints:
+    """The files of one training, in `folder`: `checkpoints/best.safetensors`, `checkpoints/last.pt`, `history.csv`.
+
+    Args:
+        folder: where they lie.
+        parameters: what the run is (see `identity`); an unfinished run of others is never continued.
+        model, optimizer, scheduler: what is saved, and filled when a run goes on; the scheduler may be None.
+    """
+
+    def __init__(self, folder: Path, parameters: dict, model, optimizer, scheduler):
+        self.folder, self.parameters = folder, parameters
+        self.parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+        self.last, self.best = (folder / "checkpoints" / name for name in ("last.pt", "best.safetensors"))
+        for leftover in [*self.last.parent.glob(".last.pt.*"), *self.last.parent.glob(".best.safetensors.*")]:
+            leftover.unlink(missing_ok=True)  # what a kill in the middle of a save left
+
+    def start(self, resume: bool) -> list[dict]:
+        """The history of an unfinished run of the same parameters, which goes on; or an empty one, saved as such.
+
+        Raises ValueError if an unfinished run of other parameters is there, or a damaged file.
+        """
+        found = read_last(self.last) if resume and self.last.exists() else None
+        if found is None or len(found["history"]) >= found["parameters"]["epochs"]:
+            self._save_last([])
+            return []
+        if found["parameters"] != self.parameters:
+            raise ValueError(
+                f"{shown(self.folder)} holds an unfinished run with {differing(found['parameters'], self.parameters)}: "
+                "give another run_dir, the same parameters, or set resume=False to start anew."
+            )
+        for name, part in self.parts.items():
+            if part is not None:
+                part.load_state_dict(found[name])
+        return found["history"]
+
+    @contextlib.contextmanager
+    def advise(self, epoch: int) -> Iterator[None]:
+        """If the loss of this epoch is no number, say what to do, and what is still there."""
+        try:
+            yield
+        except FloatingPointError as error:
+            raise FloatingPointError(
+                f"Epoch {epoch}: {error}. Lower learning_rate (now {self.parameters['learning_rate']}) and set "
+                f"resume=False, or give another run_dir; {shown(self.last)} still holds epoch {epoch - 1}."
+            ) from None
+
+    def save(self, history: list[dict], best: bool) -> None:
+        """Keep the last epoch of `history`, also as the best one if it is."""
+        if best:
+            model, row = self.parts["model"], history[-1]
+            notes = {"parameters": self.parameters, "epoch": row["epoch"], "val_accuracy": row["val_accuracy"]}
+            notes["preprocessing"] = dataclasses.asdict(model.preprocess)
+            save_weights(self.best, model.state_dict(), notes)
+        table = pd.DataFrame(history)
+        replace_file(self.folder / "history.csv", lambda path: table.to_csv(path, index=False))
+        self._save_last(history)
+
+    def load_best(self) -> None:
+        """Put the best epoch's weights into the model, and the model into eval mode."""
+        self.parts["model"].load_state_dict(read_weights(self.best)[0])
+        self.parts["model"].eval()
+
+    def _save_last(self, history: list[dict]) -> None:
+        """Everything it takes to go on after this epoch."""
+        content = {"parameters": self.parameters, "history": history}
+        content |= {name: None if part is None else part.state_dict() for name, part in self.parts.items()}
+        replace_file(self.last, lambda temporary: torch.save(content, temporary))

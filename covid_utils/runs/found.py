@@ -1,0 +1,67 @@
+"""A finished training is used again; a missing one is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from ..data import CTData
+from ..models import Net, Preprocessing
+from ..sources.pretrained import imagenet_preprocessing, read_weights
+from ..training import fit, new_model
+from .checkpoints import differing, identity, read_last
+from .device import pick_device
+from .files import resolve, shown
+from .settings import Settings
+
+
+def find_or_train(data: CTData, settings: Settings, name: str, on_epoch=None) -> tuple[Net, pd.DataFrame, str]:
+    """The best epoch's network of a finished run in `run_dir/name`, trained first if there is none.
+
+    Args:
+        name: "scratch" or "transfer", the run's folder.
+
+    Returns:
+        network in eval mode, history, and one sentence saying where it came from.
+
+    Raises:
+        ValueError: the run there used other data or another backbone, so that it cannot be compared.
+    """
+    folder = resolve(settings.run_dir) / name
+    last, best = folder / "checkpoints" / "last.pt", folder / "checkpoints" / "best.safetensors"
+    found = read_last(last) if last.exists() else None
+    if found is None or len(found["history"]) < found["parameters"]["epochs"]:
+        model = new_model(settings)
+        history = fit(model, data, settings, folder, on_epoch)
+        return model, history, f"Trained the {name} model now, as {shown(folder)} held no finished one."
+    wanted = identity(settings, data.fingerprint)
+    same = ("dataset", "split", "seed", "image_size", "backbone", "weights", "data")
+    clash = differing(found["parameters"], {key: wanted[key] for key in same})
+    if clash:
+        raise ValueError(f"{shown(folder)} was trained with {clash}: give another run_dir or the same parameters.")
+    model, notes = load_model(best)
+    other = differing(found["parameters"], wanted)
+    text = f"Loaded the {name} model from {shown(folder)}, best epoch {notes['epoch']}"
+    model.to(pick_device(settings.device), memory_format=torch.channels_last)
+    return model, pd.DataFrame(found["history"]), text + (f"; it was trained with {other}." if other else ".")
+
+
+def load_model(path: Path) -> tuple[Net, dict]:
+    """The network of a checkpoint that `training.fit` wrote, in eval mode, and the checkpoint's notes.
+
+    Raises FileNotFoundError if there is none, ValueError if it is damaged or no checkpoint of ours.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"No checkpoint {path}: train the model first (notebooks 02 and 03).")
+    state, notes = read_weights(path)
+    if "parameters" not in notes:
+        raise ValueError(f"{path} holds weights but no checkpoint of this course: give one that `fit` wrote.")
+    model = Net(notes["parameters"]["backbone"])
+    model.origin = notes["parameters"]["weights"]
+    if "preprocessing" not in notes and model.origin == "imagenet":  # written before it was kept
+        notes["preprocessing"] = imagenet_preprocessing(model.backbone)
+    model.preprocess = Preprocessing(**notes.get("preprocessing", {}))
+    model.load_state_dict(state)
+    return model.eval(), notes

@@ -1,0 +1,145 @@
+"""Where weights come from: ImageNet, the bundled files, a file; and the file format, safetensors with notes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..runs.files import PROJECT, did_you_mean, replace_file, resolve
+
+BUNDLED = PROJECT / "data" / "weights"
+
+
+def pretrained(backbone: str, weights: str) -> tuple[dict[str, Tensor], dict]:
+    """Tensors by name, and notes on them; `notes["preprocessing"]`, if there, is what the weights want of their input.
+
+    Args:
+        backbone: a name in `models.BACKBONES`.
+        weights: "bundled" (ours, pretrained on phantom findings), "imagenet" (torchvision's default ones, downloaded
+            once) or a .safetensors file, whose notes tell its preprocessing.
+
+    Raises:
+        ValueError: unknown weights, or a damaged file.
+        ConnectionError: the ImageNet weights are not on this machine and there is no network.
+    """
+    if weights == "imagenet":
+        return _imagenet(backbone)
+    path = _bundled(backbone) if weights == "bundled" else resolve(weights)
+    if not path.is_file():
+        known = ("scratch", "bundled", "imagenet")
+        raise ValueError(f"Unknown weights {weights!r}, and no file {path}: {did_you_mean(weights, known)}")
+    return read_weights(path)
+
+
+def imagenet_preprocessing(backbone: str) -> dict:
+    """What torchvision's default weights of a backbone want of their input, as they publish it."""
+    import torchvision  # takes seconds to import, and only ImageNet weights need it
+
+    wanted = torchvision.models.get_model_weights(backbone).DEFAULT.transforms()
+    return {
+        "mean": list(wanted.mean),
+        "std": list(wanted.std),
+        "crop_fraction": wanted.crop_size[0] / wanted.resize_size[0],
+        "interpolation": wanted.interpolation.value,
+    }
+
+
+def _imagenet(backbone: str) -> tuple[dict[str, Tensor], dict]:
+    """torchvision's default ImageNet weights, from the local torch-hub cache or the network."""
+    import torchvision
+
+    weights = torchvision.models.get_model_weights(backbone).DEFAULT
+    file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
+    try:
+        state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except OSError as error:
+        raise ConnectionError(
+            f"The ImageNet weights could not be downloaded ({error}): without a network use weights='bundled' "
+            f"with backbone {_there()}, or copy {file.name} from another machine to {file}."
+        ) from None
+    except Exception as error:  # a damaged file raises anything from EOFError to KeyError
+        raise ValueError(f"{file} is damaged ({error!r}): delete it, so that it is downloaded anew.") from None
+    return state, {"preprocessing": imagenet_preprocessing(backbone)}
+
+
+def _there() -> str:
+    """The backbones that have bundled weights, as words."""
+    return " or ".join(sorted(file.stem for file in BUNDLED.glob("*.safetensors")))
+
+
+def _bundled(backbone: str) -> Path:
+    """The bundled weights' file, its SHA-256 compared with the recorded one."""
+    path = BUNDLED / f"{backbone}.safetensors"
+    if not path.is_file():
+        raise ValueError(f"No bundled weights for {backbone!r} in {BUNDLED}: use backbone {_there()}.")
+    sums = dict(line.split()[::-1] for line in (BUNDLED / "SHA256SUMS").read_text().splitlines())
+    if hashlib.sha256(path.read_bytes()).hexdigest() != sums[path.name]:
+        raise ValueError(f"{path} is damaged (its SHA-256 is not the recorded one): run `git checkout {path}`.")
+    return path
+
+
+def fill(network: nn.Module, state: dict[str, Tensor], what: str, backbone: str, spared: str) -> None:
+    """Put tensors into a network, all but those of one layer, which stays as it is; names may begin with "net.".
+
+    Raises ValueError, saying `what` does not fit `backbone`, if a name or a shape differs.
+    """
+    given = {name.removeprefix("net."): tensor for name, tensor in state.items()}
+    given = {name: tensor for name, tensor in given.items() if not name.startswith(f"{spared}.")}
+    own = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith(f"{spared}.")}
+    wrong = [name for name in own if name not in given or given[name].shape != own[name].shape]
+    if wrong or len(given) != len(own):
+        first = (wrong or sorted(set(given) - set(own)))[0]
+        raise ValueError(
+            f"{what} are of another architecture than {backbone} (they differ at {first}): give the backbone they were "
+            "trained with."
+        )
+    network.load_state_dict(given, strict=False)
+
+
+# -------------------------------------------------------------------------------------------------- files
+
+
+def save_weights(path: Path, state: dict[str, Tensor], notes: dict, step: float | None = None) -> None:
+    """Write weights as safetensors, whole or not at all.
+
+    Args:
+        path: file to write.
+        state: names and tensors.
+        notes: anything JSON can hold; kept in the file's header.
+        step: round each output channel of a kernel to multiples of this share of its standard deviation (or of a 127th
+            of its largest number, if that is more), and pack them with zlib; 0 to 0.25 makes a quarter to a seventh.
+    """
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    if step is not None:
+        for name in [name for name, tensor in state.items() if tensor.dim() > 1]:
+            channels = state[name].flatten(1)
+            scale = torch.maximum(step * channels.std(1, correction=0), channels.abs().amax(1) / 127).clamp_min(1e-12)
+            whole = (channels / scale[:, None]).round().to(torch.int8)
+            state[f"{name}.scale"], state[f"{name}.shape"] = scale, torch.tensor(state[name].shape)
+            state[name] = torch.frombuffer(bytearray(zlib.compress(whole.numpy(), 9)), dtype=torch.uint8)
+    replace_file(path, lambda temporary: save_file(state, temporary, metadata={"notes": json.dumps(notes)}))
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """Tensors and notes of a safetensors file; packed kernels come back as float32.
+
+    Raises ValueError, naming the file, if it is damaged.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}
+            notes = json.loads((file.metadata() or {}).get("notes", "{}"))
+        for name in [name.removesuffix(".scale") for name in state if name.endswith(".scale")]:
+            scale, shape = state.pop(f"{name}.scale"), state.pop(f"{name}.shape")
+            whole = torch.frombuffer(bytearray(zlib.decompress(state[name].numpy())), dtype=torch.int8)
+            state[name] = (whole.view(len(scale), -1) * scale[:, None]).view(shape.tolist())
+    except (SafetensorError, ValueError, KeyError, RuntimeError, zlib.error) as error:
+        raise ValueError(f"{path} is damaged or holds no weights of ours ({error}): make or fetch it again.") from None
+    return state, notes
