@@ -16,7 +16,11 @@ FRAME = 1.2  # the canvas reaches a little beyond the frame, so that the frame c
 
 
 class Slice:
-    """A canvas in HU, and what the findings need to know of the anatomy drawn on it."""
+    """A canvas in HU, and what the findings need to know of the anatomy drawn on it.
+
+    >>> Slice(64, 0.5, {}).n  # pixels on a side
+    99
+    """
 
     def __init__(self, size: int, level: float, habitus: dict):
         self.scale = 0.65 * size  # canvas pixels per unit
@@ -72,17 +76,29 @@ class Slice:
 
 
 def ink(hu: float) -> int:
-    """HU as an 8-bit ink."""
+    """HU as an 8-bit ink, in steps of 8 HU.
+
+    >>> ink(0), ink(-1000), ink(5000)
+    (128, 3, 255)
+    """
     return int(np.clip(hu / 8 + 128, 0, 255))
 
 
 def ramp(x, low: float, high: float):
-    """0 below `low`, 1 above `high`, straight in between."""
+    """0 below `low`, 1 above `high`, straight in between (or the other way round, if `low` is above `high`).
+
+    >>> ramp(np.array([0, 3, 9]), 2, 4)
+    array([0. , 0.5, 1. ])
+    """
     return np.clip((x - low) / (high - low), 0, 1)
 
 
 def oval(x: float, y: float, rx: float, ry: float, angle: float = 0.0, power: float = 2.0) -> np.ndarray:
-    """A (super)ellipse as a polygon (48, 2)."""
+    """An ellipse as a polygon (48, 2), squarer the higher its `power`; radii in units, `angle` in radians.
+
+    >>> oval(0, 0, 0.5, 0.2).max(0)
+    array([0.5, 0.2])
+    """
     t = np.arange(48) * (2 * np.pi / 48)
     c, s = np.cos(t), np.sin(t)
     px, py = rx * np.sign(c) * np.abs(c) ** (2 / power), ry * np.sign(s) * np.abs(s) ** (2 / power)
@@ -90,7 +106,11 @@ def oval(x: float, y: float, rx: float, ry: float, angle: float = 0.0, power: fl
 
 
 def smooth(points) -> np.ndarray:
-    """A closed Catmull-Rom curve through `points` (k, 2), as a polygon (8 k, 2)."""
+    """A closed Catmull-Rom curve through `points` (k, 2), as a polygon (8 k, 2).
+
+    >>> smooth([(0, 0), (1, 0), (1, 1)]).shape
+    (24, 2)
+    """
     p = np.asarray(points, float)
     a, b, c = np.roll(p, 1, 0), np.roll(p, -1, 0), np.roll(p, -2, 0)
     t = np.arange(8)[None, :, None] / 8
@@ -129,7 +149,11 @@ HEART = (  # outline around its middle
 
 
 def at_level(level: float, table: np.ndarray) -> np.ndarray:
-    """A table of shapes, the first axis LEVELS, at a level in between."""
+    """A table of shapes, the first axis LEVELS, at a level in between.
+
+    >>> at_level(0.4, CAGE).shape
+    (7, 2)
+    """
     weights = [np.interp(level, LEVELS, row) for row in np.eye(len(LEVELS))]
     return np.tensordot(weights, table, 1)
 
@@ -353,7 +377,18 @@ ANATOMY = (chest_wall, mediastinum, diaphragm, spine_and_sternum, airways)
 
 
 def draw_anatomy(seed: int, size: int, level: float, habitus: dict) -> Slice:
-    """A healthy slice, before it is scanned."""
+    """A healthy slice, before it is scanned.
+
+    Args:
+        seed: the patient's; slices of the same seed and habitus at levels close to each other look alike.
+        size: pixels of the image that will be made of it; the canvas has 1.56 times as many on a side.
+        level: 0 = top of the lungs, 1 = base.
+        habitus: what `patients.choose_habitus` returns.
+
+    Returns:
+        a canvas with `hu` and `lung` (0 to 1), float32 (n, n), `depth`, float32 (n, n): distance from the chest wall
+        in units, and `outline`, float (k, 2): the wall itself.
+    """
     s = Slice(size, level, habitus)
     for number, part in enumerate(ANATOMY):
         part(s, default_rng((seed, number)))

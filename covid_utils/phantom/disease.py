@@ -15,6 +15,27 @@ from numpy.random import Generator
 from .anatomy import MUSCLE, Slice, oval, ramp
 
 
+def at_pleura(s: Slice, side: int, angle: float, inward: float, across: float, along: float) -> np.ndarray:
+    """An oval patch at the chest wall, float (n, n): 1 at its middle, 0 on its edge, below 0 outside.
+
+    Args:
+        side: 1 the patient's left, -1 the right.
+        angle: where along the wall, 0 is the side, 1.57 the back, -1.57 the front.
+        inward: how far inside its middle lies, 0 at the wall to 1 in the middle of the chest.
+        across, along: its radii, in units, from the wall inwards and along the wall.
+    """
+    angle = angle if side > 0 else np.pi - angle
+    angle = (angle + np.pi) % (2 * np.pi) - np.pi
+    wall = np.arctan2(s.outline[:, 1], s.outline[:, 0])
+    x, y = s.outline[np.argmin(np.abs(wall - angle))] * (1 - inward)
+    return 1 - s.blob(x, y, across, along, angle)
+
+
+def haze(s: Slice, field: np.ndarray, strength: float, full: float, texture: np.ndarray) -> None:
+    """Haze of uneven `strength`, 0 to 1, where `field` (n, n) is above 0; all of it where that reaches `full`."""
+    s.blend(strength * ramp(field, -0.1, full) * (1 + 0.5 * texture), MUSCLE)
+
+
 def foci(s: Slice, rng: Generator, severity: float) -> np.ndarray:
     """Patches along the pleura, mostly behind and below and in both lungs: above 0 inside, about 1 at their middle."""
     count = 2 + round(7 * severity)
@@ -23,22 +44,18 @@ def foci(s: Slice, rng: Generator, severity: float) -> np.ndarray:
     z, reach = rng.normal(0, 0.06, 12), rng.uniform(0.08, 0.25, 12)
     along, across, inward = rng.uniform(0.16, 0.45, 12), rng.uniform(0.1, 0.24, 12), rng.uniform(0, 0.16, 12)
     field = np.full((s.n, s.n), -2.0, np.float32)
-    wall = np.arctan2(s.outline[:, 1], s.outline[:, 0])
+    big = 0.5 + 0.65 * severity
     for i in range(count):
-        a = angle[i] if side[i] > 0 else np.pi - angle[i]
-        a = (a + np.pi) % (2 * np.pi) - np.pi
-        x, y = s.outline[np.argmin(np.abs(wall - a))] * (1 - inward[i])
         off = 0.0 if i < 2 else (s.level - s.habitus["middle"] - z[i]) / reach[i]
-        big = 0.5 + 0.65 * severity
-        field = np.maximum(field, 1 - s.blob(x, y, across[i] * big, along[i] * big, a) - off**2)
+        patch = at_pleura(s, side[i], angle[i], inward[i], across[i] * big, along[i] * big)
+        field = np.maximum(field, patch - off**2)
     return field + 0.9 * s.texture(rng, 0.24, 4)
 
 
 def ground_glass(s: Slice, rng: Generator, severity: float) -> None:
     """Hazy patches along the pleura, vessels still visible in them."""
-    field = foci(s, rng, severity)
-    uneven = 1 + 0.5 * s.texture(rng, 0.12)
-    s.blend(rng.uniform(0.24, 0.48) * ramp(field, -0.1, rng.uniform(0.5, 1.2)) * uneven, MUSCLE)
+    field, texture = foci(s, rng, severity), s.texture(rng, 0.12)
+    haze(s, field, rng.uniform(0.24, 0.48), rng.uniform(0.5, 1.2), texture)
 
 
 def crazy_paving(s: Slice, rng: Generator, severity: float) -> None:
@@ -169,9 +186,8 @@ def scattered(s: Slice, rng: Generator, severity: float) -> np.ndarray:
 
 def scattered_haze(s: Slice, rng: Generator, severity: float) -> None:
     """Haze anywhere, faint or strong, vessels still visible in it."""
-    field = scattered(s, rng, severity)
-    uneven = 1 + 0.5 * s.texture(rng, 0.12)
-    s.blend(rng.uniform(0.15, 0.5) * ramp(field, -0.1, rng.uniform(0.2, 1.2)) * uneven, MUSCLE)
+    field, texture = scattered(s, rng, severity), s.texture(rng, 0.12)
+    haze(s, field, rng.uniform(0.15, 0.5), rng.uniform(0.2, 1.2), texture)
 
 
 def reticulation(s: Slice, rng: Generator, severity: float) -> None:

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator, SeedSequence, default_rng
 
-from ..runs.files import nearest, replace_file, resolve, shown
+from ..runs.files import did_you_mean, replace_file, resolve, shown
 from ..runs.progress import progress as bar
 from .anatomy import AIR, BLOOD, FRAME, Slice, draw_anatomy
 from .disease import DRAW, FINDINGS
@@ -27,6 +27,7 @@ PLAIN = 5.0  # HU on average over the frame: a COVID slice that shows less is dr
 SOURCE = OTHER + SCATTERED  # what patients of the hospital "source" may have: nothing of COVID's
 SOURCE_ODDS = np.array([1] * len(OTHER) + [3, 2, 2]) / 16  # in this order
 VISIBLE = 70  # HU: a smaller change is no lesion, as nobody would see it
+Where = tuple[np.ndarray, np.ndarray]  # x and y on the canvas of each pixel of an image, float32 (H, W)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,11 +83,30 @@ class PatientSlices:
     label: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All that is drawn by lot for one patient: a slice follows from its plan and its level, with no other chance."""
+
+    hospital: Hospital
+    label: int  # 1 = COVID, 0 = not, -1 = hospital "source"
+    levels: np.ndarray  # float (n_slices,), 0 = top of the lungs, 1 = base
+    habitus: dict
+    chosen: list[tuple[str, int, float]]  # name, seed and severity of each finding
+    anatomy: int  # this and the next two are seeds
+    frame: int
+    settings: int
+    grains: list[SeedSequence]  # of the noise, one per slice
+
+
 # ------------------------------------------------------------------------------------------------ patients
 
 
 def choose_findings(rng: Generator, label: int) -> list[tuple[str, int, float]]:
-    """What a patient has: name, seed and severity of each finding."""
+    """What a patient of a label (1 COVID, 0 not, -1 hospital "source") has: each finding's name, seed and severity.
+
+    >>> [name for name, _, _ in choose_findings(default_rng(3), 1)]
+    ['nodules', 'consolidation', 'ground_glass']
+    """
     seeds, severity = rng.integers(2**31, size=4), rng.beta(0.9, 2.0, size=4)
     if label == -1:
         names = list(rng.choice(SOURCE, rng.integers(4), replace=False, p=SOURCE_ODDS))
@@ -130,8 +150,11 @@ def _seen(masks: dict, changes: list) -> float:
     return sum(change[mask].sum() for (name, mask), change in zip(masks.items(), changes, strict=True) if name in COVID)
 
 
-def choose_frame(rng: Generator, h: Hospital, s: Slice, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where on the canvas each pixel of the image lies: field of view, a small turn, a small elastic warp."""
+def choose_frame(rng: Generator, h: Hospital, s: Slice, size: int) -> Where:
+    """Where on the canvas each pixel of the image lies: field of view, a small turn, a small elastic warp.
+
+    Returns x and y in canvas pixels, each float32 (size, size).
+    """
     zoom, turn, shift = rng.uniform(*h.zoom), rng.normal(0, 0.035), rng.normal(0, 0.02, 2)
     stretch, warp = rng.uniform(0.96, 1.04), rng.normal(0, 0.02, (2, 5, 5)).astype(np.float32)
     axis = ((np.arange(size) + 0.5) / size * 2 - 1) * zoom
@@ -142,7 +165,19 @@ def choose_frame(rng: Generator, h: Hospital, s: Slice, size: int) -> tuple[np.n
 
 
 def scan(hu: np.ndarray, rng: Generator, slice_rng: Generator, h: Hospital) -> np.ndarray:
-    """The scanner, one draw per patient: motion, noise, blur or sharpening, window, JPEG. HU -> uint8 (H, W)."""
+    """The scanner, one draw per patient: motion, noise, blur or sharpening, window, JPEG.
+
+    >>> scan(np.full((64, 64), 3000, np.float32), default_rng(0), default_rng(1), HOSPITALS["A"]).min()
+    np.uint8(255)
+
+    Args:
+        hu: float32 (H, W), Hounsfield units; the table under the patient, if there is one, is drawn into it.
+        rng: the patient's settings.
+        slice_rng: the noise of this slice.
+
+    Returns:
+        uint8 (H, W).
+    """
     sigma, grain, soft = rng.uniform(*h.noise), rng.uniform(0.4, 1.2), rng.uniform(*h.blur) * len(hu) / 96
     width, centre, quality = rng.uniform(*h.window_width), rng.uniform(*h.window_centre), rng.integers(*h.jpeg)
     moved, table = rng.random() < 0.12, rng.random() < 0.3
@@ -160,10 +195,55 @@ def scan(hu: np.ndarray, rng: Generator, slice_rng: Generator, h: Hospital) -> n
     return cv2.imdecode(code, cv2.IMREAD_GRAYSCALE)
 
 
+def plan_patient(patient: int, seed: int = 0, hospital: str = "A", n_slices: int = 4) -> Plan:
+    """Draw by lot all that belongs to a patient; the arguments are those of `draw_patient`.
+
+    >>> plan_patient(1).label, plan_patient(1, n_slices=3).levels.shape
+    (1, (3,))
+
+    Raises:
+        ValueError: unknown hospital.
+    """
+    if hospital not in HOSPITALS:
+        raise ValueError(f"Unknown hospital {hospital!r}: {did_you_mean(hospital, HOSPITALS)}")
+    h, label = HOSPITALS[hospital], -1 if hospital == "source" else patient % 2
+    sequence = SeedSequence([seed, h.number, patient])
+    # The third child goes unused, and keeps its place: without it every slice would get another one's noise.
+    body, illness, _, *grains = sequence.spawn(3 + n_slices)
+    body, illness = default_rng(body), default_rng(illness)
+    step = body.uniform(*h.step)
+    levels = body.uniform(h.levels[0], h.levels[1] - step * (n_slices - 1)) + step * np.arange(n_slices)
+    habitus, chosen = choose_habitus(body, h, levels), choose_findings(illness, label)
+    anatomy, frame, settings = (int(n) for n in body.integers(2**31, size=3))
+    return Plan(h, label, levels, habitus, chosen, anatomy, frame, settings, grains)
+
+
+def draw_healthy(plan: Plan, level: float, image_size: int) -> tuple[Slice, Where]:
+    """The patient's slice at a level without any finding, and where on its canvas the image's pixels lie."""
+    s = draw_anatomy(plan.anatomy, image_size, level, plan.habitus)
+    return s, choose_frame(default_rng(plan.frame), plan.hospital, s, image_size)
+
+
+def framed(canvas: np.ndarray, where: Where, beyond: float = 0.0) -> np.ndarray:
+    """The part of a canvas (n, n) that the image shows, float32 (H, W); `beyond` is what lies outside the canvas."""
+    return cv2.remap(canvas, *where, cv2.INTER_LINEAR, borderValue=beyond)
+
+
+def scan_slice(plan: Plan, s: Slice, where: Where, number: int) -> np.ndarray:
+    """Scan what is on the canvas by the patient's settings, with the noise of slice `number`: uint8 (H, W)."""
+    settings, grain = default_rng(plan.settings), default_rng(plan.grains[number])
+    return scan(framed(s.hu, where, AIR), settings, grain, plan.hospital)
+
+
 def draw_patient(
     patient: int, seed: int = 0, hospital: str = "A", image_size: int = 96, n_slices: int = 4
 ) -> PatientSlices:
-    """Draw neighbouring slices of an imaginary patient, the same bytes whenever and wherever it is called.
+    """Draw neighbouring slices of an imaginary patient, the same bytes whenever it is called.
+
+    (OpenCV 4 draws some edges a few grey values otherwise than OpenCV 5: the patient is the same, the bytes are not.)
+
+    >>> draw_patient(1, image_size=64, n_slices=2).images.shape
+    (2, 64, 64)
 
     Args:
         patient: number of the patient; in hospitals "A" and "B" every other one has COVID.
@@ -175,35 +255,24 @@ def draw_patient(
     Raises:
         ValueError: unknown hospital.
     """
-    if hospital not in HOSPITALS:
-        raise ValueError(f"Unknown hospital {hospital!r}: {nearest(hospital, HOSPITALS)}")
-    h, label = HOSPITALS[hospital], -1 if hospital == "source" else patient % 2
-    sequence = SeedSequence([seed, h.number, patient])
-    body, illness, scanner, *grains = (default_rng(child) for child in sequence.spawn(3 + n_slices))
-    step = body.uniform(*h.step)
-    levels = body.uniform(h.levels[0], h.levels[1] - step * (n_slices - 1)) + step * np.arange(n_slices)
-    habitus, chosen = choose_habitus(body, h, levels), choose_findings(illness, label)
-    anatomy, frame, settings = (int(n) for n in body.integers(2**31, size=3))
+    plan = plan_patient(patient, seed, hospital, n_slices)
     enough = round(0.004 * image_size**2)
     images, lesions, lungs, findings = [], [], [], []
-    for level, grain in zip(levels, grains, strict=True):
-        s = draw_anatomy(anatomy, image_size, level, habitus)
-        where = choose_frame(default_rng(frame), h, s, image_size)
-        lung = cv2.remap(s.lung, *where, cv2.INTER_LINEAR) > 0.5
-        healthy = s.hu.copy()
+    for number, level in enumerate(plan.levels):
+        s, where = draw_healthy(plan, level, image_size)
+        lung, healthy = framed(s.lung, where) > 0.5, s.hu.copy()
         for boost in (0.0, 0.25, 0.5, 1.0):  # a COVID patient shows it in every slice
-            changes = [cv2.remap(change, *where, cv2.INTER_LINEAR) for change in draw_findings(s, chosen, boost)]
-            masks = {c[0]: (change > VISIBLE) & lung for c, change in zip(chosen, changes, strict=True)}
-            if label != 1 or _seen(masks, changes) > PLAIN * image_size**2:
+            changes = [framed(change, where) for change in draw_findings(s, plan.chosen, boost)]
+            masks = {c[0]: (change > VISIBLE) & lung for c, change in zip(plan.chosen, changes, strict=True)}
+            if plan.label != 1 or _seen(masks, changes) > PLAIN * image_size**2:
                 break
             s.hu = healthy.copy()
-        hu = cv2.remap(s.hu, *where, cv2.INTER_LINEAR, borderValue=AIR)
         masks = {name: mask for name, mask in masks.items() if mask.sum() >= enough}
-        images.append(scan(hu, default_rng(settings), grain, h))
+        images.append(scan_slice(plan, s, where, number))
         lesions.append(np.any([np.zeros_like(lung), *masks.values()], axis=0))
         lungs.append(lung)
         findings.append([name in masks for name in FINDINGS])
-    return PatientSlices(*(np.array(a) for a in (images, lesions, lungs, findings, levels)), label)
+    return PatientSlices(*(np.array(a) for a in (images, lesions, lungs, findings, plan.levels)), plan.label)
 
 
 def phantom(
