@@ -20,6 +20,7 @@ from learning_curve_figure import CURVE, draw_learning_curve, learning_curve, pa
 from covid_utils.evaluation import mean_over_seeds, percent
 from covid_utils.plotting import compact
 from covid_utils.runs.files import PROJECT, read_json, replace_file
+from covid_utils.sources.datasets import DATASETS
 
 RESULTS = PROJECT / "benchmarks" / "results"
 PAGES = [PROJECT / name for name in ("README.md", "docs/results.md", "docs/speed.md", "data/weights/README.md")]
@@ -236,12 +237,23 @@ def few_slices(rows: list[dict], models: list[str], longer: bool = False) -> str
     return markdown(lines) + "\n\n" + note
 
 
+def datasets() -> str:
+    """The data sets that have a name, and a folder of one's own."""
+    lines = [["`dataset`", "what", "how", "licence"]]
+    lines += [[f"`{name}`", entry.title, entry.home, entry.licence] for name, entry in DATASETS.items()]
+    own = (
+        "class folders `COVID/` and `non-COVID/`, or `train.csv`, `val.csv`, `test.csv` with `filename,label[,patient]`"
+    )
+    return markdown([*lines, ["a folder", "your own", own, "yours"]])
+
+
 def tables() -> dict[str, str]:
     """All tables by name."""
     real, phantom = read_json(RESULTS / "sars-cov-2-ct.json"), read_json(RESULTS / "phantom.json")
     curve = read_json(RESULTS / "learning_curve.json")
     weights = [read_json(path) for path in sorted((PROJECT / "data" / "weights").glob("*.json"))]
     return {
+        "datasets": datasets(),
         "real": summary(real, {"random": "random split", "patient": "block split"}),
         "real-long": summary(real, {"random": "random split"}, image_size=128),
         "phantom": summary(phantom, {"patient": "patient split"}),

@@ -37,6 +37,8 @@ def test_torch_is_left_as_it_was(monkeypatch):
     def state():
         return torch.get_num_threads(), torch.backends.cudnn.deterministic, torch.random.get_rng_state().tolist()
 
+    own = torch.get_num_threads()
+    torch.set_num_threads(3)
     before, inside = state(), []
     for allowed in (before[0] + 1, 1):
         monkeypatch.setattr(device.joblib, "cpu_count", lambda allowed=allowed: allowed)
@@ -45,6 +47,7 @@ def test_torch_is_left_as_it_was(monkeypatch):
             raise KeyError
         assert state() == before
     assert [threads for threads, _, _ in inside] == [before[0], 1]  # fewer than allowed is the user's wish
+    torch.set_num_threads(own)
     assert all(deterministic for _, deterministic, _ in inside) and inside[0][2] == inside[1][2]
 
 

@@ -22,6 +22,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from covid_utils.data import Slices, augment, load_data, loader, split_groups
 from covid_utils.runs.settings import Settings
 from covid_utils.sources import downloads
+from covid_utils.sources.datasets import DATASETS
 from covid_utils.sources.downloads import covid_ct, fetch, figure, unpack
 from covid_utils.sources.folders import class_of, natural
 from covid_utils.sources.images import read_slice
@@ -359,6 +360,13 @@ def test_phantom(drawn):
 
 
 # ---------------------------------------------------------------------------------------------------- batches
+
+
+def test_the_other_hospital_has_patients_of_its_own(drawn, tmp_path):
+    settings = Settings(DATASETS["phantom"].elsewhere, tmp_path, image_size=48, patients=20)
+    other = load_data(settings, progress=False)
+    assert other.name == "phantom-b" and other.images.shape == drawn.images.shape
+    assert not (other.images == drawn.images).flatten(1).all(1).any()
 
 
 def test_slices_one_by_one_and_as_a_batch(drawn):

@@ -102,12 +102,19 @@ def test_gradcam_follows_the_class_and_eigencam_does_not(model):
 
 
 def test_the_models_own_decision_is_explained_by_default(model):
+    logits = model(model.preprocess(SLICES)).detach()
+    model.net.fc.bias.data -= logits.median() + 1e-6 - logits.diff().abs().min() / 1e3
     decisions = (model(model.preprocess(SLICES)) > 0).int().tolist()
+    assert set(decisions) == {0, 1}
     own, given = explain.cam(model, SLICES), explain.cam(model, SLICES, targets=decisions)
     assert np.array_equal(own, given)
 
 
-def test_eigencam_is_bright_where_activations_are_strong():
+@pytest.mark.parametrize("flip", [1, -1])
+def test_eigencam_is_bright_where_activations_are_strong(flip, monkeypatch):
+    """Whichever sign the decomposition happens to give its component."""
+    svd = np.linalg.svd
+    monkeypatch.setattr(np.linalg, "svd", lambda *a, **k: [flip * part for part in svd(*a, **k)])
     activations = np.zeros((5, 8, 8), np.float32)
     activations[:, 2:4, 2:4] = 1 + np.arange(5)[:, None, None]
     for sign in (1, -1):
@@ -161,6 +168,8 @@ def test_cropping_preprocess_is_undone():
     placed = explain.on_slice(np.ones((1, 96, 96), np.float32), 96, 224 / 232)
     assert placed.shape == (1, 96, 96) and placed[0, 0].sum() == 0 and placed[0, 48, 48] == 1
     assert placed[0, 48].sum() == round(96 * 224 / 232)
+    inside = np.flatnonzero(placed[0, 48])
+    assert abs(inside[0] - (95 - inside[-1])) <= 1  # in the middle
 
 
 def test_many_slices_go_in_batches(model):

@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -114,5 +116,9 @@ def test_retraining_learns_even_shuffled_labels_by_heart(model):
     trained, fitted = faithfulness.retrain(model, IMAGES, labels, seed=0, epochs=15)
     assert fitted > 0.8
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    other = copy.deepcopy(model)
+    other.net.fc.weight.data += 1  # a head that is not looked at
+    again, _ = faithfulness.retrain(other, IMAGES, labels, seed=0, epochs=15)
+    assert all(map(torch.equal, again.state_dict().values(), trained.state_dict().values()))
     same = all(torch.equal(t, before[n]) for n, t in trained.state_dict().items() if n.startswith("net.layer3"))
     assert same and not torch.equal(trained.net.layer4[0].conv1.weight, model.net.layer4[0].conv1.weight)

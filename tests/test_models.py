@@ -12,6 +12,7 @@ from covid_utils.labs.cam_figures import first_kernels
 from covid_utils.labs.faithfulness import CASCADE, cascading_randomisation
 from covid_utils.labs.tables import stage_table
 from covid_utils.models import Net, build_model, freeze, train_mode
+from covid_utils.phantom.patients import draw_patient
 from covid_utils.runs.found import load_model
 from covid_utils.runs.settings import Settings
 from covid_utils.sources import pretrained
@@ -287,6 +288,11 @@ def test_the_bundled_weights_have_learned_their_task(backbone, least):
 
 def test_the_bundled_weights_are_small():
     assert sum(path.stat().st_size for path in pretrained.BUNDLED.glob("*.safetensors")) <= 25_000_000
+
+
+def test_slices_come_out_about_normal():
+    x = models.normalise(torch.from_numpy(np.concatenate([draw_patient(patient).images for patient in range(12)])))
+    assert abs(x.mean()) < 0.35 and 0.6 < x.std() < 1.6
 
 
 def test_normalise_gives_three_equal_channels():

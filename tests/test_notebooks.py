@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from covid_utils.phantom.patients import draw_patient
+from covid_utils.runs.clean import clean_notebook
 from covid_utils.runs.files import PROJECT, read_json
-from covid_utils.runs.notebooks import clean_notebook, declared, execute, find_notebooks, read_profile, run
-from covid_utils.runs.settings import FIELDS
+from covid_utils.runs.notebooks import declared, execute, find_notebooks, run
+from covid_utils.runs.settings import FIELDS, read_profile
 
 NOTEBOOKS = find_notebooks()
 OFFLINE = [sys.executable, str(PROJECT / "tests" / "offline.py"), sys.executable]
@@ -95,7 +96,9 @@ def test_cells_are_short_and_the_parameters_are_checked(path):
     assert "check_parameters(globals())" in cells[position + 1].source
     assert {"dataset", "data_dir", "seed", "run_dir"} <= declared(path) <= set(FIELDS)
     for cell in cells:
-        assert sum(bool(line.strip()) for line in cell.source.splitlines()) <= 25, cell.source
+        lines = cell.source.splitlines()
+        assert sum(bool(line.strip()) for line in lines) <= 25, cell.source
+        assert max(map(len, lines)) <= 88, cell.source  # JupyterLab cuts longer ones off
 
 
 # ------------------------------------------------------------------------------------------ from outside
@@ -108,14 +111,30 @@ def small(tmp_path_factory):
     return lambda run_dir: read_profile(SMALL) | {"data_dir": str(data), "run_dir": str(run_dir)}
 
 
+SECTIONS = {  # what each notebook writes into a run's results, and a number in it that lies between 0 and 1
+    "01_data": ("data", lambda found: found["nearest_neighbour"]["patient"]["value"]),
+    "02_scratch": ("scratch", lambda found: found["test"]["accuracy"]["value"]),
+    "03_transfer": ("transfer", lambda found: found["test"]["auc"]["value"]),
+    "04_cam": ("cam", lambda found: found["localization"]["pointing game"]["GradCAM"]["transfer"]["value"]),
+    "05_evaluation": ("evaluation", lambda found: found["test"]["specificity"]["value"]),
+}
+
+
 @each
 def test_each_notebook_runs_alone(path, small, tmp_path):
+    """Whole, silent, with the results that it is for; and what it lacks of earlier ones it makes."""
     output = execute(path, tmp_path / "run" / path.name, small(tmp_path / "run"))
     for cell in code_cells(output):
+        assert cell.execution_count
         for out in cell.outputs:
-            assert out.get("name") != "stderr", out.text
-    if not path.stem.startswith("01"):
-        assert read_json(tmp_path / "run" / "manifest.json")
+            assert out.output_type != "error" and out.get("name") != "stderr", out.get("text")
+    section, number = SECTIONS[path.stem]
+    metrics, manifest = (read_json(tmp_path / "run" / f"{name}.json") for name in ("metrics", "manifest"))
+    assert 0 <= number(metrics[section]) <= 1
+    assert manifest[section]["parameters"]["patients"] == small("")["patients"] and len(manifest[section]["data"]) == 64
+    made = {folder.parent.name for folder in (tmp_path / "run").glob("*/checkpoints")}
+    wanted = {"01_data": set(), "02_scratch": {"scratch"}}.get(path.stem, {"scratch", "transfer"})
+    assert wanted <= made
 
 
 @pytest.fixture(scope="module", params=["class folders", "CSV files"])

@@ -1,11 +1,16 @@
 """README, results and model card say what was recorded; their links lead somewhere."""
 
+import importlib
 import importlib.util
 import re
 
+import PIL.Image
 import pytest
+from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
+from covid_utils.phantom.patients import draw_patient
 from covid_utils.runs.files import PROJECT
+from covid_utils.runs.settings import Settings
 
 PAGES = [PROJECT / name for name in ("README.md", "CONTRIBUTING.md")]
 PAGES += [*PROJECT.glob("docs/*.md"), *PROJECT.glob("data/*.md"), *PROJECT.glob("data/weights/*.md")]
@@ -25,6 +30,25 @@ def test_tables_are_those_of_the_recorded_results(tables):
         text = page.read_text(encoding="utf-8")
         assert tables.filled(text, content) == text, f"run benchmarks/tables.py: {page.name} is not up to date"
     assert (PROJECT / "docs" / "heat-maps.jpg").read_bytes() == tables.heat_maps()
+
+
+def test_the_walk_in_the_design_notes_runs(tmp_path):
+    """From files to a heat map, line by line as the page has it; each name comes from where its comment says."""
+    lines = re.search(r"```python\n(.*?)```", (PROJECT / "docs" / "design.md").read_text(), re.DOTALL)[1].splitlines()
+    assert len(lines) == 10
+    folder, names = tmp_path / "mine", {"cache": tmp_path / "cache"}
+    for number in range(24):
+        drawn = draw_patient(number, image_size=64, n_slices=1)
+        place = folder / ("COVID" if drawn.label else "non-COVID") / f"p{number}"
+        place.mkdir(parents=True)
+        PIL.Image.fromarray(drawn.images[0]).save(place / "0.png")
+    names |= {"folder": folder, "Settings": Settings, "binary_cross_entropy_with_logits": bce}
+    for line in lines:
+        code, _, comment = line.partition("  # ")
+        module = importlib.import_module("covid_utils." + comment.split(":")[0])
+        names |= {name: each for name, each in vars(module).items() if name not in names}
+        exec(code, names)
+    assert names["heat"].shape == (1, 64, 64) and 0 <= names["heat"].min() <= names["heat"].max() <= 1
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,4 +1,4 @@
-"""The imaginary patients: the same bytes everywhere, masks that mean something, and no short cut to the label."""
+"""The imaginary patients: the same slices everywhere, masks that mean something, and no short cut to the label."""
 
 import hashlib
 import json

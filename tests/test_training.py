@@ -135,6 +135,61 @@ def test_it_learns_and_loads_the_best_epoch(quick):
     )
 
 
+def test_fit_shuffles_and_augments_training_slices_anew_in_every_epoch(quick, tiny, tmp_path, monkeypatch):
+    """And each is seen once an epoch; validation slices come as they are."""
+    epochs, checks = [], []
+
+    def watched(model, batches, *rest):
+        epochs.append([(images.clone(), labels.clone()) for images, labels in batches])
+        return learn(model, epochs[-1], *rest)
+
+    def checked(model, batches):
+        checks.append(torch.cat([images for images, _ in batches]))
+        return check(model, batches)
+
+    learn, check = training.train_one_epoch, training.evaluate
+    monkeypatch.setattr(training, "train_one_epoch", watched)
+    monkeypatch.setattr(training, "evaluate", checked)
+    training.fit(training.new_model(quick), tiny, quick, tmp_path)
+    stored = tiny.images[tiny.table.index[tiny.table.split == "train"]]
+    labels = [torch.cat([y for _, y in batches]) for batches in epochs]
+    images = [torch.cat([x for x, _ in batches]) for batches in epochs]
+    assert len(epochs) == 3 and all(len(each) == len(stored) for each in images)
+    table = torch.tensor(tiny.table.label[tiny.table.split == "train"].to_numpy(), dtype=torch.float32)
+    for one, other in ((labels[0], table), (labels[0], labels[1]), (labels[1], labels[2])):
+        assert not torch.equal(one, other) and torch.equal(one.sort()[0], other.sort()[0])
+    kept = [(each[:, None] == stored).flatten(2).all(2).any(1).float().mean() for each in images]
+    assert max(kept) < 0.1  # hardly one is as it is stored
+    assert not torch.equal(images[0].sort(0)[0], images[1].sort(0)[0])
+    val = tiny.images[tiny.table.index[tiny.table.split == "val"]]
+    assert all(torch.equal(each, val) for each in checks)
+
+
+def test_an_update_follows_the_gradient_of_this_batch_alone():
+    """Two steps of 0.1 against a gradient of 1, and the schedule moves on with each."""
+    weight = torch.nn.Parameter(torch.tensor(1.0))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
+    training.update(weight * 1.0, optimizer)
+    assert weight.item() == pytest.approx(0.9)
+    training.update(weight * 1.0, optimizer, scheduler)
+    assert weight.item() == pytest.approx(0.8)
+    training.update(weight * 1.0, optimizer, scheduler)
+    assert weight.item() == pytest.approx(0.75)
+    with pytest.raises(FloatingPointError, match="the loss became nan"):
+        training.update(weight * torch.nan, optimizer)
+    assert weight.item() == pytest.approx(0.75)
+
+
+def test_predict_needs_no_labels_and_does_not_learn(tiny):
+    model = training.new_model(Settings())
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    logits = training.predict(model, tiny.images[:70])
+    assert logits.shape == (70,) and logits.dtype == torch.float32 and not logits.requires_grad
+    assert torch.allclose(logits[64:], training.predict(model, tiny.images[64:70]), atol=1e-5)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
 def test_best_epoch_breaks_ties_by_loss():
     history = pd.DataFrame({"epoch": [1, 2, 3], "val_accuracy": [0.8, 0.9, 0.9], "val_loss": [0.1, 0.5, 0.4]})
     assert training.best_epoch(history) == 3
@@ -193,6 +248,23 @@ def test_a_truncated_checkpoint_is_named(quick, tiny, tmp_path):
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(ValueError, match="last.pt is damaged .*resume=False"):
         training.fit(training.new_model(settings), tiny, settings, tmp_path / "run")
+
+
+class Bomb:
+    """A pickle that would write a file when it is loaded."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_a_checkpoint_with_a_program_inside_is_refused(tmp_path):
+    torch.save({"parameters": Bomb(tmp_path / "ran")}, tmp_path / "last.pt")
+    with pytest.raises(ValueError, match="last.pt is damaged"):
+        read_last(tmp_path / "last.pt")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_find_or_train(quick, tiny):

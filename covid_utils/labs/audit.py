@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,8 +12,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ..data import CTData, split_groups
+from ..data import CTData, load_data, split_groups
 from ..evaluation import metrics_with_intervals, percent
+from ..runs.settings import Settings
 
 SIDE, FRAME = 32, 4  # pixels of a thumbnail, and of the frame around it
 NEAR = 0.95  # correlation of thumbnails; on the phantom only slices of one patient are as similar
@@ -129,7 +131,7 @@ class Audit:
 
 
 def audit(data: CTData) -> Audit:
-    """Look for leaks between the splits and for shortcuts, in any data: `audit(load_data(Settings("my/folder")))`.
+    """Look for leaks between the splits and for shortcuts, in any data: `print(audit_folder("my/folder"))`.
 
     Nothing here learns what a lung is, so every score above chance is a warning. All are scores on the test
     slices, with 95 % intervals over patients.
@@ -159,6 +161,11 @@ def audit(data: CTData) -> Audit:
     }
     checks = pd.DataFrame.from_dict(rows, orient="index", columns=["measured", "guessing"])
     return Audit(_verdict(shared, len(pairs) / held_out, shuffled - chance, found, guess), checks, pairs)
+
+
+def audit_folder(folder: str | Path) -> Audit:
+    """`audit` of a folder of one's own, or of a data set by its name, split by patient."""
+    return audit(load_data(Settings(dataset=folder)))
 
 
 def _verdict(shared: int, near: float, leak: float, found: dict, guess: float) -> list[str]:

@@ -94,15 +94,8 @@ def show_calibration(tables: dict[str, pd.DataFrame], alt: str) -> None:
     figure, axis = plt.subplots(figsize=(5, 4.2))
     axis.plot((0, 1), (0, 1), ":", color="grey", label="honest")
     for (title, table), colour, style in zip(tables.items(), (RED, BLUE), "so", strict=False):
-        axis.plot(
-            table.predicted,
-            table.fraction_of_positives,
-            style,
-            color=colour,
-            fillstyle="none",
-            markersize=9,
-            label=title,
-        )
+        points = (table.predicted, table.fraction_of_positives)
+        axis.plot(*points, style, color=colour, fillstyle="none", markersize=9, label=title)
     axis.set(
         xlabel="probability that the network gives",
         ylabel="fraction of positives (COVID)",

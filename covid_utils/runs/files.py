@@ -92,6 +92,3 @@ def read_json(path: str | Path) -> Any:
 def _plain(value: Any) -> Any:
     """NumPy and torch scalars and arrays, and paths, as JSON knows them."""
     return value.tolist() if hasattr(value, "tolist") else str(value)
-
-
-nearest = did_you_mean

@@ -1,0 +1,180 @@
+"""Do the tests notice? Small changes for the worse, one after the other, each of which some test must fail on.
+
+    .venv/bin/python tests/mutants.py            all of them, about ten minutes on one core
+    .venv/bin/python tests/mutants.py fit foci   those whose file, change or tests hold one of these words
+
+Each is made in a copy of the checkout, where the named tests run. Not part of `make test`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[1]
+MUTANTS = [  # file in covid_utils, what stands there, what is put in its place, the tests that must notice
+    # data
+    ("data.py", "RandomSampler(slices) if shuffle else", "SequentialSampler(slices) if shuffle else", "test_data.py"),
+    ("data.py", "drop_last=lonely", "drop_last=False", "test_data.py"),
+    ("data.py", "table.patient if split ==", "table.path if split ==", "test_data.py"),
+    ("data.py", 'for part, spare in (("test", 2), ("val", 1)):', 'for part, spare in (("test", 2),):', "test_data.py"),
+    ("data.py", "torch.deg2rad(10 * angle)", "torch.deg2rad(40 * angle)", "test_data.py"),
+    # models
+    ("models.py", "if learns and not any(learns):", "if False:", "test_models.py"),
+    ("models.py", 'for part in model.parts(LAST, "head"):', 'for part in model.parts("head"):', "test_models.py"),
+    ("models.py", 'Preprocessing(**notes.get("preprocessing", {}))', "Preprocessing()", "test_models.py"),
+    ("models.py", "CT_MEAN, CT_STD = 0.6, 0.3", "CT_MEAN, CT_STD = 0.3, 0.6", "test_models.py"),
+    # training
+    (
+        "training.py",
+        'loader(data, "train", settings.batch_size, shuffle=True, augmented=True)',
+        'loader(data, "train", settings.batch_size, shuffle=False, augmented=True)',
+        "test_training.py",
+    ),
+    (
+        "training.py",
+        'loader(data, "train", settings.batch_size, shuffle=True, augmented=True)',
+        'loader(data, "train", settings.batch_size, shuffle=True, augmented=False)',
+        "test_training.py",
+    ),
+    ("training.py", "    optimizer.zero_grad()\n", "", "test_training.py"),
+    ("training.py", "        scheduler.step()\n", "        pass\n", "test_training.py"),
+    ("training.py", "ascending=[False, True]", "ascending=[False, False]", "test_training.py"),
+    ("training.py", "momentum=0.99", "momentum=0.9", "test_training.py"),
+    ("training.py", "    checkpoints.load_best()\n", "    model.eval()\n", "test_training.py"),
+    # evaluation, explain
+    (
+        "evaluation.py",
+        "np.unique(np.asarray(patients), return_inverse=True)",
+        "np.unique(np.arange(len(patients)), return_inverse=True)",
+        "test_evaluation.py",
+    ),
+    ("evaluation.py", "t.ppf([0.025, 0.975], groups - 1)", "t.ppf([0.05, 0.95], groups - 1)", "test_evaluation.py"),
+    ("evaluation.py", "rates_b[name] - rates_a[name]", "rates_a[name] - rates_b[name]", "test_evaluation.py"),
+    ("explain.py", "sign = -1 if", "sign = 1 if", "test_explain.py"),
+    ("explain.py", "return logit if logit > 0 else -logit", "return logit", "test_explain.py"),
+    ("explain.py", "before = (size - seen) // 2", "before = size - seen", "test_explain.py"),
+    # plotting and the figures of the labs
+    ("plotting.py", '("val", RED, "s-")', '("train", RED, "s-")', "test_figures.py"),
+    ("plotting.py", "axis.text(column, row, count", "axis.text(row, column, count", "test_figures.py"),
+    (
+        "labs/score_figures.py",
+        "value, low, high = (100 * score[key]",
+        "value, low, high = (10 * score[key]",
+        "test_figures.py",
+    ),
+    (
+        "labs/score_figures.py",
+        "table.predicted, table.fraction_of_positives",
+        "table.fraction_of_positives, table.predicted",
+        "test_figures.py",
+    ),
+    ("labs/cam_figures.py", 'cmap="inferno", vmin=0, vmax=1', 'cmap="inferno"', "test_figures.py"),
+    # the other labs
+    ("labs/audit.py", "return nearest[0] - nearest[1]", "return nearest[1] - nearest[0]", "test_evaluation.py"),
+    ("labs/audit.py", "inner[FRAME:-FRAME, FRAME:-FRAME] = frame_only", "inner[:, :] = False", "test_audit.py"),
+    ("labs/decisions.py", "(1 - sensitivity) * len(covid)", "sensitivity * len(covid)", "test_evaluation.py"),
+    ("labs/decisions.py", "/ np.exp(log_t)).mean()", "* np.exp(log_t)).mean()", "test_evaluation.py"),
+    (
+        "labs/faithfulness.py",
+        'heat.ravel() * (-1 if order == "MoRF" else 1)',
+        'heat.ravel() * (1 if order == "MoRF" else -1)',
+        "test_faithfulness.py",
+    ),
+    ("labs/faithfulness.py", "reset_parameters()", "requires_grad_(True)", "test_faithfulness.py"),
+    ("labs/localization.py", "board & (maps ==", "(maps ==", "test_localization.py"),
+    ("labs/shortcuts.py", "(patients == 1) == agrees", "agrees", "test_audit.py"),
+    # phantom: the label's own rule first
+    (
+        "phantom/disease.py",
+        "rng.uniform(0.1, 0.24, 12), rng.uniform(0, 0.16, 12)",
+        "rng.uniform(0.1, 0.24, 12), rng.uniform(0.4, 0.6, 12)",
+        "test_disease.py",
+    ),
+    ("phantom/disease.py", "s.blend(0.9 * ramp(clumps, 0.8", "s.blend(0.5 * ramp(clumps, 0.8", "test_disease.py"),
+    ("phantom/patients.py", "VISIBLE = 70  #", "VISIBLE = 40  #", "test_lesion.py"),
+    ("phantom/patients.py", "else patient % 2", "else (patient + 1) % 2", "test_phantom.py"),
+    ("phantom/patients.py", "(hu - centre) / width", "(hu - centre - 100) / width", "test_phantom.py"),
+    ("phantom/patients.py", "+ step * np.arange(n_slices)", "- step * np.arange(n_slices)", "test_phantom.py"),
+    # sources
+    ("sources/folders.py", "BLOCK = 20", "BLOCK = 200", "test_data.py"),
+    ("sources/images.py", "LUNG_WINDOW = (-600, 1500)", "LUNG_WINDOW = (40, 400)", "test_data.py"),
+    ("sources/images.py", "hashlib.sha256(images)", "hashlib.sha256(images[1:])", "test_data.py"),
+    ("sources/downloads.py", 'or ".." in name.parts', "", "test_data.py"),
+    ("sources/datasets.py", 'hospital="B"', 'hospital="A"', "test_data.py"),
+    ("sources/pretrained.py", "wanted.crop_size[0] / wanted.resize_size[0]", "224 / 232", "test_models.py"),
+    (
+        "sources/pretrained.py",
+        "torch.maximum(step * channels.std(1, correction=0), ",
+        "torch.maximum(4 * step * channels.std(1), ",
+        "test_models.py",
+    ),
+    # runs
+    ("runs/cached.py", "(number - 1) % self.settings.copies", "0", "test_cached.py"),
+    ("runs/cached.py", 'self._features("train", self.change)', 'self._features("train")', "test_cached.py"),
+    ("runs/checkpoints.py", 'if found["parameters"] != self.parameters:', "if False:", "test_training.py"),
+    ("runs/checkpoints.py", "weights_only=True", "weights_only=False", "test_training.py"),
+    ("runs/device.py", "            torch.set_num_threads(threads)\n", "", "test_cached.py"),
+    (
+        "runs/files.py",
+        "        os.replace(temporary, path)\n",
+        "        path.write_bytes(temporary.read_bytes())\n",
+        "test_runs.py",
+    ),
+    ("runs/records.py", "(read_json(path) if path.exists() else {}) | ", "", "test_runs.py"),
+    ("runs/settings.py", '{"int": int, "float": float}[kind](text)', "text", "test_run_notebooks.py"),
+    (
+        "runs/notebooks.py",
+        "    with patch.dict(papermill_engines._engines, {ENGINE: _Engine}):",
+        "    papermill_engines.register(ENGINE, _Engine)\n    with contextlib.nullcontext():",
+        "test_run_notebooks.py",
+    ),
+    ("runs/notebooks.py", "        os.replace(partial, failed)", "        partial.unlink()", "test_run_notebooks.py"),
+    ("runs/clean.py", "number if cell.source else None", "cell.execution_count", "test_run_notebooks.py"),
+    ("runs/progress.py", "        if self.handle is None:", "        if True:", "test_progress.py"),
+    ("runs/settings.py", "if name not in own:", "if False:", "test_runs.py"),
+]
+
+
+def caught(copy: Path, file: str, old: str, new: str, tests: str) -> tuple[bool, str]:
+    """Whether the tests fail with this change, and the last line that they print."""
+    path = copy / "covid_utils" / file
+    text = path.read_text(encoding="utf-8")
+    if text.count(old) != 1:
+        raise SystemExit(f"{file} holds {old!r} {text.count(old)} times: renew this mutant.")
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    try:
+        call = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/{tests}"]
+        environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+        ended = subprocess.run(call, cwd=copy, env=environment, capture_output=True, text=True)
+        return ended.returncode == 1, next(reversed(ended.stdout.strip().splitlines()), ended.stderr[-200:])
+    finally:
+        path.write_text(text, encoding="utf-8")
+
+
+def main(words: list[str]) -> int:
+    chosen = [each for each in MUTANTS if not words or any(word in " ".join(each) for word in words)]
+    missed = []
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy"
+        shutil.copytree(PROJECT, copy, ignore=shutil.ignore_patterns(".venv", ".git", "runs", "__pycache__", "*.npz"))
+        shutil.copytree(PROJECT / "covid_utils", copy / "covid_utils", dirs_exist_ok=True)
+        for file, old, new, tests in chosen:
+            start = time.monotonic()
+            noticed, said = caught(copy, file, old, new, tests)
+            missed += [] if noticed else [file]
+            print(
+                f"{'caught' if noticed else 'MISSED'} {time.monotonic() - start:4.0f} s  {file}: {new!r:.70}  [{said}]",
+                flush=True,
+            )
+    print(f"{len(chosen) - len(missed)} of {len(chosen)} caught")
+    return bool(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,141 @@
+"""Figures hold what they say: positions, widths, labels of what is drawn."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from covid_utils import plotting
+from covid_utils.evaluation import mean_over_seeds
+from covid_utils.labs import cam_figures, score_figures
+from covid_utils.labs.decisions import calibration
+
+SCORES = {"one": {"value": 0.5, "low": 0.4, "high": 0.7}, "two": {"value": 0.9, "low": 0.8, "high": 0.95}}
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """The figures that are shown, as they were when shown."""
+    figures = []
+    for module in (plotting, cam_figures, score_figures):
+        monkeypatch.setattr(module, "show", lambda figure, alt, photo=False, small=False: figures.append(figure))
+    return figures
+
+
+def ends(line) -> tuple[list, list]:
+    return [np.round(each, 6).tolist() for each in line.get_data()]
+
+
+def test_intervals_reach_from_low_to_high_in_percent(shown):
+    score_figures.show_intervals(SCORES, "accuracy, %", "two scores", reference=60)
+    (axis,) = shown[0].axes
+    lines = [ends(line) for line in axis.lines]
+    assert lines == [
+        [[40, 70], [0, 0]], [[50], [0]],
+        [[80, 95], [1, 1]], [[90], [1]],
+        [[60, 60], [0, 1]],
+    ]  # fmt: skip
+    assert [text.get_text() for text in axis.texts] == ["50.0", "90.0"]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["one", "two"]
+    assert axis.yaxis_inverted() and axis.get_xlabel() == "accuracy, %"
+
+
+def test_calibration_has_the_networks_probability_on_x(shown):
+    logits, labels = np.repeat([-2.0, 2.0], 50), np.r_[np.zeros(40), np.ones(10), np.zeros(25), np.ones(25)]
+    table, _ = calibration(logits, labels, bins=2)
+    score_figures.show_calibration({"a": table}, "reliability")
+    (axis,) = shown[0].axes
+    honest, points = axis.lines
+    assert ends(honest) == [[0, 1], [0, 1]]
+    sure = 1 / (1 + np.exp(-2))
+    assert np.allclose(points.get_xdata(), [1 - sure, sure]) and np.allclose(points.get_ydata(), [0.2, 0.5])
+    assert "network" in axis.get_xlabel() and "positives" in axis.get_ylabel()
+
+
+def test_a_confusion_matrix_has_the_truth_in_rows(shown):
+    plotting.show_confusion({"a": [[1, 2], [3, 4]]}, "counts")
+    (axis,) = shown[0].axes
+    places = {text.get_text(): text.get_position() for text in axis.texts}  # (column, row)
+    assert places == {"1": (0, 0), "2": (1, 0), "3": (0, 1), "4": (1, 1)}
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("decision", "truth")
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["non-COVID", "COVID"]
+    assert np.array_equal(axis.images[0].get_array(), [[1, 2], [3, 4]])
+
+
+def test_curves_show_training_and_validation_each_in_its_colour():
+    history = pd.DataFrame({"epoch": [1, 2], "seconds": 1.0})
+    for part, start in (("train", 0.5), ("val", 0.6)):
+        history[f"{part}_loss"], history[f"{part}_accuracy"] = [start, start - 0.1], [1 - start, 1.1 - start]
+    loss, accuracy = plotting.draw_curves(history, epochs=4).axes
+    for axis, name in ((loss, "loss"), (accuracy, "accuracy")):
+        train, val = axis.lines[:2]
+        assert (train.get_label(), val.get_label()) == ("training", "validation")
+        assert ends(train) == [[1, 2], history[f"train_{name}"].round(6).tolist()]
+        assert ends(val) == [[1, 2], history[f"val_{name}"].round(6).tolist()]
+        assert (train.get_color(), val.get_color()) == (plotting.BLUE, plotting.RED)
+    assert ends(accuracy.lines[2]) == [[2], [0.5]]  # the star
+
+
+def test_points_stand_at_their_percent_and_the_mean_has_its_interval(shown):
+    values = [0.5, 0.6, 0.7]
+    means = score_figures.show_points({"a": values, "b": [0.9, 0.9, 0.9]}, "accuracy, %", "runs")
+    assert means["a"] == pytest.approx(mean_over_seeds(100 * np.array(values)))
+    (axis,) = shown[0].axes
+    assert ends(axis.lines[0])[0] == [50, 60, 70]
+    (bar,) = axis.containers[0].lines[2]
+    (segment,) = bar.get_segments()
+    assert segment[:, 0] == pytest.approx([means["a"]["low"], means["a"]["high"]])
+
+
+def test_a_threshold_stands_where_it_is_and_counts_what_lies_above():
+    figure = score_figures.draw_threshold(np.array([-3.0, -1, 1, 3]), np.array([0, 1, 0, 1]), 0.9, prevalence=0.5)
+    histogram, counts, values = figure.axes
+    assert histogram.lines[0].get_xdata()[0] == 0.9
+    assert [text.get_text() for text in counts.texts] == ["2", "0", "1", "1"]
+    # sensitivity 1/2, specificity 1, a yes is right always, a no in 2 of 3
+    assert [patch.get_width() for patch in values.patches] == pytest.approx([0.5, 1, 1, 2 / 3])
+    heights = np.array([patch.get_height() for patch in histogram.patches]).reshape(2, 20)
+    assert heights.sum(1).tolist() == [2, 2] and heights[0, 0] == 1 and heights[1, -1] == 1
+
+
+def test_kernels_lie_side_by_side_each_whole(shown):
+    kernels = np.random.default_rng(0).random((5, 2, 3, 3))
+    cam_figures.show_kernels({"a": kernels})
+    canvas = shown[0].axes[0].images[0].get_array()
+    assert canvas.shape == (9, 12, 3)  # three in a row, a white pixel between
+    assert np.array_equal(canvas[3:5, 4:7], kernels[4]) and (canvas[2] == 1).all()
+
+
+def test_curves_of_scores_keep_their_numbers_and_names(shown):
+    curves = {"left": {"a": [0.1, 0.2], "b": [0.3, 0.4]}, "right": {"a": [0.5, 0.6]}}
+    cam_figures.show_curves(curves, (1, 2), "share", "probability", "curves")
+    left, right = shown[0].axes
+    assert [ends(line) for line in left.lines] == [[[1, 2], [0.1, 0.2]], [[1, 2], [0.3, 0.4]]]
+    assert [line.get_label() for line in left.lines] == ["a", "b"] and right.get_title() == "right"
+    assert (left.get_xlabel(), left.get_ylabel()) == ("share", "probability")
+
+
+def test_a_heat_map_lies_over_its_slice_from_0_to_1_and_the_lesion_is_outlined(shown):
+    images, heat = np.arange(2 * 64).reshape(2, 8, 8).astype(np.uint8), np.random.default_rng(0).random((2, 8, 8))
+    lesions = np.zeros((2, 8, 8), bool)
+    lesions[1, 2:5, 2:5] = True
+    cam_figures.show_cams(images, ["first", "second"], {"GradCAM": heat}, lesions, "maps")
+    axes = shown[0].axes
+    for row in (0, 1):
+        under, over = axes[2 * row + 1].images
+        assert np.array_equal(under.get_array(), images[row]) and np.array_equal(over.get_array(), heat[row])
+        assert under.get_clim() == (0, 255) and over.get_clim() == (0, 1) and over.get_alpha() == 0.55
+    assert [axes[i].get_ylabel() for i in (0, 2)] == ["first", "second"]
+    drawn = [len(axis.collections) for axis in axes[:4]]
+    assert drawn == [0, 0, 1, 1]
+    (path,) = axes[2].collections[0].get_paths()
+    assert path.vertices.min() == pytest.approx(1.5) and path.vertices.max() == pytest.approx(4.5)
+
+
+def test_a_readers_own_figures_stay_as_they_are(shown):
+    before = dict(plt.rcParams)
+    plotting.show_confusion({"a": [[1, 2], [3, 4]]}, "counts")
+    assert not shown[0].axes[0].spines["top"].get_visible() and dict(plt.rcParams) == before
+    figure, axis = plt.subplots()
+    assert axis.spines["top"].get_visible()
+    plt.close(figure)
