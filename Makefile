@@ -53,7 +53,7 @@ weights: .venv/runtime  ## make the bundled weights anew (75 minutes on two core
 
 clean:  ## delete the virtual environment and all caches; runs/ and data/ stay
 	rm -rf .venv .pytest_cache .ruff_cache covid_utils.egg-info
-	find covid_utils tests notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
+	find covid_utils tests notebooks benchmarks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
 
 # Each stamp file is as new as the last successful installation.
 .venv/runtime: pyproject.toml constraints.txt

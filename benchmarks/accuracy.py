@@ -61,7 +61,7 @@ def one_split(options: argparse.Namespace, split: str, seed: int) -> list[dict]:
             "model": name,
             "test": metrics_with_intervals(values, test.label, test.patient),
         }
-        row["logits"] = " ".join(f"{value:.2f}" for value in values)  # so that other scores can be had later
+        row["logits"] = " ".join(f"{value:.4g}" for value in values)  # so that other scores can be had later
         row |= {"seconds": seconds.get(name), "epochs": options.epochs, "image_size": options.image_size}
         scratch = logits["scratch"] if "scratch" in logits else recorded(row | {"model": "scratch"}, options.dataset)
         if name.startswith("transfer") and scratch is not None:
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--copies", type=int, default=4, help="kept copies of each slice where the trunk is frozen")
-    parser.add_argument("--models", nargs="+", default=["scratch", "transfer"], choices=list(RUNS))
+    parser.add_argument("--models", nargs="*", default=["scratch", "transfer"], choices=list(RUNS))
     options = parser.parse_args()
 
     rows = []

@@ -3,7 +3,7 @@
     python -m covid_utils tutorial
     python benchmarks/heat_maps.py phantom=runs/default sars-cov-2-ct=runs/real
 
-Each result keeps what it takes to repeat it: parameters, versions, data fingerprint (see `runs.record`).
+Each result keeps what it takes to repeat it: parameters, versions, data fingerprint (see `runs.records.record`).
 """
 
 import sys

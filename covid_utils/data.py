@@ -61,7 +61,7 @@ def load_data(settings: Settings, progress: bool = True) -> CTData:
     if "split" not in table:
         table["split"] = split_groups(table, settings.split, settings.seed)
         groups += " The random split pays no heed to them." if settings.split == "random" else ""
-    pixels = read()  # the slow part comes last, so that a set that cannot be split says so at once
+    pixels = read()  # decoding a folder comes last, so that one that cannot be split says so at once
     return CTData(table, pixels.images, pixels.lesions, pixels.lungs, name, groups, fingerprint(table, pixels.digest))
 
 

@@ -13,6 +13,7 @@ from pytorch_grad_cam.utils.model_targets import BinaryClassifierOutputTarget
 from torch import Tensor
 
 from .models import LAYERS, Net, prepare
+from .runs.device import repeatable
 from .runs.files import did_you_mean
 
 BATCH = 32  # slices at a time, as all activations are kept
@@ -64,6 +65,7 @@ METHODS = {
 }
 
 
+@repeatable()
 def cam(model: Net, images: Tensor, method: str = "GradCAM", layer: str = "layer4", targets=None) -> np.ndarray:
     """Class activation maps of a batch of slices.
 
@@ -113,6 +115,7 @@ def cam(model: Net, images: Tensor, method: str = "GradCAM", layer: str = "layer
     return on_slice(np.stack(maps), images.shape[-1], model.preprocess.crop_fraction)
 
 
+@repeatable()
 def look_inside(model: Net, images: Tensor, layer: str = "layer4") -> tuple[Tensor, Tensor, Tensor]:
     """What the maps are made of: a layer's activations, and the gradient of the COVID logit at each of them.
 
@@ -134,8 +137,8 @@ def look_inside(model: Net, images: Tensor, layer: str = "layer4") -> tuple[Tens
 def evidence(model: Net, images: Tensor, layer: str = "layer4") -> np.ndarray:
     """GradCAM before its ReLU and scaling: evidence for COVID above 0, against it below, in units of the logit.
 
-    At layer4 all places of a slice sum up to its logit less the head's bias, since average pooling and a linear head
-    follow (Zhou et al. 2016, https://arxiv.org/abs/1512.04150, equation 2); so these maps can be compared.
+    At a ResNet's layer4 all places of a slice sum up to its logit less the head's bias: average pooling and a linear
+    head follow (Zhou et al. 2016, https://arxiv.org/abs/1512.04150, equation 2); so these maps can be compared.
 
     Args: as for `cam`.
 
@@ -194,7 +197,7 @@ def on_slice(maps: np.ndarray, size: int, crop_fraction: float = 1.0) -> np.ndar
     Returns:
         float32 (N, size, size), 0 outside of what the network saw.
     """
-    seen = round(size * crop_fraction)
+    seen = round(size * size / round(size / crop_fraction))  # `Preprocessing` enlarges to whole pixels
     before = (size - seen) // 2
     border = ((before, size - seen - before),) * 2
     resized = (cv2.resize(each, (seen, seen), interpolation=cv2.INTER_LINEAR) for each in maps)

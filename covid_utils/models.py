@@ -13,7 +13,7 @@ from torchvision.transforms.functional import InterpolationMode, center_crop, re
 
 from .runs.device import autocast
 from .runs.files import did_you_mean
-from .sources.pretrained import fill, pretrained
+from .sources.pretrained import fill, preprocessing_of, pretrained
 
 # Mean and standard deviation of chest CT slices in a lung window, grey values from 0 to 1; notebook 01 checks them.
 CT_MEAN, CT_STD = 0.6, 0.3
@@ -81,14 +81,14 @@ class Preprocessing:
 
 
 class Net(nn.Module):
-    """A network for one yes or no: trunk (stem to `layer3`), last stage (`layer4`), and a head with a single output.
+    """A network for one yes or no: trunk (stem to `layer3`), last stage (`layer4`), classifier head with one output.
 
     Args:
         backbone: a name in BACKBONES.
 
     Attributes:
         net: the network that it is made of, its own names inside.
-        preprocess: from grey slices, uint8 (N, H, W), to the network's input, float32 (N, 3, H, W).
+        preprocess: a Preprocessing, from grey slices, uint8 (N, H, W), to the input, float32 (N, 3, H, W).
         origin: where the weights came from ("scratch", "bundled", "imagenet" or a file).
     """
 
@@ -153,7 +153,7 @@ def ask(model: nn.Module, images: Tensor, part: Callable[[Tensor], Tensor] | Non
 
 
 def prepare(model: nn.Module, images: Tensor) -> Tensor:
-    """Slices, uint8 (N, H, W), as the network's input on its device, channels last, where convolutions are fastest."""
+    """Slices, uint8 (N, H, W), or what a `Tail` takes, as input on the network's device, channels last: the fastest."""
     device = next(model.parameters()).device
     if device.type == "cuda" and not images.is_cuda:
         images = images.pin_memory()
@@ -176,7 +176,7 @@ def build_model(backbone: str = "resnet18", weights: str = "scratch") -> Net:
         return model
     state, notes = pretrained(backbone, weights)
     fill(model.net, state, f"The weights {weights!r}", backbone, spared=BACKBONES[backbone].output)
-    model.origin, model.preprocess = weights, Preprocessing(**notes.get("preprocessing", {}))
+    model.origin, model.preprocess = weights, Preprocessing(**preprocessing_of(notes))
     return model
 
 

@@ -57,11 +57,12 @@ def train_one_epoch(model: nn.Module, batches: Iterable, optimizer, scheduler=No
     return metrics(torch.cat(logits).cpu(), torch.cat(labels).cpu())
 
 
+@repeatable()
 @torch.inference_mode()
-def predict(model: nn.Module, images: Tensor) -> Tensor:
+def predict(model: nn.Module, images: Tensor, batch_size: int = 64) -> Tensor:
     """Logits, float32 (N,) on the CPU, of slices, uint8 (N, H, W), without learning."""
     model.eval()
-    return torch.cat([ask(model, some).float().cpu() for some in images.split(64)])
+    return torch.cat([ask(model, some).float().cpu() for some in images.split(batch_size)])
 
 
 def evaluate(model: nn.Module, batches: Iterable) -> dict:
@@ -82,6 +83,9 @@ def metrics(logits: Tensor, labels: Tensor) -> dict:
 
     Returns:
         dict; `confusion` is int (2, 2), rows the truth, columns the decision; a metric without any case is nan.
+
+    >>> metrics(torch.tensor([2.0, -1.0, 3.0]), torch.tensor([1.0, 0.0, 0.0]))["confusion"]
+    [[1, 1], [0, 1]]
     """
     confusion = confusion_matrix(labels.numpy(), (logits > 0).numpy(), labels=[0, 1])
     (_, false_positive), (false_negative, true_positive) = confusion
@@ -167,5 +171,7 @@ def _row(epoch: int, seconds: float, trained: dict, validated: dict) -> dict:
 
 def _title(history: list[dict], epochs: int) -> str:
     """What the progress line says: which epoch, and how long all will take, judged by those so far."""
-    left = np.mean([row["seconds"] for row in history]) * (epochs - len(history)) if history else None
-    return f"epoch {len(history) + 1} of {epochs}" + (f", {time_left(left)}" if history else "")
+    text = f"epoch {len(history) + 1} of {epochs}"
+    if not history:
+        return text
+    return f"{text}, {time_left(np.mean([row['seconds'] for row in history]) * (epochs - len(history)))}"

@@ -27,7 +27,7 @@ MUTANTS = [  # file in covid_utils, what stands there, what is put in its place,
     # models
     ("models.py", "if learns and not any(learns):", "if False:", "test_models.py"),
     ("models.py", 'for part in model.parts(LAST, "head"):', 'for part in model.parts("head"):', "test_models.py"),
-    ("models.py", 'Preprocessing(**notes.get("preprocessing", {}))', "Preprocessing()", "test_models.py"),
+    ("models.py", "Preprocessing(**preprocessing_of(notes))", "Preprocessing()", "test_models.py"),
     ("models.py", "CT_MEAN, CT_STD = 0.6, 0.3", "CT_MEAN, CT_STD = 0.3, 0.6", "test_models.py"),
     # training
     (
@@ -76,6 +76,8 @@ MUTANTS = [  # file in covid_utils, what stands there, what is put in its place,
     ),
     ("labs/cam_figures.py", 'cmap="inferno", vmin=0, vmax=1', 'cmap="inferno"', "test_figures.py"),
     # the other labs
+    ("labs/tables.py", 'for stage in ("stem", *LAYERS, "head"):', "for stage in LAYERS:", "test_models.py"),
+    ("labs/widgets.py", 'control.observe(draw, "value")', "pass", "test_widgets.py"),
     ("labs/audit.py", "return nearest[0] - nearest[1]", "return nearest[1] - nearest[0]", "test_evaluation.py"),
     ("labs/audit.py", "inner[FRAME:-FRAME, FRAME:-FRAME] = frame_only", "inner[:, :] = False", "test_audit.py"),
     ("labs/decisions.py", "(1 - sensitivity) * len(covid)", "sensitivity * len(covid)", "test_evaluation.py"),
@@ -101,6 +103,13 @@ MUTANTS = [  # file in covid_utils, what stands there, what is put in its place,
     ("phantom/patients.py", "else patient % 2", "else (patient + 1) % 2", "test_phantom.py"),
     ("phantom/patients.py", "(hu - centre) / width", "(hu - centre - 100) / width", "test_phantom.py"),
     ("phantom/patients.py", "+ step * np.arange(n_slices)", "- step * np.arange(n_slices)", "test_phantom.py"),
+    (
+        "phantom/anatomy.py",
+        "BONE = -1000, -90",
+        "BONE = -1000, 90",
+        "test_phantom.py",
+    ),
+    ("phantom/lesion.py", '"right": [-1]', '"right": [1]', "test_lesion.py"),
     # sources
     ("sources/folders.py", "BLOCK = 20", "BLOCK = 200", "test_data.py"),
     ("sources/images.py", "LUNG_WINDOW = (-600, 1500)", "LUNG_WINDOW = (40, 400)", "test_data.py"),
@@ -136,9 +145,18 @@ MUTANTS = [  # file in covid_utils, what stands there, what is put in its place,
     ),
     ("runs/notebooks.py", "        os.replace(partial, failed)", "        partial.unlink()", "test_run_notebooks.py"),
     ("runs/clean.py", "number if cell.source else None", "cell.execution_count", "test_run_notebooks.py"),
+    ("runs/commands.py", "        return 1\n", "        return 0\n", "test_run_notebooks.py"),
+    ("runs/found.py", '"weights", "data")', '"weights")', "test_training.py"),
     ("runs/progress.py", "        if self.handle is None:", "        if True:", "test_progress.py"),
     ("runs/settings.py", "if name not in own:", "if False:", "test_runs.py"),
 ]
+
+
+def run(copy: Path, tests: str) -> subprocess.CompletedProcess:
+    """Run one test file of the copy up to its first failure."""
+    call = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/{tests}"]
+    environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(call, cwd=copy, env=environment, capture_output=True, text=True)
 
 
 def caught(copy: Path, file: str, old: str, new: str, tests: str) -> tuple[bool, str]:
@@ -149,9 +167,7 @@ def caught(copy: Path, file: str, old: str, new: str, tests: str) -> tuple[bool,
         raise SystemExit(f"{file} holds {old!r} {text.count(old)} times: renew this mutant.")
     path.write_text(text.replace(old, new), encoding="utf-8")
     try:
-        call = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/{tests}"]
-        environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-        ended = subprocess.run(call, cwd=copy, env=environment, capture_output=True, text=True)
+        ended = run(copy, tests)
         return ended.returncode == 1, next(reversed(ended.stdout.strip().splitlines()), ended.stderr[-200:])
     finally:
         path.write_text(text, encoding="utf-8")
@@ -164,6 +180,9 @@ def main(words: list[str]) -> int:
         copy = Path(folder) / "copy"
         shutil.copytree(PROJECT, copy, ignore=shutil.ignore_patterns(".venv", ".git", "runs", "__pycache__", "*.npz"))
         shutil.copytree(PROJECT / "covid_utils", copy / "covid_utils", dirs_exist_ok=True)
+        for tests in sorted({each[3] for each in chosen}):
+            if run(copy, tests).returncode:
+                raise SystemExit(f"{tests} fails without any change: mend that first.")
         for file, old, new, tests in chosen:
             start = time.monotonic()
             noticed, said = caught(copy, file, old, new, tests)

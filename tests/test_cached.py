@@ -7,6 +7,7 @@ from toy import tiny_data
 
 from covid_utils import models, training
 from covid_utils.data import loader
+from covid_utils.explain import cam, look_inside
 from covid_utils.runs import cached, device
 from covid_utils.runs.settings import Settings
 from covid_utils.sources.pretrained import save_weights
@@ -37,18 +38,41 @@ def test_torch_is_left_as_it_was(monkeypatch):
     def state():
         return torch.get_num_threads(), torch.backends.cudnn.deterministic, torch.random.get_rng_state().tolist()
 
-    own = torch.get_num_threads()
+    own, inside = torch.get_num_threads(), []
     torch.set_num_threads(3)
-    before, inside = state(), []
-    for allowed in (before[0] + 1, 1):
-        monkeypatch.setattr(device.joblib, "cpu_count", lambda allowed=allowed: allowed)
-        with pytest.raises(KeyError), device.repeatable(seed=7):
-            inside.append((torch.get_num_threads(), torch.backends.cudnn.deterministic, torch.rand(3).tolist()))
-            raise KeyError
-        assert state() == before
-    assert [threads for threads, _, _ in inside] == [before[0], 1]  # fewer than allowed is the user's wish
-    torch.set_num_threads(own)
+    try:
+        before = state()
+        for allowed in (4, 1):
+            monkeypatch.setattr(device.joblib, "cpu_count", lambda allowed=allowed: allowed)
+            with pytest.raises(KeyError), device.repeatable(seed=7):
+                inside.append((torch.get_num_threads(), torch.backends.cudnn.deterministic, torch.rand(3).tolist()))
+                raise KeyError
+            assert state() == before
+    finally:
+        torch.set_num_threads(own)
+    assert [threads for threads, _, _ in inside] == [3, 1]  # fewer than allowed is the user's wish
     assert all(deterministic for _, deterministic, _ in inside) and inside[0][2] == inside[1][2]
+
+
+def test_no_more_threads_than_allowed_wherever_a_network_answers(tiny, frozen, tmp_path, monkeypatch):
+    """Training, predicting, making cached features, heat maps: a container may be allowed fewer than it has cores."""
+    model, seen, own = training.new_model(frozen), [], torch.get_num_threads()
+    model.net.conv1.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+    monkeypatch.setattr(device.joblib, "cpu_count", lambda: 1)
+    torch.set_num_threads(3)
+    try:
+        for ask in (
+            lambda: training.predict(model, tiny.images[:2]),
+            lambda: cached.CachedAugmentations(model, tiny, frozen, tmp_path).epoch(1),
+            lambda: cam(model, tiny.images[:2]),
+            lambda: look_inside(model, tiny.images[:2]),
+            lambda: training.fit(model, tiny, replace(frozen, copies=0, epochs=1), tmp_path / "run"),
+        ):
+            seen.clear()
+            ask()
+            assert seen and set(seen) == {1} and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(own)
 
 
 def test_training_leaves_torch_as_it_was(tiny, frozen, tmp_path):

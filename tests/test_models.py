@@ -19,6 +19,7 @@ from covid_utils.sources import pretrained
 from covid_utils.sources.pretrained import read_weights, save_weights
 from covid_utils.training import fit, new_model
 
+torch.manual_seed(0)
 SLICES = torch.randint(0, 256, (4, 64, 64), dtype=torch.uint8)
 
 
@@ -263,6 +264,16 @@ def test_a_damaged_cache_is_named(hub):
     (hub / "resnet18-f37072fd.pth").write_bytes(b"half")
     with pytest.raises(ValueError, match="resnet18-f37072fd.pth is damaged .*delete it"):
         build_model("resnet18", "imagenet")
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+def test_a_run_from_before_preprocessing_was_kept_answers_as_it_did(backbone, tmp_path):
+    """All ImageNet runs were enlarged by 232/224 then, whatever their weights wanted."""
+    notes = {"parameters": {"backbone": backbone, "weights": "imagenet"}, "epoch": 1, "val_accuracy": 0.5}
+    save_weights(tmp_path / "best.safetensors", Net(backbone).state_dict(), notes)
+    path = tmp_path / "best.safetensors"
+    for model in (load_model(path)[0], build_model(backbone, str(path))):
+        assert model.preprocess.crop_fraction == 224 / 232 and model.preprocess.mean == [0.485, 0.456, 0.406]
 
 
 # ------------------------------------------------------------------------------------------------ checkpoints

@@ -54,6 +54,8 @@ def test_cams_with_and_without_outlines(lesions, monkeypatch):
     plotting.grid(images[:0], [])
     assert len(shown) == 2
     assert [axis.get_title() for axis in shown[0].axes[:2]] == ["slice", "one"]
+    drawn = lesions is not None and bool(lesions.any())
+    assert all(bool(axis.collections) == drawn for axis in [*shown[0].axes[:4], *shown[1].axes[:2]])
 
 
 def test_source_shows_what_runs():
@@ -110,3 +112,4 @@ def test_an_empty_map_says_so():
     for axis, top in zip(axes, (0.0, 1.0), strict=True):
         cam_figures.overlay(axis, np.zeros((8, 8)), np.full((8, 8), top))
     assert [[text.get_text() for text in axis.texts] for axis in axes] == [["empty map"], []]
+    plotting.plt.close("all")

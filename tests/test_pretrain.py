@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from covid_utils.phantom.patients import SOURCE
+from covid_utils.training import update
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +46,6 @@ def test_a_few_steps_lower_the_source_loss(content):
     losses = []
     for _ in range(8):
         loss, logits = pretrain.source_loss(model, images, lesions, batch)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        update(loss, optimizer)
         losses.append(loss.item())
     assert logits.shape == (16, len(SOURCE)) and losses[-1] < 0.7 * losses[0]

@@ -1,7 +1,6 @@
 """Notebooks executed from the command line, and cleaned for git."""
 
 import copy
-import inspect
 import logging
 import os
 import subprocess
@@ -69,12 +68,6 @@ def test_a_wrong_profile_is_named(tmp_path, text):
     profile.write_text(text)
     with pytest.raises(ValueError, match=r"mine\.yaml"):
         settings.read_profile(profile)
-
-
-def test_an_import_changes_nothing():
-    code = "import logging, os\nfrom papermill.engines import papermill_engines\n" + inspect.getsource(surroundings)
-    code += "before = surroundings()\nimport covid_utils.runs.notebooks\nassert surroundings() == before"
-    assert python("-c", code).stderr == ""
 
 
 def test_the_command_line_ends_with_an_exit_code_and_one_sentence():

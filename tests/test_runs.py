@@ -5,11 +5,13 @@ import os
 import tempfile
 
 import pytest
+import torch
 
+from covid_utils.runs.checkpoints import read_last
 from covid_utils.runs.device import pick_device
 from covid_utils.runs.files import PROJECT, read_json, replace_file, resolve, write_json
 from covid_utils.runs.records import record
-from covid_utils.runs.settings import Settings, check_parameters
+from covid_utils.runs.settings import Settings, check_parameters, read_profile
 
 
 @pytest.mark.parametrize(
@@ -31,6 +33,18 @@ from covid_utils.runs.settings import Settings, check_parameters
 def test_wrong_values_are_named(wrong, words):
     with pytest.raises(ValueError, match=words):
         Settings(**wrong)
+
+
+def test_the_last_stage_may_be_called_by_its_old_name(tmp_path):
+    """In a parameter, in a profile, and in a run that was left unfinished."""
+    profile = tmp_path / "old.yaml"
+    profile.write_text("trainable: layer4\n")
+    assert Settings(trainable="layer4") == Settings(trainable="last") == Settings(**read_profile(profile))
+    torch.save({"parameters": {"trainable": "layer4"}, "history": []}, tmp_path / "last.pt")
+    assert read_last(tmp_path / "last.pt")["parameters"] == {"trainable": "last"}
+    torch.save({"something": "else"}, tmp_path / "last.pt")
+    with pytest.raises(ValueError, match="last.pt is damaged"):
+        read_last(tmp_path / "last.pt")
 
 
 def test_whole_numbers_pass_as_rates():

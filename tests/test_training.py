@@ -85,7 +85,9 @@ def test_kills_change_nothing(tmp_path):
     assert len(left) < 3  # the last complete checkpoint is still readable
     process = run(killed)
     process.stdout.readline()
-    time.sleep(np.random.default_rng().uniform(0, 0.5))
+    wait = np.random.default_rng().uniform(0, 0.5)
+    print(f"killed {wait} s after the start")
+    time.sleep(wait)
     process.kill()
     process.wait()
     assert run(killed).wait() == 0

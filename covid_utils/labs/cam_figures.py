@@ -23,7 +23,7 @@ def first_convolution(model: Net) -> torch.nn.Conv2d:
 
 
 def first_kernels(model: Net) -> np.ndarray:
-    """The first convolution's kernels as colour pictures, float32 (64, 7, 7, 3), each scaled to 0…1 by itself."""
+    """The first convolution's kernels as colour pictures, float32 (count, h, w, 3), each scaled to 0…1 by itself."""
     kernels = first_convolution(model).weight.detach().float().cpu().permute(0, 2, 3, 1).numpy()
     low, high = kernels.min((1, 2, 3), keepdims=True), kernels.max((1, 2, 3), keepdims=True)
     return (kernels - low) / np.maximum(high - low, 1e-8)
@@ -31,7 +31,7 @@ def first_kernels(model: Net) -> np.ndarray:
 
 @styled
 def show_kernels(kernels: dict[str, np.ndarray]) -> None:
-    """Show the first layer's kernels of each model: {title: float (64, 7, 7, 3)} in 0…1."""
+    """Show the first layer's kernels of each model: {title: float (count, height, width, 3)} in 0…1."""
     figure, axes = plt.subplots(1, len(kernels), figsize=(4.8 * len(kernels), 5), squeeze=False)
     for axis, (title, pictures) in zip(axes.flat, kernels.items(), strict=True):
         count, height, width, _ = pictures.shape

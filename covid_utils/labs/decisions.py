@@ -24,7 +24,11 @@ def operating_point(logits, labels, sensitivity: float = 0.95) -> float:
 
 
 def predictive_values(sensitivity: float, specificity: float, prevalence: float) -> tuple[float, float]:
-    """Bayes: how likely is COVID after a "yes", no COVID after a "no", where `prevalence` have it? Shares 0 to 1."""
+    """Bayes: how likely is COVID after a "yes", no COVID after a "no", where `prevalence` have it? Shares 0 to 1.
+
+    >>> [round(value, 3) for value in predictive_values(0.9, 0.9, 0.01)]
+    [0.083, 0.999]
+    """
     yes = sensitivity * prevalence + (1 - specificity) * (1 - prevalence)
     no = (1 - sensitivity) * prevalence + specificity * (1 - prevalence)
     right_yes, right_no = sensitivity * prevalence, specificity * (1 - prevalence)

@@ -99,7 +99,11 @@ def removal_curve(
 
 
 def rank_correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Spearman's rank correlation of two maps of each slice, (N, H, W) each; 0 if one is flat. float (N,)."""
+    """Spearman's rank correlation of two maps of each slice, (N, H, W) each; 0 if one is flat. float (N,).
+
+    >>> rank_correlation(np.array([[[1, 2, 3]]]), np.array([[[10, 20, 90]]]))
+    array([1.])
+    """
     pairs = zip(one.reshape(len(one), -1), other.reshape(len(other), -1), strict=True)
     return np.array([spearmanr(a, b).statistic if np.ptp(a) and np.ptp(b) else 0.0 for a, b in pairs])
 
@@ -133,7 +137,7 @@ def cascading_randomisation(model: Net, seed: int) -> Iterator[tuple[str, Net]]:
 
 
 def retrain(start: Net, images: Tensor, labels: Tensor, seed: int, epochs: int = 8) -> tuple[Net, float]:
-    """The last stage and a new head trained once more, on features of the trunk that are worked out only once.
+    """The last stage and a new output layer trained once more, on features of the trunk that are worked out only once.
 
     No augmentation: a quick recipe to compare networks that differ in nothing but the seed or the labels.
 

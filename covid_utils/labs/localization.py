@@ -24,6 +24,9 @@ def pointing_game(maps: np.ndarray, lesions: np.ndarray, board: np.ndarray) -> n
 
     Returns:
         float (N,), 1 for a hit and 0 for a miss.
+
+    >>> pointing_game(np.array([[[0.1, 0.9]]]), np.array([[[False, True]]]), np.ones((1, 1, 2), bool))
+    array([1.])
     """
     hottest = board & (maps == np.where(board, maps, -np.inf).max((1, 2), keepdims=True))
     return (hottest & lesions).sum((1, 2)) / np.maximum(hottest.sum((1, 2)), 1)
@@ -32,7 +35,8 @@ def pointing_game(maps: np.ndarray, lesions: np.ndarray, board: np.ndarray) -> n
 def relevance_mass_accuracy(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """Which share of each map's heat lies inside a mask.
 
-    The energy-based pointing game of Wang et al. 2020, https://arxiv.org/abs/1910.01279, section 4.3. A map without
+    Relevance mass accuracy (Arras et al. 2022, https://arxiv.org/abs/2003.07258), also called the energy-based pointing
+    game of Wang et al. 2020, https://arxiv.org/abs/1910.01279, section 4.3. A map without
     any heat counts as a flat one.
 
     Args:
@@ -41,6 +45,9 @@ def relevance_mass_accuracy(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
 
     Returns:
         float (N,), 0 to 1.
+
+    >>> relevance_mass_accuracy(np.array([[[3.0, 1.0]]]), np.array([[[True, False]]]))
+    array([0.75])
     """
     flat = maps.sum((1, 2), keepdims=True) == 0
     heat = np.where(flat, 1.0, maps)
@@ -180,5 +187,9 @@ def _morph(mask: np.ndarray, operation: int, radius: int) -> np.ndarray:
 
 
 def dice(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Agreement of two masks, bool (N, H, W): twice the common area over the sum of both, float (N,)."""
+    """Agreement of two masks, bool (N, H, W): twice the common area over the sum of both, float (N,).
+
+    >>> dice(np.array([[[True, True]]]), np.array([[[True, False]]]))
+    array([0.66666667])
+    """
     return 2 * (one & other).sum((1, 2)) / np.maximum(one.sum((1, 2)) + other.sum((1, 2)), 1)

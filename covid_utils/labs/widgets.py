@@ -12,6 +12,7 @@ from ..models import LAYERS, Net
 from ..phantom.lesion import draw_with_lesion
 from ..plotting import compact
 from ..runs.progress import InPlace
+from ..sources.folders import CLASSES
 from ..training import predict
 from .cam_figures import panels
 from .score_figures import draw_threshold
@@ -71,7 +72,7 @@ def cam_explorer(models: dict[str, Net], images: torch.Tensor, texts: list[str],
         "method": widgets.Dropdown(options=[name for name in METHODS if name != "ScoreCAM"], description="method"),
         "layer": widgets.Dropdown(options=LAYERS[::-1], description="layer"),
         "target": widgets.Dropdown(
-            options=[("its own decision", None), ("COVID", 1), ("non-COVID", 0)], description="explain"
+            options=[("its own decision", None), (CLASSES[1], 1), (CLASSES[0], 0)], description="explain"
         ),
         "opacity": _slider(widgets.FloatSlider, "opacity", 0.55, 0.0, 1.0, 0.05),
     }

@@ -61,12 +61,14 @@ class CachedAugmentations:
         size = self.settings.batch_size
         return self.tail, batches_of(self.copies[copy], size, shuffle=True), batches_of(self.val, size)
 
+    @repeatable()
     @torch.no_grad()
     def _through_trunk(self, images: Tensor) -> Tensor:
         """Slices, uint8 (N, H, W), as the trunk's features, (N, C, h, w)."""
         self.model.eval()
         return ask(self.model, images, self.model.trunk)
 
+    @repeatable()
     def _features(self, split: str, change: Callable[[Tensor], Tensor] = lambda images: images) -> TensorDataset:
         """One split's features, float16 (N, C, h, w), and labels, float32 (N,)."""
         slices = self.slices[split]

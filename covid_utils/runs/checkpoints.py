@@ -42,6 +42,7 @@ def read_last(path: Path) -> dict:
     """The content of `last.pt`. Raises ValueError, naming the file, if it is damaged."""
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
+        found["history"], found["parameters"]["trainable"]  # whether it is one of ours
     except Exception as error:  # a damaged file raises anything from EOFError to UnpicklingError
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} is damaged ({reason}): delete it, or set resume=False to start anew.") from None

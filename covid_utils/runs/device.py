@@ -40,7 +40,7 @@ def autocast(device: torch.device) -> torch.autocast:
 
 @contextlib.contextmanager
 def repeatable(seed: int | None = None) -> Iterator[None]:
-    """Work that can be repeated bit by bit and leaves torch as it was.
+    """Work that can be repeated bit by bit and leaves torch as it was (but the seed of a GPU not used before).
 
     Inside, cuDNN chooses the same algorithms every time, random numbers start from `seed` (if one is given), and no
     more threads run than this process may use: PyTorch starts one for each core that it sees, a container (JupyterHub,

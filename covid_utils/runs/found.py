@@ -9,7 +9,7 @@ import torch
 
 from ..data import CTData
 from ..models import Net, Preprocessing
-from ..sources.pretrained import imagenet_preprocessing, read_weights
+from ..sources.pretrained import preprocessing_of, read_weights
 from ..training import fit, new_model
 from .checkpoints import differing, identity, read_last
 from .device import pick_device
@@ -60,8 +60,6 @@ def load_model(path: Path) -> tuple[Net, dict]:
         raise ValueError(f"{path} holds weights but no checkpoint of this course: give one that `fit` wrote.")
     model = Net(notes["parameters"]["backbone"])
     model.origin = notes["parameters"]["weights"]
-    if "preprocessing" not in notes and model.origin == "imagenet":  # written before it was kept
-        notes["preprocessing"] = imagenet_preprocessing(model.backbone)
-    model.preprocess = Preprocessing(**notes.get("preprocessing", {}))
+    model.preprocess = Preprocessing(**preprocessing_of(notes))
     model.load_state_dict(state)
     return model.eval(), notes

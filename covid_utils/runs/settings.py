@@ -34,6 +34,9 @@ class Settings:
     """The parameters that the notebooks share; every value is checked when it is made.
 
     Raises ValueError, naming the parameter, if a value has the wrong type, is out of range or unknown.
+
+    >>> Settings(epochs=3).batch_size
+    32
     """
 
     dataset: str = "phantom"  # a name in sources.datasets.DATASETS, or a folder of your own
@@ -80,7 +83,7 @@ def _checked(field: dataclasses.Field, value: Any) -> Any:
         raise ValueError(f"Parameter {name} must lie between {low} and {high}, not {value!r}.")
     if name == "trainable" and value == "layer4":
         return "last"
-    choices = CHOICES.get(name) or (_backbones() if name == "backbone" else (value,))
+    choices = CHOICES.get(name) or (_backbones() if name == "backbone" and value != field.default else (value,))
     if value not in choices:
         raise ValueError(f"Unknown {name} {value!r}: {did_you_mean(value, choices)}")
     return value

@@ -18,7 +18,7 @@ BUNDLED = PROJECT / "data" / "weights"
 
 
 def pretrained(backbone: str, weights: str) -> tuple[dict[str, Tensor], dict]:
-    """Tensors by name, and notes on them; `notes["preprocessing"]`, if there, is what the weights want of their input.
+    """Tensors by name, and notes on them; `preprocessing_of` the notes is what the weights want of their input.
 
     Args:
         backbone: a name in `models.BACKBONES`.
@@ -49,6 +49,14 @@ def imagenet_preprocessing(backbone: str) -> dict:
         "crop_fraction": wanted.crop_size[0] / wanted.resize_size[0],
         "interpolation": wanted.interpolation.value,
     }
+
+
+def preprocessing_of(notes: dict) -> dict:
+    """What a file of weights wants of its input, by its notes; {} is what slices usually get."""
+    run = notes.get("parameters", {})
+    if "preprocessing" not in notes and run.get("weights") == "imagenet":  # before it was kept, all were cropped alike
+        return imagenet_preprocessing(run["backbone"]) | {"crop_fraction": 224 / 232}
+    return notes.get("preprocessing", {})
 
 
 def _imagenet(backbone: str) -> tuple[dict[str, Tensor], dict]:
