@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--from", dest="first", type=int, default=0, metavar="SEED", help="the first of them")
     parser.add_argument("--slices", type=int, nargs="+", default=list(EPOCHS), help="training slices")
     parser.add_argument("--longer", type=int, default=1, help="so many times the epochs")
-    parser.add_argument("--models", nargs="+", default=["scratch", "transfer"], choices=list(MODELS))
+    parser.add_argument("--models", nargs="*", default=["scratch", "transfer"], choices=list(MODELS))
     options = parser.parse_args()
     for seed in range(options.first, options.first + options.seeds):
         data = load_data(Settings("sars-cov-2-ct", seed=seed), progress=False)

@@ -56,8 +56,6 @@ def summary(rows: list[dict], columns: dict[str, str], image_size: int = 96) -> 
         if any((model, split) in groups for split in columns):
             runs = [groups[model, split] for split in columns]
             cells = [mean_of_seeds(tests, s) if tests else "–" for tests in runs for s in ("accuracy", "auc")]
-            if model in ("1-nearest neighbour", "grey histogram"):  # they only say yes or no
-                cells[1::2] = ["–"] * len(cells[1::2])
             fewer = max(map(len, runs))
             lines.append([title + (f" ({fewer} seed{'s' * (fewer > 1)})" if fewer < seeds else ""), *cells])
     epochs = max(row["epochs"] for row in rows)
@@ -229,8 +227,7 @@ def few_slices(rows: list[dict], models: list[str], longer: bool = False) -> str
         cells = []
         for model in models:
             accuracy, auc = (f"{100 * table.loc[slices][model].mean():.1f}" for table in scores.values())
-            both = accuracy if model == "grey histogram" else f"{accuracy} / {auc}"  # which only says yes or no
-            cells.append(both if counts.loc[slices, model] else "–")
+            cells.append(f"{accuracy} / {auc}" if counts.loc[slices, model] else "–")
         lines.append([str(slices), *cells, *(percent(each, signed=True) for each in (gain, gains["auc"][slices]))])
     seeds = int(counts.loc[list(gains["accuracy"]), models[:2]].min(axis=None))
     note = f"Accuracy / AUC in %, means over {seeds} seeds; differences are paired over seeds, with 95 % intervals."
