@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from covid_utils.data import CTData, augment, load_data, loader
+from covid_utils.data import CTData, Slices, augment, batches_of, load_data
 from covid_utils.evaluation import metrics_with_intervals, percent
 from covid_utils.labs.audit import grey_histogram
 from covid_utils.models import build_model, freeze, is_frozen
@@ -64,14 +64,15 @@ def learned(data: CTData, settings: Settings) -> np.ndarray:
     with repeatable(settings.seed):
         model = freeze(build_model(settings.backbone, settings.weights), settings.trainable)
     model.to(memory_format=torch.channels_last)
-    batches = loader(data, "train", settings.batch_size, shuffle=True)
+    slices = Slices(data, "train")
+    batches = batches_of(slices, settings.batch_size, shuffle=True, change=lambda batch: (geometry(batch[0]), batch[1]))
     optimizer, scheduler = make_optimizer(model, settings, settings.epochs * len(batches))
     with tempfile.TemporaryDirectory() as folder:
         cache = CachedAugmentations(model, data, settings, Path(folder), geometry) if is_frozen(model) else None
         for epoch in range(1, settings.epochs + 1):
             with repeatable(settings.seed * 1_000_003 + epoch):
-                changed = (model, ((geometry(images), y) for images, y in batches))
-                train_one_epoch(*(cache.epoch(epoch)[:2] if cache else changed), optimizer, scheduler)
+                learner, batches, _ = cache.epoch(epoch) if cache else (model, batches, None)
+                train_one_epoch(learner, batches, optimizer, scheduler)
     return predict(model, data.images[data.table.index[data.table.split == "test"]]).numpy()
 
 
