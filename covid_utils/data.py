@@ -167,16 +167,15 @@ def _augment_batch(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return augment(images), labels
 
 
-def augment(images: Tensor, greys: bool = True) -> Tensor:
+def augment(images: Tensor, greys: bool = False) -> Tensor:
     """Slices as they might also have been taken: each changed at random in its own way.
 
-    Half are flipped left to right; all are rotated by up to 10 degrees, scaled by 0.9 to 1.1, shifted by up
-    to 5 % of the width and height, and changed in contrast by 0.85 to 1.15 and in brightness by up to 20 of
-    255 grey values.
+    Half are flipped left to right; all are rotated by up to 10 degrees, scaled by 0.9 to 1.1, and shifted by up to
+    5 % of the width and height. Their greys stay, since in a CT slice they mean something (ground glass *is* brighter
+    than air); `greys` changes them too: contrast by 0.85 to 1.15, brightness by up to 20 of 255 grey values.
 
     Args:
         images: uint8 (N, H, W).
-        greys: False leaves contrast and brightness alone.
 
     Returns:
         uint8 (N, H, W); random numbers come from torch's global generator.
@@ -194,7 +193,6 @@ def augment(images: Tensor, greys: bool = True) -> Tensor:
     pixels = images[:, None].float()
     moved = grid_sample(pixels, grid, mode="bicubic", padding_mode="border", align_corners=False)[:, 0]
     if greys:
-        gain = (1 + 0.15 * contrast).view(n, 1, 1).to(images.device)
-        offset = (20 * brightness).view(n, 1, 1).to(images.device)
+        gain, offset = (x.view(n, 1, 1).to(images.device) for x in (1 + 0.15 * contrast, 20 * brightness))
         moved = (moved - 128) * gain + 128 + offset
     return moved.round_().clamp_(0, 255).to(torch.uint8)

@@ -1,4 +1,4 @@
-"""The network, a trunk, a last stage and a head: how it is made, and what of it is frozen."""
+"""The network, stages and a head: how it is made, and which of its stages are frozen."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .sources.pretrained import efficientnet_lite0, fill, preprocessing_of, pret
 
 # Mean and standard deviation of chest CT slices in a lung window, grey values from 0 to 1; notebook 01 checks them.
 CT_MEAN, CT_STD = 0.6, 0.3
-LAYERS = ("layer1", "layer2", "layer3", "layer4")  # the stages after the stem; each sees half the height and width
-TRUNK, LAST = ("stem", *LAYERS[:-1]), LAYERS[-1]
+STAGES = ("stem", "layer1", "layer2", "layer3", "layer4", "head")
+LAYERS, LAST = STAGES[1:-1], STAGES[-2]  # each layer sees half the height and width of the one before
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +93,7 @@ class Net(nn.Module):
     Attributes:
         net: the network that it is made of, its own names inside.
         preprocess: a Preprocessing, from grey slices, uint8 (N, H, W), to the input, float32 (N, 3, H, W).
+        bfloat16: whether "learning" and "answering" are faster in this number format (see `runs.formats`).
         origin: where the weights came from ("scratch", "bundled", "imagenet" or a file).
     """
 
@@ -104,28 +105,29 @@ class Net(nn.Module):
         self.net = row.make()
         self.net.set_submodule(row.output, nn.Linear(self.net.get_submodule(row.output).in_features, 1))
         self.backbone, self.origin, self.preprocess = backbone, "scratch", Preprocessing()
+        self.bfloat16: dict[str, bool] = {}
 
     def parts(self, *stages: str) -> list[nn.Module]:
         """The modules of stages ("stem", "layer1" to "layer4", "head"), in their order, with the network's weights."""
         names = " ".join(getattr(BACKBONES[self.backbone], stage) for stage in stages).split()
         return [self.net.get_submodule(name) for name in names]
 
-    def trunk(self, x: Tensor) -> Tensor:
-        """Inputs, float32 (N, 3, H, W), as features of the stages before the last, (N, C, h, w)."""
-        for part in self.parts(*TRUNK):
+    def trunk(self, x: Tensor, until: str = LAST) -> Tensor:
+        """Inputs, float32 (N, 3, H, W), as features of the stages before `until`, (N, C, h, w)."""
+        for part in self.parts(*STAGES[: STAGES.index(until)]):
             x = part(x)
         return x
 
-    def pooled(self, features: Tensor) -> Tensor:
-        """The trunk's features through the last stage, averaged over all places: (N, C)."""
-        for part in self.parts(LAST):
+    def pooled(self, features: Tensor, since: str = LAST) -> Tensor:
+        """What `trunk` hands to stage `since`, through all stages from there on, averaged over all places: (N, C)."""
+        for part in self.parts(*STAGES[STAGES.index(since) : -1]):
             features = part(features)
         return adaptive_avg_pool2d(features, 1).flatten(1)
 
-    def tail(self, features: Tensor) -> Tensor:
-        """Logits, float32 (N,), of the trunk's features: last stage, average, head."""
+    def tail(self, features: Tensor, since: str = LAST) -> Tensor:
+        """Logits, float32 (N,), of what `trunk` hands to stage `since`: the stages from there on, average, head."""
         (head,) = self.parts("head")
-        return head(self.pooled(features)).flatten()
+        return head(self.pooled(features, since)).flatten()
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, float32 (N,), of a batch x, float32 (N, 3, H, W); sigmoid(logit) is the probability of COVID."""
@@ -133,14 +135,15 @@ class Net(nn.Module):
 
 
 class Tail(nn.Module):
-    """What is left to train on kept features, float (N, C, h, w): last stage and head, with the model's own weights."""
+    """What is left to train on kept features, float (N, C, h, w): the stages that learn, as they are in the model."""
 
     def __init__(self, model: Net):
         super().__init__()
-        self.model, self.preprocess = model, Tensor.float
+        self.model, self.since = model, first_to_learn(model)
+        self.preprocess, self.bfloat16 = Tensor.float, model.bfloat16
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.model.tail(features)
+        return self.model.tail(features, self.since)
 
 
 def ask(model: nn.Module, images: Tensor, part: Callable[[Tensor], Tensor] | None = None) -> Tensor:
@@ -149,7 +152,8 @@ def ask(model: nn.Module, images: Tensor, part: Callable[[Tensor], Tensor] | Non
     To a GPU they travel as bytes, a twelfth of what they become, and from pinned memory, so that nothing waits for it.
     """
     x = prepare(model, images)
-    with autocast(x.device):
+    direction = "learning" if torch.is_grad_enabled() else "answering"
+    with autocast(x.device, model.bfloat16.get(direction, True)):
         return (part or model)(x)
 
 
@@ -182,16 +186,18 @@ def build_model(backbone: str = "resnet18", weights: str = "scratch") -> Net:
 
 
 def freeze(model: Net, trainable: str = "last") -> Net:
-    """Let only the last stage and the head learn ("last"), or everything ("all"). Returns the same network."""
-    model.requires_grad_(trainable == "all")
-    for part in model.parts(LAST, "head"):
-        part.requires_grad_(True)
+    """Let the head and the stages from `trainable` on ("last", "layer3", "layer2", "all") learn; returns the network."""
+    first = {"last": LAST, "all": "stem"}.get(trainable, trainable)
+    model.requires_grad_(False)
+    for part in model.parts(*STAGES[STAGES.index(first) :]):
+        part.requires_grad_()
     return model
 
 
-def is_frozen(model: Net) -> bool:
-    """Whether nothing before the last stage learns."""
-    return not any(parameter.requires_grad for part in model.parts(*TRUNK) for parameter in part.parameters())
+def first_to_learn(model: Net) -> str:
+    """The first stage that has a parameter which learns: what comes before it never changes."""
+    learns = [s for s in STAGES if any(p.requires_grad for part in model.parts(s) for p in part.parameters())]
+    return learns[0]
 
 
 def train_mode(model: nn.Module) -> None:

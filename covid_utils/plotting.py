@@ -64,15 +64,7 @@ def compact(figure: Figure, photo: bool, dpi: int = 76) -> bytes:
 
 
 @styled
-def grid(
-    images,
-    titles,
-    columns: int = 6,
-    outlines=None,
-    alt: str = "A grid of CT slices.",
-    width: float = 1.9,
-    small: bool = False,
-) -> None:
+def grid(images, titles, columns=6, outlines=None, alt="A grid of CT slices.", width=1.9, small=False) -> None:
     """Show grey slices side by side.
 
     Args:

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from .data import CTData, loader
-from .models import Net, ask, build_model, freeze, is_frozen, train_mode
+from .models import Net, ask, build_model, first_to_learn, freeze, train_mode
 from .runs.cached import CachedAugmentations
 from .runs.checkpoints import Checkpoints, identity
 from .runs.device import near, pick_device, repeatable
+from .runs.formats import choose_formats
 from .runs.progress import progress, time_left
 from .runs.settings import Settings
 
@@ -127,7 +128,10 @@ def fit(model: Net, data: CTData, settings: Settings, folder: Path, on_epoch: Ca
     optimizer, scheduler = make_optimizer(model, settings, steps=settings.epochs * len(batches))
     checkpoints = Checkpoints(folder, identity(settings, data.fingerprint), model, optimizer, scheduler)
     history = checkpoints.start(settings.resume)
-    cache = CachedAugmentations(model, data, settings, folder) if settings.copies and is_frozen(model) else None
+    kept = settings.copies > 0 and first_to_learn(model) != "stem"
+    if not history:
+        choose_formats(model, data.images, kept)
+    cache = CachedAugmentations(model, data, settings, folder) if kept else None
     while len(history) < settings.epochs:
         epoch, start = len(history) + 1, time.perf_counter()
         # random numbers of its own for each epoch, so that a run that goes on ends with the same bits

@@ -82,12 +82,27 @@ def test_training_leaves_torch_as_it_was(tiny, frozen, tmp_path):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_frozen_means_nothing_before_layer4_learns():
+def test_the_first_stage_to_learn():
     model = models.Net("resnet18")
-    assert not models.is_frozen(model)
-    assert models.is_frozen(models.freeze(model))
-    model.net.bn1.weight.requires_grad_(True)
-    assert not models.is_frozen(model)
+    assert models.first_to_learn(model) == "stem"
+    for trainable, first in {"last": "layer4", "layer3": "layer3", "layer2": "layer2", "all": "stem"}.items():
+        assert models.first_to_learn(models.freeze(model, trainable)) == first
+    models.freeze(model).net.layer1[1].bn1.weight.requires_grad_(True)
+    assert models.first_to_learn(model) == "layer1"
+
+
+@pytest.mark.parametrize("trainable", ["layer3", "layer2"])
+def test_features_are_kept_up_to_any_stage(tiny, frozen, tmp_path, trainable):
+    settings = replace(frozen, trainable=trainable, epochs=1)
+    model = training.new_model(settings)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    tail, _, checks = cached.CachedAugmentations(model, tiny, settings, tmp_path).epoch(1)
+    rows = tiny.table.index[tiny.table.split == "val"]
+    logits = training.predict(tail, checks.dataset.tensors[0])
+    torch.testing.assert_close(logits, training.predict(model, tiny.images[rows]), atol=0.02, rtol=0.02)
+    training.fit(model, tiny, settings, tmp_path)
+    changed = {n.split(".")[1] for n, tensor in model.state_dict().items() if not torch.equal(tensor, before[n])}
+    assert changed == {"layer2", "layer3", "layer4", "fc"} - ({"layer2"} if trainable == "layer3" else set())
 
 
 def test_tail_and_trunk_are_the_network(tiny, frozen, tmp_path):
@@ -100,7 +115,8 @@ def test_tail_and_trunk_are_the_network(tiny, frozen, tmp_path):
     torch.testing.assert_close(logits, wanted, atol=0.02, rtol=0.02)  # features are kept in 16 bits
 
 
-def test_the_trunk_sees_each_copy_once_and_stays(tiny, frozen, tmp_path):
+def test_the_trunk_sees_each_copy_once_and_stays(tiny, frozen, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "choose_formats", lambda *_: None)  # it shows a few slices to a copy
     seen, model = [], training.new_model(frozen)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.net.conv1.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))

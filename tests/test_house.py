@@ -17,7 +17,7 @@ ORDER = """
     sources.pretrained models runs.settings runs.checkpoints runs.records runs.notebooks runs.clean runs.commands
     phantom.anatomy phantom.disease phantom.patients phantom.lesion
     sources.images sources.folders sources.downloads sources.datasets
-    data runs.cached training runs.found evaluation explain plotting
+    data runs.cached runs.formats training runs.found evaluation explain plotting
     labs.tables labs.decisions labs.audit labs.shortcuts labs.localization labs.faithfulness
     labs.cam_figures labs.score_figures labs.widgets
     __main__

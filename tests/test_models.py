@@ -132,7 +132,7 @@ def test_a_new_backbone_is_one_row(backbone, tmp_path):
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     history = fit(model, data, settings, tmp_path / "run")
     assert np.isfinite(history.train_loss).all()
-    trunk = {id(p) for part in model.parts(*models.TRUNK) for p in part.parameters()}
+    trunk = {id(p) for part in model.parts(*models.STAGES[:4]) for p in part.parameters()}
     assert {torch.equal(p, start[name]) for name, p in model.named_parameters() if id(p) in trunk} == {True}
     again, _ = load_model(tmp_path / "run" / "checkpoints" / "best.safetensors")
     assert all(map(torch.equal, again.state_dict().values(), model.state_dict().values()))

@@ -1,10 +1,11 @@
-"""A frozen trunk's features of augmented slices, made once and used in every epoch."""
+"""Features of augmented slices that the frozen stages make, made once and used in every epoch."""
 
 from __future__ import annotations
 
 import math
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,12 +23,12 @@ BATCH = 64  # slices that go through the trunk at a time
 class CachedAugmentations:
     """Each epoch's batches as features of the frozen trunk, computed once and kept.
 
-    As long as nothing before the last stage learns, what the trunk makes of a picture never changes. So each slice is
-    augmented `settings.copies` times, the trunk sees each copy once, and the epochs take the copies in turn. They
-    live as long as this object: other weights, slices or settings can never meet them.
+    What the stages before the first that learns make of a picture never changes. So each slice is augmented
+    `settings.copies` times, these stages see each copy once, and the epochs take the copies in turn. They live as
+    long as this object: other weights, slices or settings can never meet them.
 
     Args:
-        model: a network whose trunk is frozen (see `models.is_frozen`).
+        model: a network whose first stages are frozen (see `models.first_to_learn`).
         data: slices with their splits.
         settings: copies, batch_size, seed.
         folder: for a file of features (deleted in the end) if they would fill a quarter of the free memory.
@@ -64,9 +65,9 @@ class CachedAugmentations:
     @repeatable()
     @torch.no_grad()
     def _through_trunk(self, images: Tensor) -> Tensor:
-        """Slices, uint8 (N, H, W), as the trunk's features, (N, C, h, w)."""
+        """Slices, uint8 (N, H, W), as the frozen stages' features, (N, C, h, w)."""
         self.model.eval()
-        return ask(self.model, images, self.model.trunk)
+        return ask(self.model, images, partial(self.model.trunk, until=self.tail.since))
 
     @repeatable()
     def _features(self, split: str, change: Callable[[Tensor], Tensor] = lambda images: images) -> TensorDataset:

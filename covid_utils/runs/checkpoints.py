@@ -84,6 +84,7 @@ class Checkpoints:
         for name, part in self.parts.items():
             if part is not None:
                 part.load_state_dict(found[name])
+        self.parts["model"].bfloat16 |= found.get("bfloat16", {})  # so that it ends with the same bits
         return found["history"]
 
     @contextlib.contextmanager
@@ -102,7 +103,7 @@ class Checkpoints:
         if best:
             model, row = self.parts["model"], history[-1]
             notes = {"parameters": self.parameters, "epoch": row["epoch"], "val_accuracy": row["val_accuracy"]}
-            notes["preprocessing"] = dataclasses.asdict(model.preprocess)
+            notes |= {"preprocessing": dataclasses.asdict(model.preprocess), "bfloat16": model.bfloat16}
             save_weights(self.best, model.state_dict(), notes)
         table = pd.DataFrame(history)
         replace_file(self.folder / "history.csv", lambda path: table.to_csv(path, index=False))
@@ -115,6 +116,6 @@ class Checkpoints:
 
     def _save_last(self, history: list[dict]) -> None:
         """Everything it takes to go on after this epoch."""
-        content = {"parameters": self.parameters, "history": history}
+        content = {"parameters": self.parameters, "history": history, "bfloat16": self.parts["model"].bfloat16}
         content |= {name: None if part is None else part.state_dict() for name, part in self.parts.items()}
         replace_file(self.last, lambda temporary: torch.save(content, temporary))

@@ -28,14 +28,17 @@ def pick_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
-def autocast(device: torch.device) -> torch.autocast:
-    """Compute in bfloat16 where the hardware says it multiplies in it, in float32 elsewhere."""
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware says that it multiplies in bfloat16, and it is not switched off here."""
     if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:  # these two ask the processor (cpuid)
-        asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        fast = device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in asked)
-    return torch.autocast(device.type, torch.bfloat16, enabled=fast and BFLOAT16)
+        return BFLOAT16 and torch.cuda.is_bf16_supported(including_emulation=False)
+    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # these two ask the processor (cpuid)
+    return BFLOAT16 and device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in asked)
+
+
+def autocast(device: torch.device, wanted: bool = True) -> torch.autocast:
+    """Compute in bfloat16 if it is wanted and the hardware multiplies in it, in float32 elsewhere."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted and has_bfloat16(device))
 
 
 @contextlib.contextmanager

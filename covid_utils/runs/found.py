@@ -61,5 +61,6 @@ def load_model(path: Path) -> tuple[Net, dict]:
     model = Net(notes["parameters"]["backbone"])
     model.origin = notes["parameters"]["weights"]
     model.preprocess = Preprocessing(**preprocessing_of(notes))
+    model.bfloat16 = notes.get("bfloat16", {})
     model.load_state_dict(state)
     return model.eval(), notes

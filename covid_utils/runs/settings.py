@@ -14,7 +14,7 @@ from .files import did_you_mean
 
 CHOICES = {
     "split": ("patient", "random"),
-    "trainable": ("last", "all"),
+    "trainable": ("last", "layer3", "layer2", "all"),
     "optimizer": ("adamw", "sgd"),
     "device": ("auto", "cpu", "cuda", "mps"),
 }
@@ -46,8 +46,8 @@ class Settings:
     patients: int = 240  # how many imaginary patients dataset="phantom" draws
     backbone: str = "resnet18"
     weights: str = "scratch"  # "scratch", "bundled", "imagenet" or a .safetensors file
-    trainable: str = "last"  # with pretrained weights: the "last" stage and the head (also called "layer4"), or "all"
-    copies: int = 4  # with a frozen trunk: augmented copies of each slice whose features are cached; 0 caches none
+    trainable: str = "last"  # of pretrained weights: the "last" stage and the head (also called "layer4"), or "all"
+    copies: int = 4  # with frozen stages: augmented copies of each slice whose features are cached; 0 caches none
     epochs: int = 10
     batch_size: int = 32
     learning_rate: float = 1e-3

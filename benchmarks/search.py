@@ -1,0 +1,73 @@
+"""Which recipe? Trains each on a few splits and scores it on VALIDATION slices: no test slice is read here.
+
+    .venv/bin/python benchmarks/search.py sars-cov-2-ct \\
+        "backbone=efficientnet_lite0 weights=imagenet trainable=all image_size=128 epochs=6" \\
+        "backbone=resnet18 epochs=12"
+
+A recipe is what differs from the defaults, as names and values of `Settings`. Runs that are in
+benchmarks/results/search.json are not made again; benchmarks/tables.py writes the table in docs/results.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from covid_utils.data import load_data
+from covid_utils.runs.files import PROJECT, read_json, write_json
+from covid_utils.runs.settings import Settings, typed
+from covid_utils.training import best_epoch, fit, new_model
+
+RESULTS = PROJECT / "benchmarks" / "results" / "search.json"
+KEY = ("dataset", "split", "recipe", "seed")
+
+
+def recorded() -> dict[tuple, dict]:
+    """The recorded runs by what identifies them."""
+    return {tuple(row[name] for name in KEY): row for row in (read_json(RESULTS) if RESULTS.exists() else [])}
+
+
+def validated(settings: Settings) -> dict:
+    """Train; the best epoch's validation accuracy and the last one's, and the best one's loss."""
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        history = fit(new_model(settings), load_data(settings, progress=False), settings, Path(folder))
+    best = history.set_index("epoch").loc[best_epoch(history)]
+    return {
+        "best": best.val_accuracy,
+        "last": history.val_accuracy.iloc[-1],
+        "loss": best.val_loss,
+        "seconds": round(time.perf_counter() - started),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", choices=("phantom", "sars-cov-2-ct"))
+    parser.add_argument("recipes", nargs="+")
+    parser.add_argument("--split", default="patient", choices=("patient", "random"))
+    parser.add_argument("--seeds", type=int, default=3, help="how many")
+    options = parser.parse_args()
+    for recipe in options.recipes:
+        settings = Settings(
+            **typed(dict(each.split("=") for each in recipe.split())), dataset=options.dataset, split=options.split
+        )
+        for seed in range(options.seeds):
+            row = {"dataset": options.dataset, "split": options.split, "recipe": recipe, "seed": seed}
+            if tuple(row.values()) not in recorded():
+                found = row | validated(dataclasses.replace(settings, seed=seed))
+                write_json(RESULTS, [*recorded().values(), found])
+        scores = [recorded()[options.dataset, options.split, recipe, seed] for seed in range(options.seeds)]
+        best, last = (100 * np.mean([row[name] for row in scores]) for name in ("best", "last"))
+        print(
+            f"{options.split} split, {recipe}: best {best:.1f}, last {last:.1f}, {scores[-1]['seconds']} s", flush=True
+        )
+
+
+if __name__ == "__main__":
+    main()
