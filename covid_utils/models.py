@@ -186,7 +186,7 @@ def build_model(backbone: str = "resnet18", weights: str = "scratch") -> Net:
 
 
 def freeze(model: Net, trainable: str = "last") -> Net:
-    """Let the head and the stages from `trainable` on ("last", "layer3", "layer2", "all") learn; returns the network."""
+    """Let the head learn and the stages from `trainable` on: "last", "layer3", "layer2", "all". Returns the network."""
     first = {"last": LAST, "all": "stem"}.get(trainable, trainable)
     model.requires_grad_(False)
     for part in model.parts(*STAGES[STAGES.index(first) :]):
