@@ -1,121 +1,97 @@
-"""Scratch and transfer over several seeds and splits, with intervals and with baselines that learn no shapes.
+"""Each model with its recipe over several seeds and splits, with intervals and beside baselines that learn no shapes.
 
-    .venv/bin/python benchmarks/accuracy.py phantom --splits patient --seeds 5 --epochs 10
-    .venv/bin/python benchmarks/accuracy.py sars-cov-2-ct --seeds 5 --epochs 12 --copies 0
-    .venv/bin/python benchmarks/accuracy.py sars-cov-2-ct --seeds 3 --epochs 25 --image-size 128
+    .venv/bin/python benchmarks/accuracy.py phantom --splits patient
+    .venv/bin/python benchmarks/accuracy.py sars-cov-2-ct
 
-The last two want the real slices in data/sars-cov-2-ct (see data/README.md). Finished runs under runs/<dataset> are
-found again, so that it can be stopped and started at any time. The scores join those of other seeds and budgets in
-benchmarks/results/<dataset>.json; benchmarks/tables.py then writes the tables of README.md and docs/results.md.
+The second wants the real slices in data/sars-cov-2-ct (see data/README.md). Recipes were chosen on validation slices
+(benchmarks/search.py). A row that is in benchmarks/results/<dataset>.json with the same recipe is not made again, so
+that it can be stopped and started at any time; benchmarks/tables.py then writes the tables.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 
-from covid_utils.data import load_data
-from covid_utils.evaluation import compare, metrics_with_intervals, percent
+from covid_utils.data import CTData, load_data
+from covid_utils.evaluation import metrics_with_intervals, percent
 from covid_utils.labs.audit import grey_histogram, nearest_neighbour
 from covid_utils.runs.files import PROJECT, read_json, write_json
-from covid_utils.runs.found import find_or_train
 from covid_utils.runs.settings import Settings
-from covid_utils.training import predict
+from covid_utils.training import best_epoch, fit, new_model, predict
 
-RUNS = {
-    "scratch": {"weights": "scratch"},
-    "transfer": {"weights": "bundled", "trainable": "last"},
-    "transfer_all": {"weights": "bundled", "trainable": "all"},
+KEY = ("split", "seed", "model")
+LITE0 = {"backbone": "efficientnet_lite0"}
+BASELINES = {"1-nearest neighbour": nearest_neighbour, "grey histogram": grey_histogram}
+RECIPES = {
+    "phantom": {
+        "scratch": {"backbone": "resnet18"},
+        "bundled": {"backbone": "resnet18", "weights": "bundled"},
+    },
+    "sars-cov-2-ct": {
+        "scratch": {"image_size": 128, "epochs": 12},
+        "bundled": {"image_size": 128, "epochs": 12, "weights": "bundled"},
+        "lite0 scratch": LITE0 | {"image_size": 128, "epochs": 12, "learning_rate": 2e-3},
+        "imagenet frozen": LITE0 | {"image_size": 128, "epochs": 8, "weights": "imagenet"},
+        "imagenet": LITE0 | {"image_size": 128, "epochs": 6, "weights": "imagenet", "trainable": "all"},
+    },
 }
 
 
-def one_split(options: argparse.Namespace, split: str, seed: int) -> list[dict]:
-    """Train what is missing for one split and seed, then read the test slices once; a row per model."""
-    common = {
-        "dataset": options.dataset,
-        "data_dir": options.data_dir,
-        "split": split,
-        "seed": seed,
-        "epochs": options.epochs,
-        "image_size": options.image_size,
-        "copies": options.copies,
-        "run_dir": f"runs/{options.dataset}/{split}-{seed}-{options.image_size}px-{options.epochs}epochs",
-    }
-    data = load_data(Settings(**common))
-    test, logits, seconds = data.table[data.table.split == "test"], {}, {}
-    for name in options.models:
-        started = time.perf_counter()
-        model, history, text = find_or_train(data, Settings(**common | RUNS[name]), name)
-        print(f"{split} split, seed {seed}: {text} ({time.perf_counter() - started:.0f} s)", flush=True)
-        logits[name] = predict(model, data.images[test.index])
-        seconds[name] = history.seconds.sum()
-    logits["1-nearest neighbour"], logits["grey histogram"] = nearest_neighbour(data), grey_histogram(data)
-    rows = []
-    for name, values in logits.items():
-        row = {
-            "split": split,
-            "seed": seed,
-            "model": name,
-            "test": metrics_with_intervals(values, test.label, test.patient),
-        }
-        row["logits"] = " ".join(f"{value:.4g}" for value in values)  # so that other scores can be had later
-        row |= {"seconds": seconds.get(name), "epochs": options.epochs, "image_size": options.image_size}
-        scratch = logits["scratch"] if "scratch" in logits else recorded(row | {"model": "scratch"}, options.dataset)
-        if name.startswith("transfer") and scratch is not None:
-            row["against scratch"] = compare(scratch, values, test.label, test.patient)
-        rows.append(row)
-        print(
-            f"  {name:20s} accuracy {percent(row['test']['accuracy'])}, AUC {percent(row['test']['auc'])}", flush=True
-        )
-    return rows
+def results(dataset: str) -> Path:
+    """Where the rows of a data set are kept."""
+    return PROJECT / "benchmarks" / "results" / f"{dataset}.json"
 
 
-KEY = ("split", "seed", "model", "epochs", "image_size")
+def recorded(dataset: str) -> dict[tuple, dict]:
+    """The recorded rows by split, seed and model."""
+    rows = read_json(results(dataset)) if results(dataset).exists() else []
+    return {tuple(row[name] for name in KEY): row for row in rows}
 
 
-def recorded(wanted: dict, dataset: str) -> np.ndarray | None:
-    """The logits of a recorded row, if there is one."""
-    path = PROJECT / "benchmarks" / "results" / f"{dataset}.json"
-    for row in read_json(path) if path.exists() else []:
-        if all(row[name] == wanted[name] for name in KEY):
-            return np.array(row["logits"].split(), float)
-    return None
-
-
-def join(path: Path, rows: list[dict]) -> None:
-    """Add rows to the recorded ones; a row of the same split, seed, model and budget takes the old one's place."""
-    found = {tuple(row[name] for name in KEY): row for row in (read_json(path) if path.exists() else []) + rows}
-    write_json(path, [found[key] for key in sorted(found, key=str)])
+def trained(data: CTData, settings: Settings, test: np.ndarray) -> tuple[np.ndarray, dict]:
+    """Train, and the best epoch's logits of the test slices; the epoch, its validation accuracy, the seconds."""
+    started, model = time.perf_counter(), new_model(settings)
+    with tempfile.TemporaryDirectory() as folder:
+        history = fit(model, data, settings, Path(folder))
+    best = best_epoch(history)
+    notes = {"best_epoch": best, "val_accuracy": history.set_index("epoch").val_accuracy[best]}
+    return predict(model, data.images[test]).numpy(), notes | {"seconds": round(time.perf_counter() - started)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", choices=("phantom", "sars-cov-2-ct"))
-    parser.add_argument("--data-dir", default="data")
-    parser.add_argument("--splits", nargs="+", default=["random", "patient"])
-    parser.add_argument("--seeds", type=int, default=3, help="how many")
-    parser.add_argument("--from", dest="first", type=int, default=0, metavar="SEED", help="the first of them")
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--image-size", type=int, default=96)
-    parser.add_argument("--copies", type=int, default=4, help="kept copies of each slice where the trunk is frozen")
-    parser.add_argument("--models", nargs="*", default=["scratch", "transfer"], choices=list(RUNS))
+    parser.add_argument("dataset", choices=RECIPES)
+    parser.add_argument("--splits", nargs="+", default=["patient", "random"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
+    parser.add_argument("--models", nargs="*", help="all if not given")
     options = parser.parse_args()
-
-    rows = []
-    for seed in range(options.first, options.first + options.seeds):
-        for split in options.splits:
-            new = one_split(options, split, seed)
-            join(PROJECT / "benchmarks" / "results" / f"{options.dataset}.json", new)
-            rows += new
+    recipes = dict.fromkeys(BASELINES, {}) | RECIPES[options.dataset]
     for split in options.splits:
-        for name in {row["model"]: None for row in rows}:
-            found = [row["test"]["accuracy"]["value"] for row in rows if (row["split"], row["model"]) == (split, name)]
-            print(
-                f"{split:8s} {name:20s} {100 * np.mean(found):.1f} ({100 * min(found):.1f} to {100 * max(found):.1f})"
-            )
+        for seed in options.seeds:
+            for name in recipes if options.models is None else options.models:
+                row = {"split": split, "seed": seed, "model": name, "recipe": recipes[name]}
+                known = recorded(options.dataset).get((split, seed, name))
+                if known and known["recipe"] == row["recipe"]:
+                    continue
+                settings = Settings(options.dataset, split=split, seed=seed, **recipes[name])
+                data = load_data(settings, progress=False)
+                test = data.table[data.table.split == "test"]
+                if name in BASELINES:
+                    logits = BASELINES[name](data)
+                else:
+                    logits, notes = trained(data, settings, test.index)
+                    row |= notes
+                row["test"] = metrics_with_intervals(logits, test.label, test.patient)
+                row["logits"] = " ".join(f"{value:.4g}" for value in logits)  # so that other scores can be had later
+                rows = recorded(options.dataset) | {(split, seed, name): row}
+                write_json(results(options.dataset), [rows[key] for key in sorted(rows)])
+                scores = {score: percent(row["test"][score]) for score in ("accuracy", "auc")}
+                print(f"{split}, seed {seed}, {name}: {scores}, {row.get('seconds', 0)} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
-"""What are the bundled weights worth when there are few real slices to learn from?
+"""What are pretrained weights worth when there are few real slices to learn from?
 
     .venv/bin/python benchmarks/learning_curve.py --seeds 5
 
 Real slices, block split, 96 px. Each seed draws another split, other training slices (as many of either class) and
 other random weights; within a seed all models see the same. Equal budgets: as many epochs for all, the last one counts
-(no validation slices: who has 50 slices to learn from has none to spare), test slices are read once. Brightness and
-contrast are left alone, as changing them at random costs points on these slices (docs/results.md). Rows that are in
-benchmarks/results/learning_curve.json are not made again; benchmarks/tables.py writes the figure and the table.
+(no validation slices: who has 50 slices to learn from has none to spare), test slices are read once. Rows that are
+in benchmarks/results/learning_curve.json are not made again; benchmarks/tables.py writes the figure and the table.
 """
 
 from __future__ import annotations
@@ -20,13 +19,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from covid_utils.data import CTData, Slices, augment, batches_of, load_data
+from covid_utils.data import CTData, load_data, loader
 from covid_utils.evaluation import metrics_with_intervals, percent
 from covid_utils.labs.audit import grey_histogram
-from covid_utils.models import build_model, freeze, is_frozen
+from covid_utils.models import build_model, first_to_learn, freeze
 from covid_utils.runs.cached import CachedAugmentations
 from covid_utils.runs.device import repeatable
 from covid_utils.runs.files import PROJECT, read_json, write_json
+from covid_utils.runs.formats import choose_formats
 from covid_utils.runs.settings import Settings
 from covid_utils.training import make_optimizer, predict, train_one_epoch
 
@@ -39,6 +39,8 @@ MODELS = {
     "random trunk": {"weights": "scratch", "trainable": "last"},  # a control: frozen as the bundled one, but random
     "transfer": {"weights": "bundled", "trainable": "last"},
     "transfer_all": {"weights": "bundled", "trainable": "all"},
+    "lite0 scratch": {"backbone": "efficientnet_lite0", "learning_rate": 2e-3},
+    "imagenet": {"backbone": "efficientnet_lite0", "weights": "imagenet", "trainable": "all"},
     "scratch, ResNet-50": {"weights": "scratch", "trainable": "all", "backbone": "resnet50"},
     "transfer, ResNet-50": {"weights": "bundled", "trainable": "last", "backbone": "resnet50"},
 }
@@ -54,21 +56,17 @@ def fewer(data: CTData, count: int, seed: int) -> CTData:
     return dataclasses.replace(data, table=table.loc[rows].reset_index(drop=True), images=data.images[rows])
 
 
-def geometry(images: torch.Tensor) -> torch.Tensor:
-    """Slices flipped, turned, scaled and shifted at random, brightness and contrast left alone."""
-    return augment(images, greys=False)
-
-
 def learned(data: CTData, settings: Settings) -> np.ndarray:
     """Train for all epochs, and the test slices' logits after the last one."""
     with repeatable(settings.seed):
         model = freeze(build_model(settings.backbone, settings.weights), settings.trainable)
     model.to(memory_format=torch.channels_last)
-    slices = Slices(data, "train")
-    batches = batches_of(slices, settings.batch_size, shuffle=True, change=lambda batch: (geometry(batch[0]), batch[1]))
+    kept = first_to_learn(model) != "stem"
+    choose_formats(model, data.images, kept)
+    batches = loader(data, "train", settings.batch_size, shuffle=True, augmented=True)
     optimizer, scheduler = make_optimizer(model, settings, settings.epochs * len(batches))
     with tempfile.TemporaryDirectory() as folder:
-        cache = CachedAugmentations(model, data, settings, Path(folder), geometry) if is_frozen(model) else None
+        cache = CachedAugmentations(model, data, settings, Path(folder)) if kept else None
         for epoch in range(1, settings.epochs + 1):
             with repeatable(settings.seed * 1_000_003 + epoch):
                 learner, batches, _ = cache.epoch(epoch) if cache else (model, batches, None)

@@ -15,66 +15,88 @@ from collections import defaultdict
 
 import nbformat
 import numpy as np
+from accuracy import BASELINES
 from learning_curve_figure import CURVE, draw_learning_curve, learning_curve, paired_gain
 
 from covid_utils.evaluation import mean_over_seeds, percent
 from covid_utils.plotting import compact
 from covid_utils.runs.files import PROJECT, read_json, replace_file
+from covid_utils.runs.settings import Settings
 from covid_utils.sources.datasets import DATASETS
 
 RESULTS = PROJECT / "benchmarks" / "results"
 PAGES = [PROJECT / name for name in ("README.md", "docs/results.md", "docs/speed.md", "data/weights/README.md")]
-MODELS = {  # "earlier_all": with the bundled weights of commit bae73e5, whose source had nine findings
+MODELS = {
     "1-nearest neighbour": "1-nearest neighbour on pixels (learns nothing)",
     "grey histogram": "logistic regression on the grey histogram",
     "scratch": "ResNet-18 from scratch",
-    "transfer": "ResNet-18, bundled weights, `layer4` + head learn",
-    "transfer_all": "ResNet-18, bundled weights, all learns",
-    "earlier_all": "ResNet-18, an earlier version of the weights, all learns",
+    "lite0 scratch": "EfficientNet-Lite0 from scratch",
+    "bundled": "ResNet-18, bundled weights, `layer4` + head learn",
+    "lite0 bundled": "EfficientNet-Lite0, bundled weights",
+    "imagenet frozen": "EfficientNet-Lite0, ImageNet weights, `layer4` + head learn",
+    "imagenet": "EfficientNet-Lite0, ImageNet weights, all learns",
 }
 
 
-def mean_of_seeds(tests: list[dict], score: str) -> str:
+def mean_of_seeds(rows: list[dict], score: str) -> str:
     """ "96.8 (94.9 to 98.3)": mean over the seeds of a score and of both ends of its 95 % interval, in percent."""
-    value, low, high = (100 * np.mean([test[score][end] for test in tests]) for end in ("value", "low", "high"))
+    value, low, high = (100 * np.mean([row["test"][score][end] for row in rows]) for end in ("value", "low", "high"))
     return f"{value:.1f} ({low:.1f} to {high:.1f})"
 
 
-def summary(rows: list[dict], columns: dict[str, str], image_size: int = 96) -> str:
-    """A table with a row per model: accuracy and AUC on each split, means over the seeds that have all splits."""
-    rows = [row for row in rows if row["image_size"] == image_size and row["split"] in columns]
-    splits = defaultdict(set)
-    for row in rows:
-        splits[row["seed"]].add(row["split"])
-    rows = [row for row in rows if splits[row["seed"]] == set(columns)]
-    seeds, groups = len({row["seed"] for row in rows}), defaultdict(list)
-    for row in rows:
-        groups[row["model"], row["split"]].append(row["test"])
-    head = [f"{title}, {score}" for title in columns.values() for score in ("accuracy %", "AUC %")]
-    lines = [["test slices", *head]]
-    for model, title in MODELS.items():
-        if any((model, split) in groups for split in columns):
-            runs = [groups[model, split] for split in columns]
-            cells = [mean_of_seeds(tests, s) if tests else "–" for tests in runs for s in ("accuracy", "auc")]
-            fewer = max(map(len, runs))
-            lines.append([title + (f" ({fewer} seed{'s' * (fewer > 1)})" if fewer < seeds else ""), *cells])
-    epochs = max(row["epochs"] for row in rows)
+def best_scratch(runs: dict[str, list[dict]]) -> str:
+    """The model from scratch with the highest validation accuracy: the rival that a pretrained one must beat."""
+    scratch = [name for name in runs if name.endswith("scratch")]
+    return max(scratch, key=lambda name: np.mean([row["val_accuracy"] for row in runs[name]]))
+
+
+def gain(runs: dict[str, list[dict]], model: str) -> str:
+    """Accuracy of a pretrained model minus that of the best one from scratch, paired over the seeds that both have."""
+    rival = {row["seed"]: row["test"]["accuracy"]["value"] for row in runs[best_scratch(runs)]}
+    pairs = [row["test"]["accuracy"]["value"] - rival[row["seed"]] for row in runs[model] if row["seed"] in rival]
+    return percent(mean_over_seeds(np.array(pairs)), signed=True) if len(pairs) > 1 else ""
+
+
+def summary(rows: list[dict], split: str) -> str:
+    """A table with a row per model: accuracy, AUC and the gain over the best scratch model, means over seeds."""
+    runs = {name: [row for row in rows if (row["split"], row["model"]) == (split, name)] for name in MODELS}
+    runs = {name: found for name, found in runs.items() if found}
+    lines = [["test slices", "px", "epochs", "accuracy %", "AUC %", "accuracy minus the best from scratch", "seeds"]]
+    for name, found in runs.items():
+        recipe = Settings(**found[0]["recipe"])
+        network = name not in BASELINES
+        against = gain(runs, name) if network and not name.endswith("scratch") else ""
+        scores = [mean_of_seeds(found, score) for score in ("accuracy", "auc")]
+        budget = [str(recipe.image_size), str(recipe.epochs) if network else "–"]
+        lines.append([MODELS[name], *budget, *scores, against, str(len(found))])
     note = (
-        f"{image_size} px, {epochs} epochs; means over {seeds} seeds of the score and both ends of its 95 % interval "
-        "(bootstrap over groups)."
+        "Means over the seeds of the score and both ends of its 95 % interval (bootstrap over groups); differences are "
+        f"paired over the seeds, against {MODELS[best_scratch(runs)]} (the better one on validation)."
     )
     return markdown(lines) + f"\n\n{note}"
 
 
 def each_run(rows: list[dict]) -> str:
-    """A table with a row per run, and the paired difference to the run from scratch."""
+    """A table with a row per run."""
     names = ("accuracy", "sensitivity", "specificity", "auc")
-    lines = [["split", "px", "epochs", "seed", "model", *names, "accuracy against scratch"]]
-    for row in sorted(rows, key=lambda row: (row["split"], row["image_size"], row["seed"])):
+    lines = [["split", "seed", "model", *names, "validation accuracy", "best epoch"]]
+    for row in sorted(rows, key=lambda row: (row["split"], row["seed"])):
         scores = [percent(row["test"][name]).replace(" %", "") for name in names]
-        against = percent(row["against scratch"]["accuracy"], signed=True) if "against scratch" in row else ""
-        budget = [str(row["image_size"]), str(row["epochs"])]
-        lines.append([row["split"], *budget, str(row["seed"]), row["model"], *scores, against])
+        chosen = [f"{100 * row['val_accuracy']:.1f}", str(row["best_epoch"])] if "val_accuracy" in row else ["", ""]
+        lines.append([row["split"], str(row["seed"]), row["model"], *scores, *chosen])
+    return markdown(lines)
+
+
+def search(rows: list[dict]) -> str:
+    """The recipes that were tried, by their validation accuracy."""
+    lines = [["data, split", "recipe", "best epoch, %", "last epoch, %", "loss", "seeds", "seconds, one thread"]]
+    groups = defaultdict(list)
+    for row in rows:
+        groups[f"{row['dataset']}, {row['split']}", row["recipe"]].append(row)
+    for (data, recipe), found in sorted(groups.items(), key=lambda each: (each[0][0], each[0][1])):
+        best, last = (f"{100 * np.mean([row[name] for row in found]):.1f}" for name in ("best", "last"))
+        loss, seconds = f"{np.mean([row['loss'] for row in found]):.2f}", np.median([row["seconds"] for row in found])
+        lines.append([data, f"`{recipe}`", best, last, loss, str(len(found)), f"{seconds:.0f}"])
     return markdown(lines)
 
 
@@ -251,9 +273,10 @@ def tables() -> dict[str, str]:
     weights = [read_json(path) for path in sorted((PROJECT / "data" / "weights").glob("*.json"))]
     return {
         "datasets": datasets(),
-        "real": summary(real, {"random": "random split", "patient": "block split"}),
-        "real-long": summary(real, {"random": "random split"}, image_size=128),
-        "phantom": summary(phantom, {"patient": "patient split"}),
+        "real": summary(real, "patient"),
+        "real-random": summary(real, "random"),
+        "phantom": summary(phantom, "patient"),
+        "search": search(read_json(RESULTS / "search.json")),
         "real-runs": each_run(real),
         "phantom-runs": each_run(phantom),
         "difficulty": difficulty(read_json(RESULTS / "phantom_difficulty.json")),

@@ -7,7 +7,7 @@ import pytest
 
 from covid_utils import plotting
 from covid_utils.evaluation import mean_over_seeds
-from covid_utils.labs import cam_figures, score_figures
+from covid_utils.labs import cam_figures, photographs, score_figures
 from covid_utils.labs.decisions import calibration
 
 SCORES = {"one": {"value": 0.5, "low": 0.4, "high": 0.7}, "two": {"value": 0.9, "low": 0.8, "high": 0.95}}
@@ -139,3 +139,22 @@ def test_a_readers_own_figures_stay_as_they_are(shown):
     figure, axis = plt.subplots()
     assert axis.spines["top"].get_visible()
     plt.close(figure)
+
+
+def test_starts_are_drawn_in_percent_by_epoch(shown):
+    histories = {
+        name: pd.DataFrame({"epoch": [1, 2], "val_accuracy": y}) for name, y in (("a", [0.5, 1]), ("b", [0, 0.25]))
+    }
+    score_figures.show_starts(histories, "two starts")
+    (axis,) = shown[0].axes
+    one, two, chance = axis.lines
+    assert ends(one) == [[1, 2], [50, 100]] and ends(two) == [[1, 2], [0, 25]] and set(chance.get_ydata()) == {50}
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a", "b"] and axis.get_xlabel() == "epoch"
+
+
+def test_names_stand_under_their_picture(shown, monkeypatch):
+    monkeypatch.setattr(photographs, "show", lambda figure, alt, photo: shown.append(figure))
+    photographs.show_names([np.zeros((8, 8), np.uint8)], [{"cat": 0.75, "dog": 0.25}], "a picture")
+    top, bottom = shown[0].axes
+    assert [bar.get_width() for bar in bottom.patches] == [0.75, 0.25] and bottom.yaxis_inverted()
+    assert [text.get_text() for text in bottom.texts] == ["cat  75%", "dog  25%"] and len(top.images) == 1

@@ -19,7 +19,7 @@ ORDER = """
     sources.images sources.folders sources.downloads sources.datasets
     data runs.cached runs.formats training runs.found evaluation explain plotting
     labs.tables labs.decisions labs.audit labs.shortcuts labs.localization labs.faithfulness
-    labs.cam_figures labs.score_figures labs.widgets
+    labs.photographs labs.cam_figures labs.score_figures labs.widgets
     __main__
 """.split()
 MODULES = {

@@ -17,7 +17,7 @@ from covid_utils.data import loader
 from covid_utils.runs.checkpoints import read_last
 from covid_utils.runs.device import pick_device
 from covid_utils.runs.files import resolve
-from covid_utils.runs.found import find_or_train, load_model
+from covid_utils.runs.found import find_or_train, load_model, scratch_settings
 from covid_utils.runs.settings import Settings
 from covid_utils.sources.pretrained import read_weights, save_weights
 
@@ -267,6 +267,17 @@ def test_a_checkpoint_with_a_program_inside_is_refused(tmp_path):
     with pytest.raises(ValueError, match="last.pt is damaged"):
         read_last(tmp_path / "last.pt")
     assert not (tmp_path / "ran").exists()
+
+
+def test_the_rival_from_scratch_is_the_one_that_is_there(quick, tiny):
+    """A phone's network learns too slowly from scratch, so its rival is a ResNet-18, or whatever notebook 2 trained."""
+    pretrained = replace(quick, backbone="efficientnet_lite0", weights="imagenet", learning_rate=0.005, epochs=1)
+    rival = scratch_settings(pretrained)
+    assert (rival.backbone, rival.weights, rival.learning_rate) == ("resnet18", "scratch", Settings.learning_rate)
+    assert (rival.epochs, rival.seed, rival.image_size) == (1, quick.seed, quick.image_size)
+    assert scratch_settings(replace(pretrained, backbone="resnet50")).backbone == "resnet50"
+    find_or_train(tiny, replace(pretrained, weights="scratch", backbone="resnet34"), "scratch")
+    assert scratch_settings(pretrained).backbone == "resnet34"
 
 
 def test_find_or_train(quick, tiny):

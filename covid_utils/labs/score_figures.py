@@ -12,6 +12,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 from ..evaluation import mean_over_seeds
 from ..plotting import BLUE, RED, draw_counts, show, styled
 from ..sources.folders import CLASSES
+from .cam_figures import COLOURS
 from .decisions import predictive_values
 
 
@@ -155,5 +156,20 @@ def show_intervals(scores: dict[str, dict], name: str, alt: str, reference: floa
     axis.set(yticks=range(len(scores)), yticklabels=list(scores), xlabel=name, ylim=(-0.5, len(scores) - 0.2))
     axis.invert_yaxis()
     axis.grid(axis="x", alpha=0.3)
+    figure.tight_layout()
+    show(figure, alt)
+
+
+@styled
+def show_starts(histories: dict[str, pd.DataFrame], alt: str) -> None:
+    """Show the validation accuracy by epoch of several runs: {title: history as `training.fit` returns it}."""
+    figure, axis = plt.subplots(figsize=(7, 3.4))
+    for (title, history), colour, style in zip(histories.items(), COLOURS, ("s-", "o--", "^:"), strict=False):
+        axis.plot(history.epoch, 100 * history.val_accuracy, style, color=colour, label=title)
+    axis.axhline(50, color="grey", linewidth=1, linestyle=":")
+    axis.set(xlabel="epoch", ylabel="validation accuracy, %")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    axis.grid(alpha=0.3)
     figure.tight_layout()
     show(figure, alt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +10,7 @@ import torch
 
 from ..data import CTData
 from ..models import Net, Preprocessing
-from ..sources.pretrained import preprocessing_of, read_weights
+from ..sources.pretrained import LITE0, preprocessing_of, read_weights
 from ..training import fit, new_model
 from .checkpoints import differing, identity, read_last
 from .device import pick_device
@@ -46,6 +47,21 @@ def find_or_train(data: CTData, settings: Settings, name: str, on_epoch=None) ->
     text = f"Loaded the {name} model from {shown(folder)}, best epoch {notes['epoch']}"
     model.to(pick_device(settings.device), memory_format=torch.channels_last)
     return model, pd.DataFrame(found["history"]), text + (f"; it was trained with {other}." if other else ".")
+
+
+def scratch_settings(settings: Settings) -> Settings:
+    """The settings of notebook 2's network from scratch, the rival of the one that `settings` describe.
+
+    Its backbone is that of the run in `run_dir/scratch`; without one, the same as in `settings`, but for an
+    EfficientNet, which learns too slowly from scratch (docs/results.md), a ResNet-18 with its own learning rate.
+    """
+    last = resolve(settings.run_dir) / "scratch" / "checkpoints" / "last.pt"
+    changed = {"weights": "scratch"}
+    if last.exists():
+        changed["backbone"] = read_last(last)["parameters"]["backbone"]
+    elif settings.backbone == LITE0:
+        changed |= {"backbone": Settings.backbone, "learning_rate": Settings.learning_rate}
+    return dataclasses.replace(settings, **changed)
 
 
 def load_model(path: Path) -> tuple[Net, dict]:
