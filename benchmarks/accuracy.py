@@ -29,8 +29,11 @@ LITE0 = {"backbone": "efficientnet_lite0"}
 BASELINES = {"1-nearest neighbour": nearest_neighbour, "grey histogram": grey_histogram}
 RECIPES = {
     "phantom": {
-        "scratch": {"backbone": "resnet18"},
-        "bundled": {"backbone": "resnet18", "weights": "bundled"},
+        "scratch": {},
+        "bundled": {"weights": "bundled"},
+        "imagenet": LITE0 | {"weights": "imagenet", "trainable": "layer2", "learning_rate": 2e-3},
+        "lite0 bundled": LITE0 | {"weights": "bundled", "trainable": "layer2", "learning_rate": 2e-3},
+        "lite0 scratch": LITE0 | {"epochs": 40, "learning_rate": 2e-3},
     },
     "sars-cov-2-ct": {
         "scratch": {"image_size": 128, "epochs": 12},

@@ -11,6 +11,7 @@ of COVID: haze, nets and dense patches lie anywhere in the lungs, and what they 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import platform
 import time
@@ -23,10 +24,11 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_logits, interpolate, mse_loss, normalize
 
-from covid_utils.models import BACKBONES, Net, ask, prepare
+from covid_utils.models import BACKBONES, Net, ask, build_model, prepare
 from covid_utils.phantom.patients import COVID, SOURCE, draw_patient
 from covid_utils.runs.device import pick_device
 from covid_utils.runs.files import replace_file, write_json
+from covid_utils.runs.formats import choose_formats
 from covid_utils.runs.progress import progress
 from covid_utils.sources.pretrained import BUNDLED, save_weights
 from covid_utils.training import update
@@ -41,8 +43,11 @@ SMALL = 64  # pixels in the first two thirds of the steps, which are twice as fa
 class SourceNet(Net):
     """`Net` with the source task's heads: findings, level, area and histogram, and the lesion map from the trunk."""
 
-    def __init__(self, backbone: str):
+    def __init__(self, backbone: str, weights: str = "scratch"):
         super().__init__(backbone)
+        if weights != "scratch":
+            start = build_model(backbone, weights)
+            self.net, self.preprocess = start.net, start.preprocess
         with torch.no_grad():
             features = self.eval().trunk(torch.zeros(1, 3, SMALL, SMALL))
             width = self.pooled(features).shape[1]
@@ -99,13 +104,21 @@ def flip_pair(images: Tensor, lesions: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(flip, images.flip(-1), images), torch.where(flip, lesions.flip(-1), lesions)
 
 
-def pretrain(backbone: str, patients: int, epochs: int, image_size: int, device: str = "auto") -> dict:
-    """Pretrain, write `data/weights/<backbone>.safetensors` with its checksum and notes; returns the notes."""
+def pretrain(
+    backbone: str, patients: int, epochs: int, image_size: int, weights: str = "scratch", device: str = "auto"
+) -> dict:
+    """Pretrain, write `data/weights/<backbone>.safetensors` with its checksum and notes; returns the notes.
+
+    If it goes on from ImageNet's weights, the file's name says so.
+    """
     started = time.perf_counter()
     held_out = draw(max(patients // 20, 50), 0, image_size)
     content = draw(patients, 10_000, image_size)
     torch.manual_seed(SEED)
-    model = SourceNet(backbone).to(pick_device(device), memory_format=torch.channels_last)
+    model = SourceNet(backbone, weights).to(pick_device(device), memory_format=torch.channels_last)
+    plain = Net(backbone).to(pick_device(device), memory_format=torch.channels_last)
+    choose_formats(plain, content["images"], kept=False)
+    model.bfloat16 = plain.bfloat16
     batch_size = 64
     steps = epochs * (len(content["images"]) // batch_size)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
@@ -129,6 +142,8 @@ def pretrain(backbone: str, patients: int, epochs: int, image_size: int, device:
         "slices": len(content["images"]),
         "views": steps * batch_size,
         "image_size": f"{SMALL}, then {image_size}",
+        "start": weights,
+        "preprocessing": dataclasses.asdict(model.preprocess),
         "seed": SEED,
         "seconds": round(time.perf_counter() - started),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {model.head.weight.device.type}",
@@ -136,13 +151,14 @@ def pretrain(backbone: str, patients: int, epochs: int, image_size: int, device:
     }
     output = f"net.{BACKBONES[backbone].output}."
     trunk = {n: t for n, t in model.state_dict().items() if n.startswith("net.") and not n.startswith(output)}
-    save_weights(BUNDLED / f"{backbone}.safetensors", trunk, notes, STEPS.get(backbone, 0.25))
+    name = backbone if weights == "scratch" else f"{backbone}_{weights}"
+    save_weights(BUNDLED / f"{name}.safetensors", trunk, notes, STEPS.get(backbone, 0.25))
     sums = "".join(
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
         for path in sorted(BUNDLED.glob("*.safetensors"))
     )
     replace_file(BUNDLED / "SHA256SUMS", lambda path: path.write_text(sums))
-    write_json(BUNDLED / f"{backbone}.json", notes)
+    write_json(BUNDLED / f"{name}.json", notes)
     return notes
 
 
@@ -161,6 +177,7 @@ def main() -> None:
     parser.add_argument("--patients", type=int, default=4000, help="source patients, four slices each")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--image-size", type=int, default=96)
+    parser.add_argument("--weights", default="scratch", choices=("scratch", "imagenet"), help="where it starts")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
     print(pretrain(**vars(options)))

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+import torch
 
 from covid_utils.labs import cam_figures
+from covid_utils.models import Net
 
 IMAGES = np.zeros((2, 32, 32), np.uint8)
 HEAT = np.random.default_rng(0).random((2, 32, 32))
@@ -41,3 +43,15 @@ def test_the_channels_that_add_most_come_first(shown):
     cam_figures.show_channels(IMAGES[0], activations, weights, (weights[:, None, None] * activations).sum(0), "", 2)
     titles = [axis.get_title().split("\n")[0] for axis in shown[0].axes]
     assert titles == ["slice", "channel 1", "channel 3", "sum of all"]
+
+
+def test_plain_kernels_have_neighbours_alike_and_a_chessboard_has_opposites():
+    model = Net()
+    weight = cam_figures.first_convolution(model).weight
+    row, column = torch.meshgrid(torch.arange(7), torch.arange(7), indexing="ij")
+    with torch.no_grad():
+        assert abs(cam_figures.neighbour_correlation(model)) < 0.1
+        weight.copy_(((row + column) % 2).float().expand_as(weight))
+        assert cam_figures.neighbour_correlation(model) == pytest.approx(-1)
+        weight.copy_(torch.randn(64, 3, 1, 1).expand_as(weight))
+        assert cam_figures.neighbour_correlation(model) == pytest.approx(1)

@@ -29,6 +29,14 @@ def first_kernels(model: Net) -> np.ndarray:
     return (kernels - low) / np.maximum(high - low, 1e-8)
 
 
+def neighbour_correlation(model: Net) -> float:
+    """How far neighbouring numbers of the first layer's kernels resemble each other: their correlation, −1 to 1."""
+    kernels = first_convolution(model).weight.detach().float().cpu().numpy()
+    ones = np.concatenate([kernels[..., 1:].ravel(), kernels[..., 1:, :].ravel()])
+    others = np.concatenate([kernels[..., :-1].ravel(), kernels[..., :-1, :].ravel()])
+    return float(np.corrcoef(ones, others)[0, 1])
+
+
 @styled
 def show_kernels(kernels: dict[str, np.ndarray]) -> None:
     """Show the first layer's kernels of each model: {title: float (count, height, width, 3)} in 0…1."""
