@@ -41,11 +41,12 @@ from torchvision import transforms as T
 
 from covid_utils.data import CTData, load_data, loader
 from covid_utils.explain import METHODS, cam
-from covid_utils.models import LAST, Tail, freeze, prepare
+from covid_utils.models import BACKBONES, LAST, Tail, freeze, prepare
 from covid_utils.phantom.patients import phantom
 from covid_utils.runs.cached import CachedAugmentations
-from covid_utils.runs.device import autocast, near, pick_device
+from covid_utils.runs.device import autocast, has_bfloat16, near, pick_device
 from covid_utils.runs.files import PROJECT, read_json, resolve, write_json
+from covid_utils.runs.formats import choose_formats
 from covid_utils.runs.settings import Settings
 from covid_utils.training import make_optimizer, new_model, train_one_epoch
 
@@ -71,7 +72,7 @@ def ours(folder: Path, o: argparse.Namespace) -> dict[str, float]:
 
     def bare() -> None:
         for _ in range(o.batches):
-            with autocast(x.device):
+            with autocast(x.device, model.bfloat16.get("learning", True)):
                 logit = model(x)
             loss = nn.functional.binary_cross_entropy_with_logits(logit.float(), y)
             optimizer.zero_grad()
@@ -104,7 +105,7 @@ def compiled(folder: Path, o: argparse.Namespace) -> dict[str, float]:
 
 def cached(folder: Path, o: argparse.Namespace) -> dict[str, float]:
     """`training.train_one_epoch` on kept features of the frozen trunk; and how fast they are made."""
-    data, settings, model = _ours(folder, o)
+    data, settings, model = _ours(folder, o, kept=True)
     train_rows = np.flatnonzero(data.table.split == "train")[: o.batches * o.batch]
     rows = np.concatenate([train_rows, np.flatnonzero(data.table.split == "val")[:2]])
     data = dataclasses.replace(data, table=data.table.iloc[rows], images=data.images[rows])
@@ -129,9 +130,7 @@ def article(folder: Path, o: argparse.Namespace) -> dict[str, float]:
         def __getitem__(self, i):
             return change(PIL.Image.open(files[i]).convert("RGB")), float(files[i].parent.name == "COVID")
 
-    model = torchvision.models.get_model(o.backbone, weights=None)
-    model.fc = nn.Linear(model.fc.in_features, 1)
-    _plain_freeze(model.to(o.device), o.frozen)
+    model = _plain(o, outputs=1)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-4, momentum=0.99)
     criterion = nn.BCEWithLogitsLoss()
     model.train()
@@ -154,9 +153,7 @@ def tutorial(folder: Path, o: argparse.Namespace) -> dict[str, float]:
     )
     pictures = torchvision.datasets.ImageFolder(folder, change)
     batches = torch.utils.data.DataLoader(pictures, batch_size=o.batch, shuffle=True, num_workers=4)
-    model = torchvision.models.get_model(o.backbone, weights=None)
-    model.fc = nn.Linear(model.fc.in_features, 2)
-    _plain_freeze(model.to(o.device), o.frozen)
+    model = _plain(o, outputs=2)
     criterion, optimizer = nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9)
     model.train()
     clock, running_loss, running_corrects = _Clock(o), 0.0, 0
@@ -220,13 +217,18 @@ class _Clock:
         return {"images/s": self.o.batches * self.o.batch / self.seconds}
 
 
-def _plain_freeze(model: nn.Module, frozen: bool) -> None:
-    """`requires_grad=False`, as the article has it, for all but layer4 and the head."""
+def _plain(o: argparse.Namespace, outputs: int) -> nn.Module:
+    """The bare network; if frozen, as the article has it: `requires_grad=False` for all but the last stage and head."""
+    row = BACKBONES[o.backbone]
+    model = row.make()
+    model.set_submodule(row.output, nn.Linear(model.get_submodule(row.output).in_features, outputs))
+    learning = tuple(f"{name}." for name in f"{row.layer4} {row.head}".split())
     for name, parameter in model.named_parameters():
-        parameter.requires_grad = not frozen or name.startswith(("layer4", "fc"))
+        parameter.requires_grad = not o.frozen or name.startswith(learning)
+    return model.to(o.device)
 
 
-def _ours(folder: Path, o: argparse.Namespace) -> tuple[CTData, Settings, nn.Module]:
+def _ours(folder: Path, o: argparse.Namespace, kept: bool = False) -> tuple[CTData, Settings, nn.Module]:
     """Decoded slices, settings, and a network that is frozen if asked for."""
     data = load_data(Settings(str(folder), split="random", image_size=o.image_size), progress=False)
     data = dataclasses.replace(data, images=near(data.images, torch.device(o.device)))
@@ -235,7 +237,9 @@ def _ours(folder: Path, o: argparse.Namespace) -> tuple[CTData, Settings, nn.Mod
         raise ValueError(TOO_FEW)
     torch.backends.cudnn.deterministic = True  # as `fit` has it
     model = freeze(new_model(settings), "last" if o.frozen else "all")
-    return data, settings, model.to(o.device, memory_format=torch.channels_last)
+    model.to(o.device, memory_format=torch.channels_last)
+    choose_formats(model, data.images, kept)
+    return data, settings, model
 
 
 # --------------------------------------------------------------------------------------------- other questions
@@ -291,7 +295,7 @@ def rate(_: Path, o: argparse.Namespace) -> dict[str, float]:
 
     whole, tail = cost(model, x), cost(Tail(freeze(model)), model.trunk(x).detach())
     size = 8192 if o.device == "cuda" else 2048
-    number = torch.bfloat16 if autocast(x.device)._enabled else torch.float32
+    number = torch.bfloat16 if has_bfloat16(x.device) else torch.float32
     a, b = torch.rand(2, size, size, device=o.device).to(number)
     _seconds(lambda: a @ b)
     seconds = statistics.median(_seconds(lambda: a @ b) for _ in range(10))
@@ -365,7 +369,9 @@ def main() -> None:
         print(json.dumps(result))
         return
     o.folder, o.frozen, o.slices, o.device = pictures(o.data_dir), False, 0, pick_device(o.device).type
-    others = ["article", "tutorial", "fastai"] if importlib.util.find_spec("fastai") else ["article", "tutorial"]
+    others = ["article", "tutorial"]
+    if importlib.util.find_spec("fastai") and hasattr(torchvision.models, o.backbone):
+        others.append("fastai")
     found: dict[str, dict] = {"scratch": {}, "frozen": {}}
     for part, names in (("scratch", ["ours", *others]), ("frozen", ["cached", "ours", *others])):
         runs: dict[str, list] = {name: [] for name in names}
@@ -386,7 +392,7 @@ def main() -> None:
         print(net, slices, size, found["growth"][f"{net}, {slices} slices of {size} px"], flush=True)
     machine = {
         "processor": _processor(o.device), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
-        "bfloat16": autocast(torch.device(o.device))._enabled, "torch": torch.__version__,
+        "bfloat16": has_bfloat16(torch.device(o.device)), "torch": torch.__version__,
         "backbone": o.backbone, "image_size": o.image_size, "batch": o.batch, "pictures": Path(o.folder).name,
         "date": time.strftime("%Y-%m-%d"),
     }  # fmt: skip
