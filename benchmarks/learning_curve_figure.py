@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from covid_utils.evaluation import mean_over_seeds
 from covid_utils.plotting import BLUE, RED, styled
 
-CURVE = {  # what `benchmarks/learning_curve.py` trains as a ResNet-18, and how it is drawn
-    "scratch": ("from scratch", BLUE, "o"),
-    "transfer": ("bundled weights, frozen trunk", RED, "s"),
-    "transfer_all": ("bundled weights, all learns", "#CC79A7", "v"),
-    "random trunk": ("random weights, frozen trunk", "#009E73", "D"),
+CURVE = {  # what `benchmarks/learning_curve.py` trains, and how it is drawn
+    "scratch": ("ResNet-18 from scratch", BLUE, "o"),
+    "transfer": ("ResNet-18, bundled weights", RED, "s"),
+    "lite0 scratch": ("EfficientNet-Lite0 from scratch", "#56B4E9", "v"),
+    "imagenet": ("EfficientNet-Lite0, ImageNet weights", "#E69F00", "D"),
     "grey histogram": ("grey histogram, no network", "grey", "^"),
 }
 
@@ -56,16 +56,18 @@ def draw_learning_curve(rows: list[dict]) -> Figure:
         title, colour, marker = CURVE[model]
         left.plot(
             longer[model].groupby("slices").mean(), marker, color=colour, fillstyle="none", markersize=9,
-            label=f"{title.split(',')[0]}, trained longer",
+            label=f"{title}, trained longer",
         )  # fmt: skip
     left.set(xlabel="training slices", ylabel="test accuracy, %")
     left.legend(fontsize=8, loc="lower right")
-    for found, shift, fill in ((equal, 0.96, "full"), (longer, 1.06, "none")):
-        for slices, gain in paired_gain(found, "transfer", "scratch").items():
-            right.plot((shift * slices,) * 2, (gain["low"], gain["high"]), color=RED, linewidth=2)
-            right.plot(shift * slices, gain["value"], "s", color=RED, fillstyle=fill, markersize=7)
+    places = (("transfer", equal, 0.94, "full"), ("transfer", longer, 1.0, "none"), ("imagenet", equal, 1.06, "full"))
+    for model, found, shift, fill in places:
+        (_, colour, marker) = CURVE[model]
+        for slices, gain in paired_gain(found, model, "scratch").items():
+            right.plot((shift * slices,) * 2, (gain["low"], gain["high"]), color=colour, linewidth=2)
+            right.plot(shift * slices, gain["value"], marker, color=colour, fillstyle=fill, markersize=7)
     right.axhline(0, color="grey", linestyle=":")
-    right.set(xlabel="training slices", ylabel="transfer minus scratch, points")
+    right.set(xlabel="training slices", ylabel="minus ResNet-18 from scratch, points")
     right.set_ylim(min(right.get_ylim()[0], -1))  # the line at zero off the axis
     for axis in (left, right):
         axis.set_xscale("log")

@@ -239,20 +239,29 @@ def sooner(one: dict, other: dict) -> float:
 
 
 def few_slices(rows: list[dict], models: list[str], longer: bool = False) -> str:
-    """For each number of training slices: means over the seeds, and what the second model gains over the first."""
-    scores = {name: learning_curve(rows, name, longer)[models] for name in ("accuracy", "auc")}
-    gains = {name: paired_gain(table, models[1], models[0]) for name, table in scores.items()}
-    counts = scores["accuracy"].groupby("slices").count()
-    titles = [CURVE[model.removesuffix(", ResNet-50")][0] for model in models]
-    lines = [["training slices", *titles, "transfer minus scratch, accuracy", "the same, AUC"]]
-    for slices, gain in gains["accuracy"].items():
+    """For each number of training slices: means over the seeds, and what pretrained models gain over the first one."""
+    scores = {name: learning_curve(rows, name, longer)[models].dropna(how="all") for name in ("accuracy", "auc")}
+    titles = {model: CURVE[model.removesuffix(", ResNet-50")][0] for model in models}
+    if models[0].endswith("ResNet-50"):
+        titles = {model: title.replace("ResNet-18", "ResNet-50") for model, title in titles.items()}
+    gained = [model for model in models if "weights" in titles[model]]
+    columns = [f"{titles[model]}: gain, {score}" for model in gained for score in ("accuracy", "AUC")]
+    lines = [["training slices", *titles.values(), *columns]]
+    for slices in scores["accuracy"].index.unique("slices"):
         cells = []
         for model in models:
-            accuracy, auc = (f"{100 * table.loc[slices][model].mean():.1f}" for table in scores.values())
-            cells.append(f"{accuracy} / {auc}" if counts.loc[slices, model] else "–")
-        lines.append([str(slices), *cells, *(percent(each, signed=True) for each in (gain, gains["auc"][slices]))])
-    seeds = int(counts.loc[list(gains["accuracy"]), models[:2]].min(axis=None))
-    note = f"Accuracy / AUC in %, means over {seeds} seeds; differences are paired over seeds, with 95 % intervals."
+            means = [100 * table.loc[slices][model].mean() for table in scores.values()]
+            cells.append("–" if np.isnan(means[0]) else " / ".join(f"{mean:.1f}" for mean in means))
+        for model in gained:
+            for table in scores.values():
+                gain = paired_gain(table, model, models[0]).get(slices)
+                cells.append(percent(gain, signed=True) if gain else "–")
+        lines.append([str(slices), *cells])
+    seeds = int(scores["accuracy"][models[:2]].dropna().groupby("slices").size().min())
+    note = (
+        f"Accuracy / AUC in %, means over {seeds} seeds; gains over {titles[models[0]]}, paired over seeds, with 95 % "
+        "intervals."
+    )
     return markdown(lines) + "\n\n" + note
 
 

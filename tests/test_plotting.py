@@ -102,7 +102,7 @@ def test_learning_curve_pairs_seeds_and_tells_budgets_apart():
     names = [learning_curve_figure.CURVE[m][0] for m in ("scratch", "transfer", "grey histogram")]
     assert left.get_legend_handles_labels()[1] == [
         *names,
-        "bundled weights, trained longer",
+        "ResNet-18, bundled weights, trained longer",
     ]
     assert [text.get_text() for text in right.get_xticklabels()] == ["100", "400"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ..models import LAYERS, Net
+from ..models import STAGES, Net
 
 
 def parameter_table(model: Net) -> pd.DataFrame:
@@ -16,7 +16,7 @@ def parameter_table(model: Net) -> pd.DataFrame:
 def stage_table(model: Net) -> pd.DataFrame:
     """A row per stage of the network: how many numbers it has and how many of them learn."""
     rows = {}
-    for stage in ("stem", *LAYERS, "head"):
+    for stage in STAGES:
         found = [parameter for part in model.parts(stage) for parameter in part.parameters()]
         rows[stage] = [sum(p.numel() for p in some) for some in (found, [p for p in found if p.requires_grad])]
     return pd.DataFrame.from_dict(rows, orient="index", columns=["numbers", "trainable"])

@@ -41,7 +41,8 @@ def choose_formats(model: Net, images: Tensor, kept: bool) -> None:
 @repeatable(0)
 def _faster(model: Net, images: Tensor, kept: bool, direction: str) -> bool:
     """Whether the steps of a copy of the network take less time in bfloat16 than in float32."""
-    trial, learning = copy.deepcopy(model).eval(), direction == "learning"
+    trial = copy.deepcopy(model).eval()
+    learning = direction == "learning"
     if learning and kept:
         with torch.no_grad():
             images = trial.trunk(prepare(trial, images), until=first_to_learn(trial))
