@@ -3,9 +3,10 @@
     .venv/bin/python benchmarks/accuracy.py phantom --splits patient
     .venv/bin/python benchmarks/accuracy.py sars-cov-2-ct
 
-The second wants the real slices in data/sars-cov-2-ct (see data/README.md). Recipes were chosen on validation slices
-(benchmarks/search.py). A row that is in benchmarks/results/<dataset>.json with the same recipe is not made again, so
-that it can be stopped and started at any time; benchmarks/tables.py then writes the tables.
+The second wants the real slices in data/sars-cov-2-ct (see data/README.md). What was tried to choose
+the recipes, on validation slices, benchmarks/search.py has recorded. A row that is in benchmarks/results/<dataset>.json
+with the same recipe is not made again, so that it can be stopped and started at any time; benchmarks/tables.py then
+writes the tables.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ RECIPES = {
         "scratch": {"image_size": 128, "epochs": 12},
         "bundled": {"image_size": 128, "epochs": 12, "weights": "bundled"},
         "lite0 scratch": LITE0 | {"image_size": 128, "epochs": 12, "learning_rate": 2e-3},
-        "imagenet frozen": LITE0 | {"image_size": 128, "epochs": 8, "weights": "imagenet"},
+        "imagenet frozen": LITE0 | {"image_size": 128, "epochs": 8, "weights": "imagenet", "trainable": "layer3"},
         "imagenet": LITE0 | {"image_size": 128, "epochs": 6, "weights": "imagenet", "trainable": "all"},
     },
 }
@@ -79,7 +80,7 @@ def main() -> None:
             for name in recipes if options.models is None else options.models:
                 row = {"split": split, "seed": seed, "model": name, "recipe": recipes[name]}
                 known = recorded(options.dataset).get((split, seed, name))
-                if known and known["recipe"] == row["recipe"]:
+                if known and known.get("recipe") == row["recipe"]:
                     continue
                 settings = Settings(options.dataset, split=split, seed=seed, **recipes[name])
                 data = load_data(settings, progress=False)

@@ -39,7 +39,7 @@ MODELS = {
     "random trunk": {"weights": "scratch", "trainable": "last"},  # a control: frozen as the bundled one, but random
     "transfer": {"weights": "bundled", "trainable": "last"},
     "transfer_all": {"weights": "bundled", "trainable": "all"},
-    "lite0 scratch": {"backbone": "efficientnet_lite0", "learning_rate": 2e-3},
+    "lite0 scratch": {"backbone": "efficientnet_lite0", "trainable": "all", "learning_rate": 2e-3},
     "imagenet": {"backbone": "efficientnet_lite0", "weights": "imagenet", "trainable": "all"},
     "scratch, ResNet-50": {"weights": "scratch", "trainable": "all", "backbone": "resnet50"},
     "transfer, ResNet-50": {"weights": "bundled", "trainable": "last", "backbone": "resnet50"},

@@ -31,10 +31,10 @@ MODELS = {
     "grey histogram": "logistic regression on the grey histogram",
     "scratch": "ResNet-18 from scratch",
     "lite0 scratch": "EfficientNet-Lite0 from scratch",
-    "bundled": "ResNet-18, bundled weights, `layer4` + head learn",
+    "bundled": "ResNet-18, bundled weights",
     "lite0 bundled": "EfficientNet-Lite0, bundled weights",
-    "imagenet frozen": "EfficientNet-Lite0, ImageNet weights, `layer4` + head learn",
-    "imagenet": "EfficientNet-Lite0, ImageNet weights, all learns",
+    "imagenet frozen": "EfficientNet-Lite0, ImageNet weights",
+    "imagenet": "EfficientNet-Lite0, ImageNet weights",
 }
 
 
@@ -61,6 +61,8 @@ def summary(rows: list[dict], split: str) -> str:
     """A table with a row per model: accuracy, AUC and the gain over the best scratch model, means over seeds."""
     runs = {name: [row for row in rows if (row["split"], row["model"]) == (split, name)] for name in MODELS}
     runs = {name: found for name, found in runs.items() if found}
+    if not any(name.endswith("scratch") for name in runs):
+        return "Not measured yet."
     lines = [["test slices", "px", "epochs", "accuracy %", "AUC %", "accuracy minus the best from scratch", "seeds"]]
     for name, found in runs.items():
         recipe = Settings(**found[0]["recipe"])
@@ -68,7 +70,11 @@ def summary(rows: list[dict], split: str) -> str:
         against = gain(runs, name) if network and not name.endswith("scratch") else ""
         scores = [mean_of_seeds(found, score) for score in ("accuracy", "auc")]
         budget = [str(recipe.image_size), str(recipe.epochs) if network else "–"]
-        lines.append([MODELS[name], *budget, *scores, against, str(len(found))])
+        learns = {"all": ", all learns", "last": ", `layer4` + head learn"}
+        learns = (
+            learns.get(recipe.trainable, f", learns from `{recipe.trainable}` on") if "weights" in MODELS[name] else ""
+        )
+        lines.append([MODELS[name] + learns, *budget, *scores, against, str(len(found))])
     note = (
         "Means over the seeds of the score and both ends of its 95 % interval (bootstrap over groups); differences are "
         f"paired over the seeds, against {MODELS[best_scratch(runs)]} (the better one on validation)."
@@ -122,11 +128,11 @@ def variance(rows: list[dict]) -> str:
     return markdown(lines)
 
 
-def pretraining(files: list[dict]) -> str:
+def pretraining(names: list[str], files: list[dict]) -> str:
     """How the bundled weights were made and how well they do their own task: a column per file."""
-    facts = ("slices", "views", "image_size", "seed", "seconds", "machine")
-    lines = [["", *(notes["backbone"] for notes in files)]]
-    lines += [[name.replace("_", " "), *(str(notes[name]) for notes in files)] for name in facts]
+    facts = ("backbone", "start", "slices", "views", "image_size", "seed", "seconds", "machine")
+    lines = [["", *names]]
+    lines += [[name.replace("_", " "), *(str(notes.get(name, "scratch")) for notes in files)] for name in facts]
     for finding in files[0]["held_out_auc"]:
         found = (str(notes["held_out_auc"][finding]) for notes in files)
         lines.append([f"AUC on unseen source patients: {finding}", *found])
@@ -279,7 +285,7 @@ def tables() -> dict[str, str]:
     """All tables by name."""
     real, phantom = read_json(RESULTS / "sars-cov-2-ct.json"), read_json(RESULTS / "phantom.json")
     curve = read_json(RESULTS / "learning_curve.json")
-    weights = [read_json(path) for path in sorted((PROJECT / "data" / "weights").glob("*.json"))]
+    weights = sorted((PROJECT / "data" / "weights").glob("*.json"))
     return {
         "datasets": datasets(),
         "real": summary(real, "patient"),
@@ -289,7 +295,7 @@ def tables() -> dict[str, str]:
         "real-runs": each_run(real),
         "phantom-runs": each_run(phantom),
         "difficulty": difficulty(read_json(RESULTS / "phantom_difficulty.json")),
-        "weights": pretraining(weights),
+        "weights": pretraining([path.stem for path in weights], [read_json(path) for path in weights]),
         "variance": variance(read_json(RESULTS / "variance.json")),
         "speed": speed(read_json(RESULTS / "speed.json")),
         "learning-curve": few_slices(curve, [name for name in CURVE if any(row["model"] == name for row in curve)]),

@@ -276,8 +276,17 @@ def test_the_rival_from_scratch_is_the_one_that_is_there(quick, tiny):
     assert (rival.backbone, rival.weights, rival.learning_rate) == ("resnet18", "scratch", Settings.learning_rate)
     assert (rival.epochs, rival.seed, rival.image_size) == (1, quick.seed, quick.image_size)
     assert scratch_settings(replace(pretrained, backbone="resnet50")).backbone == "resnet50"
-    find_or_train(tiny, replace(pretrained, weights="scratch", backbone="resnet34"), "scratch")
-    assert scratch_settings(pretrained).backbone == "resnet34"
+    assert scratch_settings(replace(pretrained, optimizer="sgd")).learning_rate == 0.005
+    started = replace(pretrained, weights="scratch", backbone="resnet34", learning_rate=0.003, epochs=2)
+
+    def stop(history):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        find_or_train(tiny, started, "scratch", stop)
+    rival = scratch_settings(replace(pretrained, epochs=2))
+    assert (rival.backbone, rival.learning_rate) == ("resnet34", 0.003)
+    assert "Trained" in find_or_train(tiny, rival, "scratch")[2]  # and an unfinished one goes on
 
 
 def test_find_or_train(quick, tiny):

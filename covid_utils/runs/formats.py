@@ -58,4 +58,4 @@ def _faster(model: Net, images: Tensor, kept: bool, direction: str) -> bool:
             if learning:
                 logits.sum().backward()
             seconds[bfloat16].append(time.perf_counter() - started)
-    return min(seconds[True]) < min(seconds[False])
+    return min(seconds[True]) < 1.1 * min(seconds[False])  # a margin, so that what is equal does not depend on chance

@@ -52,15 +52,17 @@ def find_or_train(data: CTData, settings: Settings, name: str, on_epoch=None) ->
 def scratch_settings(settings: Settings) -> Settings:
     """The settings of notebook 2's network from scratch, the rival of the one that `settings` describe.
 
-    Its backbone is that of the run in `run_dir/scratch`; without one, the same as in `settings`, but for an
-    EfficientNet, which learns too slowly from scratch (docs/results.md), a ResNet-18 with its own learning rate.
+    Backbone and learning rate are those of the run in `run_dir/scratch`; without one, those in `settings`, but for an
+    EfficientNet, which learns too slowly from scratch (docs/results.md), notebook 2's ResNet-18.
     """
     last = resolve(settings.run_dir) / "scratch" / "checkpoints" / "last.pt"
     changed = {"weights": "scratch"}
     if last.exists():
-        changed["backbone"] = read_last(last)["parameters"]["backbone"]
+        changed |= {name: read_last(last)["parameters"][name] for name in ("backbone", "learning_rate")}
     elif settings.backbone == LITE0:
-        changed |= {"backbone": Settings.backbone, "learning_rate": Settings.learning_rate}
+        changed["backbone"] = Settings.backbone
+        if settings.optimizer == "adamw":
+            changed["learning_rate"] = Settings.learning_rate
     return dataclasses.replace(settings, **changed)
 
 

@@ -46,7 +46,7 @@ class Settings:
     patients: int = 240  # how many imaginary patients dataset="phantom" draws
     backbone: str = "resnet18"
     weights: str = "scratch"  # "scratch", "bundled", "imagenet" or a .safetensors file
-    trainable: str = "last"  # of pretrained weights: the "last" stage and the head (also called "layer4"), or "all"
+    trainable: str = "last"  # of pretrained weights, the first stage that learns: "layer2", "layer3", "last"; or "all"
     copies: int = 4  # with frozen stages: augmented copies of each slice whose features are cached; 0 caches none
     epochs: int = 10
     batch_size: int = 32
