@@ -70,10 +70,9 @@ def summary(rows: list[dict], split: str) -> str:
         against = gain(runs, name) if network and not name.endswith("scratch") else ""
         scores = [mean_of_seeds(found, score) for score in ("accuracy", "auc")]
         budget = [str(recipe.image_size), str(recipe.epochs) if network else "–"]
-        learns = {"all": ", all learns", "last": ", `layer4` + head learn"}
-        learns = (
-            learns.get(recipe.trainable, f", learns from `{recipe.trainable}` on") if "weights" in MODELS[name] else ""
-        )
+        learns = {"all": "all learns", "last": "`layer4` + head learn"}
+        learns = f", {learns.get(recipe.trainable, f'learns from `{recipe.trainable}` on')}"
+        learns = learns if recipe.weights != "scratch" else ""
         lines.append([MODELS[name] + learns, *budget, *scores, against, str(len(found))])
     note = (
         "Means over the seeds of the score and both ends of its 95 % interval (bootstrap over groups); differences are "

@@ -187,7 +187,7 @@ def build_model(backbone: str = "resnet18", weights: str = "scratch") -> Net:
 
 def freeze(model: Net, trainable: str = "last") -> Net:
     """Let the head learn and the stages from `trainable` on: "last", "layer3", "layer2", "all". Returns the network."""
-    first = {"last": LAST, "all": "stem"}.get(trainable, trainable)
+    first = {"last": LAST, "all": "stem"}.get(trainable, trainable)  # else a stage's own name
     model.requires_grad_(False)
     for part in model.parts(*STAGES[STAGES.index(first) :]):
         part.requires_grad_()

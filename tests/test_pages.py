@@ -3,6 +3,8 @@
 import importlib
 import re
 
+import accuracy
+import learning_curve
 import PIL.Image
 import pytest
 import tables
@@ -47,3 +49,15 @@ def test_the_walk_in_the_design_notes_runs(tmp_path):
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+
+
+def test_every_recipe_trains_what_its_name_says():
+    """From scratch nothing is frozen; settings that do not exist, or a name without a title, stop here."""
+    for recipes in accuracy.RECIPES.values():
+        assert set(recipes) <= set(tables.MODELS)
+        for name, recipe in recipes.items():
+            settings = Settings(**recipe)
+            assert (settings.weights == "scratch") == name.endswith("scratch")
+    for name, recipe in learning_curve.MODELS.items():
+        settings = Settings(**recipe)
+        assert settings.weights != "scratch" or settings.trainable == "all" or name == "random trunk"

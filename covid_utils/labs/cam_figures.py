@@ -52,7 +52,7 @@ def show_kernels(kernels: dict[str, np.ndarray]) -> None:
         axis.set_title(title)
         axis.axis("off")
     figure.tight_layout()
-    show(figure, f"The {count} kernels of the first layer of: {', '.join(kernels)}.", small=True)
+    show(figure, f"The kernels of the first layer of: {', '.join(kernels)}.", small=True)
 
 
 def overlay(axis, image, heat=None, lesion=None, opacity: float = 0.55, title: str = ""):

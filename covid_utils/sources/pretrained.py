@@ -80,7 +80,7 @@ def _imagenet(backbone: str) -> tuple[dict[str, Tensor], dict]:
     except OSError as error:
         raise ConnectionError(
             f"The ImageNet weights could not be downloaded ({error}): without a network use weights='bundled' "
-            f"with backbone {' or '.join(bundled_backbones())}, or backbone={LITE0!r}, or copy {file.name} from another machine to {file}."
+            f"with backbone {_there()}, or backbone={LITE0!r}, or copy {file.name} from another machine to {file}."
         ) from None
     except Exception as error:  # a damaged file raises anything from EOFError to KeyError
         raise ValueError(f"{file} is damaged ({error!r}): delete it, so that it is downloaded anew.") from None
@@ -122,13 +122,16 @@ def bundled_backbones() -> list[str]:
     return sorted(path.stem for path in BUNDLED.glob("*.safetensors") if not path.stem.endswith("_imagenet"))
 
 
+def _there() -> str:
+    """The backbones that have bundled weights, as words."""
+    return " or ".join(bundled_backbones())
+
+
 def _bundled(backbone: str) -> Path:
     """The bundled weights' file, its SHA-256 compared with the recorded one."""
     path = BUNDLED / f"{backbone}.safetensors"
     if not path.is_file():
-        raise ValueError(
-            f"No bundled weights for {backbone!r} in {BUNDLED}: use backbone {' or '.join(bundled_backbones())}."
-        )
+        raise ValueError(f"No bundled weights for {backbone!r} in {BUNDLED}: use backbone {_there()}.")
     sums = dict(line.split()[::-1] for line in (BUNDLED / "SHA256SUMS").read_text().splitlines())
     if hashlib.sha256(path.read_bytes()).hexdigest() != sums[path.name]:
         raise ValueError(f"{path} is damaged (its SHA-256 is not the recorded one): run `git checkout {path}`.")
