@@ -50,7 +50,6 @@ bench: .venv/test  ## time the course against fastai and plain loops (25 minutes
 weights: .venv/runtime  ## make the bundled weights anew (an hour on two cores)
 	$(BIN)/python benchmarks/pretrain.py --backbone resnet18
 	$(BIN)/python benchmarks/pretrain.py --backbone efficientnet_lite0
-	$(BIN)/python benchmarks/pretrain.py --backbone efficientnet_lite0 --weights imagenet
 
 clean:  ## delete the virtual environment and all caches; runs/ and data/ stay
 	rm -rf .venv .pytest_cache .ruff_cache covid_utils.egg-info
