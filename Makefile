@@ -47,7 +47,7 @@ bench: .venv/test  ## time the course against fastai and plain loops (25 minutes
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/speed.py --rounds 3
 
-weights: .venv/runtime  ## make the bundled weights anew (an hour on two cores)
+weights: .venv/runtime  ## make the bundled weights anew (45 minutes on two cores)
 	$(BIN)/python benchmarks/pretrain.py --backbone resnet18
 	$(BIN)/python benchmarks/pretrain.py --backbone efficientnet_lite0
 

@@ -27,14 +27,15 @@ from covid_utils.training import best_epoch, fit, new_model, predict
 
 KEY = ("split", "seed", "model")
 LITE0 = {"backbone": "efficientnet_lite0"}
+QUICK = {"batch_size": 16, "learning_rate": 2e-3}
 BASELINES = {"1-nearest neighbour": nearest_neighbour, "grey histogram": grey_histogram}
 RECIPES = {
     "phantom": {
         "scratch": {},
         "bundled": {"weights": "bundled"},
-        "imagenet": LITE0 | {"weights": "imagenet", "trainable": "layer2", "learning_rate": 2e-3},
-        "lite0 bundled": LITE0 | {"weights": "bundled", "trainable": "layer2", "learning_rate": 2e-3},
-        "lite0 scratch": LITE0 | {"epochs": 40, "learning_rate": 2e-3},
+        "imagenet": LITE0 | QUICK | {"weights": "imagenet", "trainable": "layer2"},
+        "lite0 bundled": LITE0 | QUICK | {"weights": "bundled", "trainable": "layer2"},
+        "lite0 scratch": LITE0 | QUICK,
     },
     "sars-cov-2-ct": {
         "scratch": {"image_size": 128, "epochs": 12},

@@ -52,15 +52,16 @@ def find_or_train(data: CTData, settings: Settings, name: str, on_epoch=None) ->
 def scratch_settings(settings: Settings) -> Settings:
     """The settings of notebook 2's network from scratch, the rival of the one that `settings` describe.
 
-    Backbone and learning rate are those of the run in `run_dir/scratch`; without one, those in `settings`, but for an
-    EfficientNet, which learns too slowly from scratch (docs/results.md), notebook 2's ResNet-18.
+    Backbone, batch size and learning rate are those of the run in `run_dir/scratch`; without one, those in `settings`,
+    but for an EfficientNet, which learns too slowly from scratch (docs/results.md), those of notebook 2's ResNet-18.
     """
     last = resolve(settings.run_dir) / "scratch" / "checkpoints" / "last.pt"
     changed = {"weights": "scratch"}
     if last.exists():
-        changed |= {name: read_last(last)["parameters"][name] for name in ("backbone", "learning_rate")}
+        found = read_last(last)["parameters"]
+        changed |= {name: found[name] for name in ("backbone", "batch_size", "learning_rate")}
     elif settings.backbone == LITE0:
-        changed["backbone"] = Settings.backbone
+        changed |= {"backbone": Settings.backbone, "batch_size": Settings.batch_size}
         if settings.optimizer == "adamw":
             changed["learning_rate"] = Settings.learning_rate
     return dataclasses.replace(settings, **changed)
