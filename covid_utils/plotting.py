@@ -51,7 +51,7 @@ def show(figure: Figure, alt: str, photo: bool = False, small: bool = False) -> 
 
 
 @styled
-def compact(figure: Figure, photo: bool, dpi: int = 76) -> bytes:
+def compact(figure: Figure, photo: bool, dpi: int = 72) -> bytes:
     """The bytes of a figure's picture, small: JPEG, or PNG with 64 colours."""
     raw, buffer = io.BytesIO(), io.BytesIO()
     figure.savefig(raw, format="png", bbox_inches="tight", dpi=dpi if photo else 100)

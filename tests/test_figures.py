@@ -153,7 +153,7 @@ def test_starts_are_drawn_in_percent_by_epoch(shown):
 
 
 def test_names_stand_under_their_picture(shown, monkeypatch):
-    monkeypatch.setattr(photographs, "show", lambda figure, alt, photo: shown.append(figure))
+    monkeypatch.setattr(photographs, "show", lambda figure, alt, photo, small: shown.append(figure))
     photographs.show_names([np.zeros((8, 8), np.uint8)], [{"cat": 0.75, "dog": 0.25}], "a picture")
     top, bottom = shown[0].axes
     assert [bar.get_width() for bar in bottom.patches] == [0.75, 0.25] and bottom.yaxis_inverted()

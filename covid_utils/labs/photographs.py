@@ -50,4 +50,4 @@ def show_names(pictures: list[np.ndarray], names: list[dict[str, float]], alt: s
             bottom.text(0.02, place, f"{name}  {chance:.0%}", va="center", fontsize=10)
         bottom.set(xlim=(0, 1), ylim=(len(found) - 0.5, -0.5), yticks=(), xlabel="probability")
     figure.tight_layout()
-    show(figure, alt, photo=True)
+    show(figure, alt, photo=True, small=True)

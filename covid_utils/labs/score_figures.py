@@ -172,4 +172,4 @@ def show_starts(histories: dict[str, pd.DataFrame], alt: str) -> None:
     axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     axis.grid(alpha=0.3)
     figure.tight_layout()
-    show(figure, alt)
+    show(figure, alt, small=True)
