@@ -288,7 +288,7 @@ def test_imagenet_weights_keep_their_published_preprocessing_from_run_to_run(bac
 
 
 def test_imagenet_without_network_says_how_to_go_on(hub):
-    with pytest.raises(ConnectionError, match="without a network use weights='bundled' with backbone resnet18"):
+    with pytest.raises(ConnectionError, match="without a network use backbone='efficientnet_lite0'.*weights='bundled'"):
         build_model("resnet18", "imagenet")
 
 

@@ -79,8 +79,9 @@ def _imagenet(backbone: str) -> tuple[dict[str, Tensor], dict]:
         state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except OSError as error:
         raise ConnectionError(
-            f"The ImageNet weights could not be downloaded ({error}): without a network use weights='bundled' "
-            f"with backbone {_there()}, or backbone={LITE0!r}, or copy {file.name} from another machine to {file}."
+            f"The ImageNet weights could not be downloaded ({error}): without a network use backbone={LITE0!r}, "
+            f"whose weights are installed, or weights='bundled' with backbone {_there()}, or copy {file.name} from "
+            f"another machine to {file}."
         ) from None
     except Exception as error:  # a damaged file raises anything from EOFError to KeyError
         raise ValueError(f"{file} is damaged ({error!r}): delete it, so that it is downloaded anew.") from None
