@@ -104,4 +104,4 @@ def test_with_kept_features_it_is_the_tail_that_is_timed(monkeypatch):
     seen, real = [], formats.ask
     monkeypatch.setattr(formats, "ask", lambda model, images: seen.append(type(model)) or real(model, images))
     formats.choose_formats(models.freeze(models.Net()), torch.zeros(3, 64, 64, dtype=torch.uint8), kept=True)
-    assert seen == [models.Net] * 6 + [models.Tail] * 6
+    assert seen == [models.Net] * 4 + [models.Tail] * 4
