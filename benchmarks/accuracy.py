@@ -17,11 +17,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+from search import recorded
 
 from covid_utils.data import CTData, load_data
 from covid_utils.evaluation import metrics_with_intervals, percent
 from covid_utils.labs.audit import grey_histogram, nearest_neighbour
-from covid_utils.runs.files import PROJECT, read_json, write_json
+from covid_utils.runs.files import PROJECT, write_json
 from covid_utils.runs.settings import Settings
 from covid_utils.training import best_epoch, fit, new_model, predict
 
@@ -52,12 +53,6 @@ def results(dataset: str) -> Path:
     return PROJECT / "benchmarks" / "results" / f"{dataset}.json"
 
 
-def recorded(dataset: str) -> dict[tuple, dict]:
-    """The recorded rows by split, seed and model."""
-    rows = read_json(results(dataset)) if results(dataset).exists() else []
-    return {tuple(row[name] for name in KEY): row for row in rows}
-
-
 def trained(data: CTData, settings: Settings, test: np.ndarray) -> tuple[np.ndarray, dict]:
     """Train, and the best epoch's logits of the test slices; the epoch, its validation accuracy, the seconds."""
     started, model = time.perf_counter(), new_model(settings)
@@ -80,7 +75,7 @@ def main() -> None:
         for seed in options.seeds:
             for name in recipes if options.models is None else options.models:
                 row = {"split": split, "seed": seed, "model": name, "recipe": recipes[name]}
-                known = recorded(options.dataset).get((split, seed, name))
+                known = recorded(results(options.dataset), KEY).get((split, seed, name))
                 if known and known.get("recipe") == row["recipe"]:
                     continue
                 settings = Settings(options.dataset, split=split, seed=seed, **recipes[name])
@@ -93,7 +88,7 @@ def main() -> None:
                     row |= notes
                 row["test"] = metrics_with_intervals(logits, test.label, test.patient)
                 row["logits"] = " ".join(f"{value:.4g}" for value in logits)  # so that other scores can be had later
-                rows = recorded(options.dataset) | {(split, seed, name): row}
+                rows = recorded(results(options.dataset), KEY) | {(split, seed, name): row}
                 write_json(results(options.dataset), [rows[key] for key in sorted(rows)])
                 scores = {score: percent(row["test"][score]) for score in ("accuracy", "auc")}
                 print(f"{split}, seed {seed}, {name}: {scores}, {row.get('seconds', 0)} s", flush=True)

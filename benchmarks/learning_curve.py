@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from search import recorded
 
 from covid_utils.data import CTData, load_data, loader
 from covid_utils.evaluation import metrics_with_intervals, percent
@@ -25,7 +26,7 @@ from covid_utils.labs.audit import grey_histogram
 from covid_utils.models import build_model, first_to_learn, freeze
 from covid_utils.runs.cached import CachedAugmentations
 from covid_utils.runs.device import repeatable
-from covid_utils.runs.files import PROJECT, read_json, write_json
+from covid_utils.runs.files import PROJECT, write_json
 from covid_utils.runs.formats import choose_formats
 from covid_utils.runs.settings import Settings
 from covid_utils.training import make_optimizer, predict, train_one_epoch
@@ -90,7 +91,7 @@ def main() -> None:
             for name in ["grey histogram", *options.models]:
                 started = time.perf_counter()
                 row = {"seed": seed, "slices": count, "model": name, "epochs": epochs if name in MODELS else 0}
-                if tuple(row[key] for key in KEY) in rows():
+                if tuple(row[key] for key in KEY) in recorded(RESULTS, KEY):
                     continue
                 if name in MODELS:
                     logits = learned(few, Settings(seed=seed, epochs=epochs, batch_size=16, **MODELS[name]))
@@ -98,18 +99,12 @@ def main() -> None:
                     logits = grey_histogram(few)
                 row |= {"seconds": round(time.perf_counter() - started, 1)}
                 row |= {"test": metrics_with_intervals(logits, test.label, test.patient)}
-                write_json(RESULTS, [*rows().values(), row])
+                write_json(RESULTS, [*recorded(RESULTS, KEY).values(), row])
                 print(
                     f"seed {seed}, {count} slices, {name:14s} accuracy {percent(row['test']['accuracy'])}, "
                     f"AUC {percent(row['test']['auc'])}, {row['seconds']:.0f} s",
                     flush=True,
                 )
-
-
-def rows() -> dict[tuple, dict]:
-    """The recorded rows by what identifies them."""
-    found = read_json(RESULTS) if RESULTS.exists() else []
-    return {tuple(row[name] for name in KEY): row for row in found}
 
 
 if __name__ == "__main__":

@@ -27,9 +27,9 @@ RESULTS = PROJECT / "benchmarks" / "results" / "search.json"
 KEY = ("dataset", "split", "recipe", "seed")
 
 
-def recorded() -> dict[tuple, dict]:
-    """The recorded runs by what identifies them."""
-    return {tuple(row[name] for name in KEY): row for row in (read_json(RESULTS) if RESULTS.exists() else [])}
+def recorded(path: Path = RESULTS, key: tuple = KEY) -> dict[tuple, dict]:
+    """The recorded rows of a file by what identifies them; none if there is no file."""
+    return {tuple(row[name] for name in key): row for row in (read_json(path) if path.exists() else [])}
 
 
 def validated(settings: Settings) -> dict:

@@ -10,7 +10,7 @@ from timm.data import ImageNetInfo
 from torch import nn
 
 from ..plotting import BLUE, show, styled
-from ..sources.pretrained import LITE0, efficientnet_lite0, pretrained
+from ..sources.pretrained import LITE0, efficientnet_lite0, imagenet_preprocessing, pretrained
 
 
 def photograph_network() -> nn.Module:
@@ -30,7 +30,8 @@ def name_picture(network: nn.Module, picture: np.ndarray, count: int = 3) -> dic
     """
     small = Image.fromarray(np.asarray(picture)).convert("RGB").resize((224, 224), Image.Resampling.BICUBIC)
     x = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float() / 255
-    chances, classes = network((x - 0.5) / 0.5).softmax(1)[0].topk(count)
+    (mean,), (std,) = (imagenet_preprocessing(LITE0)[name] for name in ("mean", "std"))
+    chances, classes = network((x - mean) / std).softmax(1)[0].topk(count)
     names = ImageNetInfo()
     first = [names.index_to_description(int(number)).split(",")[0] for number in classes]  # of several synonyms
     return dict(zip(first, chances.tolist(), strict=True))
