@@ -16,10 +16,10 @@ QUICK = Settings(image_size=64, epochs=2, batch_size=8)
 
 
 @pytest.fixture(autouse=True)
-def as_if_fast(monkeypatch):
-    """Any processor can compute in bfloat16; here it is told that it does so in hardware, and nothing is remembered."""
+def as_if_fast(monkeypatch, tmp_path):
+    """Any processor can compute in bfloat16; here it is told that it does so in hardware, and nothing was measured."""
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
-    monkeypatch.setattr(formats, "MEASURED", {})
+    monkeypatch.setenv("COVID_UTILS_HOME", str(tmp_path))
 
 
 def used(model, learning: bool) -> torch.dtype:
@@ -88,7 +88,7 @@ def test_it_is_kept_in_the_checkpoints_and_a_run_that_goes_on_takes_it_from_ther
     whole = fitted(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         fitted(tmp_path / "half", stop=True)
-    formats.MEASURED.clear()
+    (tmp_path / formats.MEASURED).unlink()
     answer |= {"answering": False, "learning": True}
     again = fitted(tmp_path / "half")
     assert again.bfloat16 == whole.bfloat16 == {"answering": True, "learning": False}
@@ -105,3 +105,15 @@ def test_with_kept_features_it_is_the_tail_that_is_timed(monkeypatch):
     monkeypatch.setattr(formats, "ask", lambda model, images: seen.append(type(model)) or real(model, images))
     formats.choose_formats(models.freeze(models.Net()), torch.zeros(3, 64, 64, dtype=torch.uint8), kept=True)
     assert seen == [models.Net] * 4 + [models.Tail] * 4
+
+
+def test_it_is_measured_once_on_a_machine(monkeypatch):
+    """Timing depends on chance; the same settings must not."""
+    images, answers = torch.zeros(3, 64, 64, dtype=torch.uint8), iter([True, False])
+    monkeypatch.setattr(formats, "_faster", lambda *_: next(answers))
+    for _ in range(2):
+        model = models.Net()
+        formats.choose_formats(model, images, kept=False)
+        assert model.bfloat16 == {"answering": True, "learning": False}
+    with pytest.raises(StopIteration):  # another size is another measurement
+        formats.choose_formats(model, images[:, :32, :32], kept=False)

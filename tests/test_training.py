@@ -58,6 +58,7 @@ training.fit(training.new_model(settings), tiny_data(), settings, run_dir)
 
 def run(folder: Path, kill_at: int = 0) -> subprocess.Popen:
     environment = os.environ | {"TESTS": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    environment["COVID_UTILS_HOME"] = str(folder.parent)  # one number format for all runs of a test
     call = [sys.executable, "-c", RUN, str(folder), str(kill_at)]
     return subprocess.Popen(call, env=environment, stdout=subprocess.PIPE, text=True)
 

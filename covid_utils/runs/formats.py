@@ -10,13 +10,14 @@ from torch import Tensor
 
 from ..models import Net, Tail, ask, first_to_learn, prepare, train_mode
 from .device import has_bfloat16, repeatable
+from .files import read_json, resolve, write_json
 
 PIXELS = 6 * 96 * 96  # in the slices of one step, so that all steps together take about a second
-MEASURED: dict[tuple, bool] = {}  # one answer for a network and a direction as long as the program runs
+MEASURED = "data/cache/number_formats.json"  # measured once, so that the same seed gives the same bits the next time
 
 
 def choose_formats(model: Net, images: Tensor, kept: bool) -> None:
-    """Time a few steps in float32 and in bfloat16, and set `model.bfloat16` to what was faster.
+    """Set `model.bfloat16` to the faster format, by timing a few steps in each, or as this machine measured it before.
 
     Convolutions with a kernel for each channel, as in an EfficientNet, are fast in bfloat16 forwards and slow backwards
     (42 against 65 images a second on two cores); a ResNet is faster both ways. Where the processor does not multiply in
@@ -31,11 +32,15 @@ def choose_formats(model: Net, images: Tensor, kept: bool) -> None:
     if device.type != "cpu" or not has_bfloat16(device):
         return
     few = images[: max(2, PIXELS // images[0].numel())]
-    key = (model.backbone, first_to_learn(model), kept, few.shape, torch.get_num_threads())
+    machine = f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+    network = f"{model.backbone} from {first_to_learn(model)}{', features kept' if kept else ''}, {[*few.shape]}"
     for direction in ("answering", "learning"):
-        if (*key, direction) not in MEASURED:
-            MEASURED[*key, direction] = _faster(model, few, kept, direction)
-        model.bfloat16[direction] = MEASURED[*key, direction]
+        known = read_json(resolve(MEASURED)) if resolve(MEASURED).exists() else {}
+        key = f"{machine}, {network}, {direction}"
+        if key not in known:
+            known[key] = _faster(model, few, kept, direction)
+            write_json(resolve(MEASURED), known)
+        model.bfloat16[direction] = known[key]
 
 
 @repeatable(0)
