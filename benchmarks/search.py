@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from covid_utils.data import load_data
+from covid_utils.data import CTData, load_data
+from covid_utils.models import Net
 from covid_utils.runs.files import PROJECT, read_json, write_json
 from covid_utils.runs.settings import Settings, typed
 from covid_utils.training import best_epoch, fit, new_model
@@ -32,16 +33,17 @@ def recorded(path: Path = RESULTS, key: tuple = KEY) -> dict[tuple, dict]:
     return {tuple(row[name] for name in key): row for row in (read_json(path) if path.exists() else [])}
 
 
-def validated(settings: Settings) -> dict:
-    """Train; the best epoch's validation accuracy and the last one's, and the best one's loss."""
-    started = time.perf_counter()
+def trained(settings: Settings, data: CTData) -> tuple[Net, dict]:
+    """Train: the best epoch's model; its number, its validation accuracy and loss, the last one's, the seconds."""
+    started, model = time.perf_counter(), new_model(settings)
     with tempfile.TemporaryDirectory() as folder:
-        history = fit(new_model(settings), load_data(settings, progress=False), settings, Path(folder))
-    best = history.set_index("epoch").loc[best_epoch(history)]
-    return {
-        "best": best.val_accuracy,
+        history = fit(model, data, settings, Path(folder)).set_index("epoch")
+    best = best_epoch(history.reset_index())
+    return model, {
+        "best_epoch": best,
+        "best": history.val_accuracy[best],
         "last": history.val_accuracy.iloc[-1],
-        "loss": best.val_loss,
+        "loss": history.val_loss[best],
         "seconds": round(time.perf_counter() - started),
     }
 
@@ -59,9 +61,10 @@ def main() -> None:
         )
         for seed in range(options.seeds):
             row = {"dataset": options.dataset, "split": options.split, "recipe": recipe, "seed": seed}
-            if tuple(row.values()) not in recorded():
-                found = row | validated(dataclasses.replace(settings, seed=seed))
-                write_json(RESULTS, [*recorded().values(), found])
+            if tuple(row[name] for name in KEY) not in recorded():
+                seeded = dataclasses.replace(settings, seed=seed)
+                _, scores = trained(seeded, load_data(seeded, progress=False))
+                write_json(RESULTS, [*recorded().values(), row | scores])
         scores = [recorded()[options.dataset, options.split, recipe, seed] for seed in range(options.seeds)]
         best, last = (100 * np.mean([row[name] for row in scores]) for name in ("best", "last"))
         print(

@@ -33,8 +33,10 @@ MODELS = {
     "lite0 scratch": "EfficientNet-Lite0 from scratch",
     "bundled": "ResNet-18, bundled weights",
     "lite0 bundled": "EfficientNet-Lite0, bundled weights",
+    "lite0 continued": "EfficientNet-Lite0, ImageNet weights, then our drawings",
     "imagenet frozen": "EfficientNet-Lite0, ImageNet weights",
     "imagenet": "EfficientNet-Lite0, ImageNet weights",
+    "imagenet, longer": "EfficientNet-Lite0, ImageNet weights",
 }
 
 
