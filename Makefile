@@ -47,9 +47,10 @@ bench: .venv/test  ## time the course against fastai and plain loops (25 minutes
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/speed.py --rounds 3
 
-weights: .venv/runtime  ## make the bundled weights anew (45 minutes on two cores)
+weights: .venv/runtime  ## make the bundled weights anew (an hour on two cores)
 	$(BIN)/python benchmarks/pretrain.py --backbone resnet18
 	$(BIN)/python benchmarks/pretrain.py --backbone efficientnet_lite0
+	$(BIN)/python benchmarks/pretrain.py --backbone efficientnet_lite0 --weights imagenet
 
 clean:  ## delete the virtual environment and all caches; runs/ and data/ stay
 	rm -rf .venv .pytest_cache .ruff_cache covid_utils.egg-info
