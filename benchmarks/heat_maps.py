@@ -1,30 +1,82 @@
-"""Collect the scores of heat maps of finished runs of notebook 04 in results/heat_maps.json.
+"""Which maps point at the lesion? By network, layer and method, on validation and on test patients, over several seeds.
 
-    python -m covid_utils tutorial
-    python benchmarks/heat_maps.py phantom=runs/default sars-cov-2-ct=runs/real
+    .venv/bin/python benchmarks/heat_maps.py --seeds 0 1 2 3 4
 
-Each result keeps what it takes to repeat it: parameters, versions, data fingerprint (see `runs.records.record`).
+Every COVID slice with a lesion is explained as "COVID". The map is chosen on validation patients and reported on test
+patients. Rows that are in benchmarks/results/heat_maps.json are not made again; benchmarks/tables.py writes the tables
+in docs/heat-maps.md; finished trainings under runs/heat-maps are found again.
 """
 
-import sys
-from pathlib import Path
+from __future__ import annotations
 
-from covid_utils.runs.files import read_json, resolve, write_json
+import argparse
+import dataclasses
+import time
 
-RESULTS = Path(__file__).parent / "results" / "heat_maps.json"
+from accuracy import RECIPES
+from search import recorded
+
+from covid_utils.data import CTData, load_data
+from covid_utils.labs import localization
+from covid_utils.labs.fine_maps import MAPS, named_map
+from covid_utils.models import Net
+from covid_utils.runs.files import PROJECT, write_json
+from covid_utils.runs.found import find_or_train
+from covid_utils.runs.settings import Settings
+from covid_utils.training import new_model
+
+RESULTS = PROJECT / "benchmarks" / "results" / "heat_maps.json"
+KEY = ("seed", "network", "part", "map")
+TRAINED = {"ImageNet": "imagenet frozen", "drawings": "bundled", "scratch": "scratch"}  # as in accuracy.RECIPES
+BEFORE = ("ImageNet", "scratch")  # also before they have learned anything about the target
 
 
-def main(pairs: list[str]) -> None:
-    found = read_json(RESULTS) if RESULTS.exists() else {}
-    for pair in pairs:
-        name, _, folder = pair.partition("=")
-        folder = resolve(folder)
-        manifest = read_json(folder / "manifest.json")["cam"]
-        manifest["parameters"] = {k: v for k, v in manifest["parameters"].items() if not k.endswith("_dir")}
-        found[name] = {"scores": read_json(folder / "metrics.json")["cam"], "manifest": manifest}
-    write_json(RESULTS, found)
-    print(f"{len(found)} results in {RESULTS}")
+def networks(data: CTData, seed: int):
+    """Name and network, one after the other."""
+    for name, recipe in TRAINED.items():
+        settings = Settings(seed=seed, run_dir=f"runs/heat-maps/{seed}", **RECIPES["phantom"][recipe])
+        yield name, find_or_train(data, settings, name)[0]
+        if name in BEFORE:
+            yield f"{name}, not trained", new_model(dataclasses.replace(settings, seed=seed + 1)).eval()
+
+
+def scores(network: Net | None, data: CTData, part: str) -> dict[str, dict]:
+    """The scores of every map of a network, or of the maps that know nothing, on the COVID slices of a part."""
+    table = data.table
+    found = table[(table.split == part) & (table.label == 1) & data.lesions.flatten(1).any(1).numpy()]
+    images, lesions, lungs = data.images[found.index], data.lesions[found.index], data.lungs[found.index]
+    blind = {} if network else localization.baselines(images.numpy(), lungs.numpy())
+    rows = {}
+    for name in blind or MAPS:
+        started = time.perf_counter()
+        maps = blind[name] if blind else named_map(network, images, name, [1] * len(images))
+        seconds = time.perf_counter() - started
+        each = localization.localization(maps, lesions.numpy(), lungs.numpy())
+        rows[name] = {
+            score: localization.mean_with_interval(of_slices, found.patient, share=True)
+            for score, of_slices in each.items()
+        }
+        rows[name] |= {"seconds": round(seconds, 2), "slices": len(images)}
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
+    for seed in parser.parse_args().seeds:
+        if any(row["seed"] == seed for row in recorded(RESULTS, KEY).values()):
+            continue
+        data, rows = load_data(Settings(seed=seed), progress=False), []
+        for network, model in [("", None), *networks(data, seed)]:
+            for part in ("val", "test"):
+                for name, row in scores(model, data, part).items():
+                    rows.append({"seed": seed, "network": network, "part": part, "map": name} | row)
+            best = max(
+                (row for row in rows if row["network"] == network), key=lambda row: row["average precision"]["value"]
+            )
+            print(f"seed {seed}, {network or 'no network'}: {best['map']}, {best['average precision']}", flush=True)
+        write_json(RESULTS, [*recorded(RESULTS, KEY).values(), *rows])
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

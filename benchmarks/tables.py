@@ -1,4 +1,4 @@
-"""Write the result tables of README.md, docs/results.md, docs/speed.md and data/weights/README.md.
+"""Write the result tables of README.md, docs/ and data/weights/README.md.
 
     .venv/bin/python benchmarks/tables.py
 
@@ -25,7 +25,10 @@ from covid_utils.runs.settings import Settings
 from covid_utils.sources.datasets import DATASETS
 
 RESULTS = PROJECT / "benchmarks" / "results"
-PAGES = [PROJECT / name for name in ("README.md", "docs/results.md", "docs/speed.md", "data/weights/README.md")]
+PAGES = [
+    PROJECT / name
+    for name in ("README.md", "docs/results.md", "docs/speed.md", "docs/heat-maps.md", "data/weights/README.md")
+]
 MODELS = {
     "1-nearest neighbour": "1-nearest neighbour on pixels (learns nothing)",
     "grey histogram": "logistic regression on the grey histogram",
@@ -39,6 +42,7 @@ MODELS = {
     "imagenet": "EfficientNet-Lite0, ImageNet weights",
     "imagenet, longer": "EfficientNet-Lite0, ImageNet weights",
 }
+TWO, ENDS = ("pointing game", "average precision"), ("value", "low", "high")
 WANTED = {  # test accuracy in percent, lowest and highest, that the phantom's program was made for
     ("grey histogram", "patient"): (0, 70),
     ("1-nearest neighbour", "patient"): (0, 70),
@@ -62,6 +66,8 @@ def best_scratch(runs: dict[str, list[dict]]) -> str:
 
 def gain(runs: dict[str, list[dict]], model: str) -> str:
     """Accuracy of a pretrained model minus that of the best one from scratch, paired over the seeds that both have."""
+    if not any(name.endswith("scratch") for name in runs):
+        return ""
     rival = {row["seed"]: row["test"]["accuracy"]["value"] for row in runs[best_scratch(runs)]}
     pairs = [row["test"]["accuracy"]["value"] - rival[row["seed"]] for row in runs[model] if row["seed"] in rival]
     return percent(mean_over_seeds(np.array(pairs)), signed=True) if len(pairs) > 1 else ""
@@ -144,6 +150,43 @@ def pretraining(names: list[str], files: list[dict]) -> str:
         found = (str(notes["held_out_auc"][finding]) for notes in files)
         lines.append([f"AUC on unseen source patients: {finding}", *found])
     return markdown(lines)
+
+
+def heat_maps(rows: list[dict]) -> str:
+    """Which maps point at the lesion: average precision of each map and network on validation patients."""
+    networks = list(dict.fromkeys(row["network"] for row in rows if row["network"]))
+    lines = [["map, validation patients", *networks, "seconds"]]
+    for name in {row["map"]: None for row in rows if row["network"]}:
+        found = [row for row in rows if (row["map"], row["part"]) == (name, "val")]
+        pairs = []
+        for network in networks:
+            mine = [row for row in found if row["network"] == network]
+            point, precise = (np.mean([row[score]["value"] for row in mine]) for score in TWO)
+            pairs.append(f"{100 * point:.0f} / {precise:.2f}")
+        seconds = np.median([row["seconds"] for row in found if row["network"] == networks[0]])
+        lines.append([name, *pairs, f"{seconds:.1f}"])
+    return markdown(lines)
+
+
+def heat_maps_test(rows: list[dict]) -> str:
+    """Each network's map that was best on validation patients, and maps that know nothing, on test patients."""
+    lines = [["test patients", "map, chosen on validation", "pointing game %", "average precision", "seeds"]]
+    for network in {row["network"]: None for row in rows}:
+        names = list(dict.fromkeys(row["map"] for row in rows if row["network"] == network))
+        if network:
+            by_name = {name: [r[TWO[1]]["value"] for r in rows if found_in(r, network, name, "val")] for name in names}
+            names = list(dict.fromkeys([max(names, key=lambda name: np.mean(by_name[name])), "layer4 GradCAM"]))
+        for name in names:
+            found = [row for row in rows if found_in(row, network, name, "test")]
+            point, precise = ([np.mean([row[score][end] for row in found]) for end in ENDS] for score in TWO)
+            scores = [f"{100 * point[0]:.0f} ({100 * point[1]:.0f} to {100 * point[2]:.0f})"]
+            scores.append(f"{precise[0]:.2f} ({precise[1]:.2f} to {precise[2]:.2f})")
+            lines.append([network or "no network", name, *scores, str(len(found))])
+    return markdown(lines)
+
+
+def found_in(row: dict, network: str, name: str, part: str) -> bool:
+    return (row["network"], row["map"], row["part"]) == (network, name, part)
 
 
 def markdown(lines: list[list[str]]) -> str:
@@ -308,6 +351,8 @@ def tables() -> dict[str, str]:
         "learning-curve": few_slices(curve, [name for name in CURVE if any(row["model"] == name for row in curve)]),
         "learning-curve-longer": few_slices(curve, ["scratch", "transfer"], longer=True),
         "learning-curve-50": few_slices(curve, ["scratch, ResNet-50", "transfer, ResNet-50"]),
+        "heat-maps": heat_maps(read_json(RESULTS / "heat_maps.json")),
+        "heat-maps-test": heat_maps_test(read_json(RESULTS / "heat_maps.json")),
         "kept-features": kept_features(read_json(RESULTS / "trunk_cache.json")),
     }
 
@@ -320,12 +365,12 @@ def filled(text: str, content: dict[str, str]) -> str:
     return text
 
 
-def heat_maps() -> bytes:
-    """The picture (JPEG) of notebook 04 with both methods and both models, for the README."""
+def heat_map_picture() -> bytes:
+    """The picture (JPEG) of notebook 04 with both models' maps, as in the article and as chosen, for the README."""
     notebook = nbformat.read(PROJECT / "notebooks" / "04_cam.ipynb", 4)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     pictures = [output for output in outputs if "image/jpeg" in output.get("data", {})]
-    wanted = next(p for p in pictures if "GradCAM and EigenCAM" in p.metadata["image/jpeg"]["alt"])
+    wanted = next(p for p in pictures if "chosen for each on validation" in p.metadata["image/jpeg"]["alt"])
     return b64decode(wanted.data["image/jpeg"])
 
 
@@ -336,7 +381,7 @@ def learning_curve_picture() -> bytes:
 
 if __name__ == "__main__":
     replace_file(PROJECT / "docs" / "learning-curve.png", lambda path: path.write_bytes(learning_curve_picture()))
-    replace_file(PROJECT / "docs" / "heat-maps.jpg", lambda path: path.write_bytes(heat_maps()))
+    replace_file(PROJECT / "docs" / "heat-maps.jpg", lambda path: path.write_bytes(heat_map_picture()))
     content = tables()
     for page in PAGES:
         text = filled(page.read_text(encoding="utf-8"), content)

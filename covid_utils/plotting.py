@@ -30,7 +30,7 @@ def source(*functions: Callable) -> None:
     for function in functions:
         code = inspect.getsource(function).rstrip()
         # Markdown, as IPython's Code brings a style sheet of its own each time: ten times the size
-        display({"text/markdown": f"```python\n{code}\n```", "text/plain": code}, raw=True)
+        display({"text/markdown": f"```python\n{code}\n```", "text/plain": function.__qualname__}, raw=True)
 
 
 @styled

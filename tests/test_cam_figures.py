@@ -38,6 +38,18 @@ def test_each_network_is_named_once_and_intervals_are_drawn(shown):
     assert len(lines) == 4 and all(tuple(line.get_xdata()) == (0.25, 0.75) for line in lines)
 
 
+def test_networks_before_their_training_have_hollow_marks_in_the_same_colour(shown):
+    score = {"value": 0.5, "low": 0.25, "high": 0.75}
+    cam_figures.show_scores({"first": {"GradCAM": {"transfer": score, "transfer, not trained": score}}}, alt="")
+    trained, fresh = [line for line in shown[0].axes[0].lines if len(line.get_xdata()) == 1]
+    assert trained.get_color() == fresh.get_color() == trained.get_markerfacecolor() != fresh.get_markerfacecolor()
+
+
+def test_cells_are_drawn_as_a_grid(shown):
+    cam_figures.show_cams(IMAGES, ["a", "b"], {"A": HEAT, "B": HEAT}, cells={"B": 3})
+    assert [len(axis.lines) for axis in shown[0].axes[:6]] == [0, 0, 4] * 2
+
+
 def test_the_channels_that_add_most_come_first(shown):
     activations, weights = np.ones((8, 3, 3)), np.array([0.1, -5, 0.2, 3, 0, 0, 0, 0])
     cam_figures.show_channels(IMAGES[0], activations, weights, (weights[:, None, None] * activations).sum(0), "", 2)

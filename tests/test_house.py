@@ -18,7 +18,7 @@ ORDER = """
     phantom.anatomy phantom.disease phantom.patients phantom.lesion
     sources.images sources.folders sources.downloads sources.datasets
     data runs.cached runs.formats training runs.found evaluation explain plotting
-    labs.tables labs.decisions labs.audit labs.shortcuts labs.localization labs.faithfulness
+    labs.tables labs.decisions labs.audit labs.shortcuts labs.localization labs.faithfulness labs.fine_maps
     labs.photographs labs.cam_figures labs.score_figures labs.widgets
     __main__
 """.split()

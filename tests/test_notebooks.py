@@ -115,7 +115,7 @@ SECTIONS = {  # what each notebook writes into a run's results, and a number in 
     "01_data": ("data", lambda found: found["nearest_neighbour"]["patient"]["value"]),
     "02_scratch": ("scratch", lambda found: found["test"]["accuracy"]["value"]),
     "03_transfer": ("transfer", lambda found: found["test"]["auc"]["value"]),
-    "04_cam": ("cam", lambda found: found["localization"]["pointing game"]["GradCAM"]["transfer"]["value"]),
+    "04_cam": ("cam", lambda found: found["localization"]["average precision"]["lung mask"][""]["value"]),
     "05_evaluation": ("evaluation", lambda found: found["test"]["specificity"]["value"]),
 }
 

@@ -23,7 +23,7 @@ def test_tables_are_those_of_the_recorded_results():
     for page in tables.PAGES:
         text = page.read_text(encoding="utf-8")
         assert tables.filled(text, content) == text, f"run benchmarks/tables.py: {page.name} is not up to date"
-    assert (PROJECT / "docs" / "heat-maps.jpg").read_bytes() == tables.heat_maps()
+    assert (PROJECT / "docs" / "heat-maps.jpg").read_bytes() == tables.heat_map_picture()
 
 
 def test_the_walk_in_the_design_notes_runs(tmp_path):

@@ -60,7 +60,7 @@ def test_cams_with_and_without_outlines(lesions, monkeypatch):
 
 def test_source_shows_what_runs():
     outputs = run("from covid_utils import models, plotting\nplotting.source(models.freeze)")
-    assert "def freeze(model" in outputs[0]["data"]["text/plain"]
+    assert "def freeze(model" in outputs[0]["data"]["text/markdown"]
     assert outputs[0]["data"]["text/markdown"].startswith("```python\ndef freeze")
 
 

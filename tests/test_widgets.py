@@ -43,10 +43,19 @@ def test_moving_a_slider_redraws(drawn):
 def test_the_explorer_shows_what_is_chosen(drawn):
     models = {"one": Net("resnet18").eval(), "two": Net("resnet18").eval()}
     controls = widgets.cam_explorer(models, SLICES, ["a", "b", "c", "d"])
-    assert [axis.get_title().split("\n")[0] for axis in drawn[-1].axes] == ["a", "GradCAM, one", "GradCAM, two"]
-    for name, value in {"number": 2, "model": "two", "method": "LayerCAM", "layer": "layer2", "target": 0}.items():
+    titles = [axis.get_title().split("\n")[0] for axis in drawn[-1].axes]
+    assert titles == ["a", "two: HiResCAM, layer3", "two: HiResCAM, layer4"]  # fine cells first, the article's beside
+    for name, value in {"number": 2, "model": "one", "method": "LayerCAM", "layer": "layer2", "target": 0}.items():
         controls[name].value = value
-    assert [axis.get_title().split("\n")[0] for axis in drawn[-1].axes] == ["c", "LayerCAM, two"]
+    titles = [axis.get_title().split("\n")[0] for axis in drawn[-1].axes]
+    assert titles == ["c", "one: LayerCAM, layer2", "two: HiResCAM, layer4"]
+    assert not any(axis.lines for axis in drawn[-1].axes)
+    controls["grid"].value = True
+    borders = [len(axis.lines) // 2 + 1 for axis in drawn[-1].axes[1:]]
+    assert borders == [widgets.cells(models["one"], layer, SLICES.shape[-1]) for layer in ("layer2", "layer4")]
+    for name in ("model", "method", "layer"):
+        controls[f"{name} 2"].value = controls[name].value
+    assert len(drawn[-1].axes) == 3  # the same map twice is still two pictures
     assert "ScoreCAM" not in controls["method"].options  # it takes seconds
 
 

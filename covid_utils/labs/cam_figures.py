@@ -55,15 +55,18 @@ def show_kernels(kernels: dict[str, np.ndarray]) -> None:
     show(figure, f"The kernels of the first layer of: {', '.join(kernels)}.", small=True)
 
 
-def overlay(axis, image, heat=None, lesion=None, opacity: float = 0.55, title: str = ""):
+def overlay(axis, image, heat=None, lesion=None, opacity: float = 0.55, title: str = "", cells: int = 0):
     """One grey slice, with a heat map in 0…1 over it (a map of zeros says so) and the lesion outlined.
 
-    Returns the drawn map, or None.
+    `cells`: draw a grid of so many cells each way. Returns the drawn map, or None.
     """
     axis.imshow(image, cmap="gray", vmin=0, vmax=255)
     drawn = None if heat is None else axis.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=opacity)
     if heat is not None and not heat.any():
         axis.text(0.5, 0.04, "empty map", color="white", fontsize=10, ha="center", transform=axis.transAxes)
+    for border in np.linspace(0, len(image), cells + 1)[1:-1] - 0.5 if cells else ():
+        axis.axhline(border, color="white", linewidth=0.5, alpha=0.7)
+        axis.axvline(border, color="white", linewidth=0.5, alpha=0.7)
     if lesion is not None:
         outline(axis, lesion)
     axis.set(xticks=(), yticks=())
@@ -73,7 +76,9 @@ def overlay(axis, image, heat=None, lesion=None, opacity: float = 0.55, title: s
 
 
 @styled
-def show_cams(images, rows: list[str], maps: dict[str, np.ndarray], lesions=None, alt: str = "") -> None:
+def show_cams(
+    images, rows: list[str], maps: dict[str, np.ndarray], lesions=None, alt: str = "", cells: dict | None = None
+) -> None:
     """Show slices in rows, with a column of heat maps per method and model beside each.
 
     Args:
@@ -82,15 +87,17 @@ def show_cams(images, rows: list[str], maps: dict[str, np.ndarray], lesions=None
         maps: {column title: float (N, H, W) in 0…1}.
         lesions: bool (N, H, W), outlined in cyan, or None.
         alt: what the picture shows.
+        cells: {column title: cells each way}, drawn as a grid.
     """
     columns = len(maps) + 1
-    figure, axes = plt.subplots(len(images), columns, figsize=(2.1 * columns, 2.15 * len(images) + 0.6), squeeze=False)
+    figure, axes = plt.subplots(len(images), columns, figsize=(1.85 * columns, 1.9 * len(images) + 0.6), squeeze=False)
     for row, (image, text) in enumerate(zip(images, rows, strict=True)):
         pictures = {"slice": None} | {title: each[row] for title, each in maps.items()}
         for axis, (title, heat) in zip(axes[row], pictures.items(), strict=True):
             lesion = None if lesions is None else lesions[row]
-            drawn = overlay(axis, image, heat, lesion, title=title if row == 0 else "")
-        axes[row][0].set_ylabel(text, fontsize=10)
+            grid = (cells or {}).get(title, 0)
+            drawn = overlay(axis, image, heat, lesion, title=title if row == 0 else "", cells=grid)
+        axes[row][0].set_ylabel(text, fontsize=9)
     figure.tight_layout(rect=(0, 0.05, 1, 1))
     bar = figure.colorbar(drawn, cax=figure.add_axes((0.3, 0.025, 0.4, 0.012)), orientation="horizontal")
     bar.set_ticks([0, 1], labels=["least in this map", "most in this map"])
@@ -98,13 +105,15 @@ def show_cams(images, rows: list[str], maps: dict[str, np.ndarray], lesions=None
 
 
 @styled
-def panels(image, maps: dict[str, np.ndarray], lesion=None, opacity: float = 0.55, title: str = "slice") -> Figure:
-    """A slice and its heat maps in a row, as a figure."""
+def panels(
+    image, maps: dict[str, np.ndarray], lesion=None, opacity: float = 0.55, title: str = "slice", cells=None
+) -> Figure:
+    """A slice and its heat maps in a row, as a figure; `cells` draws a grid of so many each way on each map."""
     figure, axes = plt.subplots(1, 1 + len(maps), figsize=(3.1 * (1 + len(maps)), 3.6), squeeze=False)
     plt.close(figure)
     overlay(axes[0][0], image, None, lesion, title=title)
-    for axis, (name, heat) in zip(axes[0][1:], maps.items(), strict=True):
-        overlay(axis, image, heat, lesion, opacity, name)
+    for axis, (name, heat), count in zip(axes[0][1:], maps.items(), cells or [0] * len(maps), strict=True):
+        overlay(axis, image, heat, lesion, opacity, name, count)
     figure.tight_layout()
     return figure
 
@@ -144,7 +153,7 @@ def show_signed(
     top = max(np.abs(each).max() for each in maps.values())
     columns, size = 1 + len(maps), images.shape[-1]
     figure, axes = plt.subplots(
-        columns, len(images), figsize=(2.3 * len(images), 2.2 * columns + 0.8), squeeze=False, layout="constrained"
+        columns, len(images), figsize=(2.0 * len(images), 1.95 * columns + 0.8), squeeze=False, layout="constrained"
     )
     for column, image in enumerate(images):
         lesion = None if lesions is None else lesions[column]
@@ -184,20 +193,28 @@ def show_matrix(image, maps: dict[str, dict[str, np.ndarray]], lesion=None, alt:
 
 @styled
 def show_scores(scores: dict[str, dict[str, dict[str, dict]]], alt: str) -> None:
-    """Show scores with intervals: {score: {map: {network or "": {"value", "low", "high"}}}}, a panel per score."""
+    """Show scores with intervals: {score: {map: {network or "": {"value", "low", "high"}}}}, a panel per score.
+
+    Networks are called "scratch" or "transfer"; with ", not trained" behind it a mark is hollow.
+    """
     names = list(next(iter(scores.values())))
     figure, axes = plt.subplots(
-        1, len(scores), figsize=(2.5 * len(scores), 0.42 * len(names) + 1.4), sharey=True, squeeze=False
+        1, len(scores), figsize=(max(2.5 * len(scores), 8), 0.42 * len(names) + 1.4), sharey=True, squeeze=False
     )
-    styles = {"scratch": (BLUE, "o", -0.2), "transfer": (RED, "s", 0.0), "untrained": ("#E69F00", "^", 0.2)}
+    styles = {"scratch": (BLUE, "o", -0.2), "transfer": (RED, "s", 0.0)}
     for axis, (title, rows) in zip(axes[0], scores.items(), strict=True):
         for place, name in enumerate(names):
             for network, score in rows[name].items():
-                colour, marker, offset = styles.get(network, ("#555555", "D", 0.0))
-                axis.plot((score["low"], score["high"]), (place + offset,) * 2, color=colour, linewidth=2)
+                colour, marker, offset = styles.get(network.split(",")[0], ("#555555", "D", 0.0))
+                fresh = network.endswith("not trained")
+                place_y = place + offset + 0.1 * fresh
+                axis.plot((score["low"], score["high"]), (place_y,) * 2, color=colour, linewidth=1 if fresh else 2)
                 label = network or "no network"
                 label = None if label in axis.get_legend_handles_labels()[1] else label  # once in the legend
-                axis.plot(score["value"], place + offset, marker, color=colour, markersize=6, label=label)
+                fill = "white" if fresh else colour
+                axis.plot(
+                    score["value"], place_y, marker, color=colour, markerfacecolor=fill, markersize=6, label=label
+                )
         axis.set(title=title, xlim=(0, None), ylim=(len(names) - 0.5, -0.5))
         axis.title.set_fontsize(11)
         axis.grid(axis="x", alpha=0.3)

@@ -97,12 +97,13 @@ def localization(maps: np.ndarray, lesions: np.ndarray, lungs: np.ndarray) -> di
     }
 
 
-def mean_with_interval(values: np.ndarray, patients, seed: int = 0) -> dict[str, float]:
+def mean_with_interval(values: np.ndarray, patients, seed: int = 0, share: bool = False) -> dict[str, float]:
     """The mean over slices, with the 95 % interval of `metrics_with_intervals`' bootstrap, which draws whole patients.
 
     Args:
         values: float (N,); nan is left out.
         patients: (N,), the group of each slice.
+        share: whether the mean can't lie beyond 0 and 1, so that the interval ends there.
 
     Returns:
         {"value", "low", "high"}; nan if there are no values.
@@ -113,7 +114,8 @@ def mean_with_interval(values: np.ndarray, patients, seed: int = 0) -> dict[str,
         return dict.fromkeys(("value", "low", "high"), float("nan"))
     weights = patient_weights(patients[known], seed)
     means = weights @ values[known] / weights.sum(1)
-    return mean_interval(means[0], means[1:].std(), len(np.unique(patients[known])))
+    found = mean_interval(means[0], means[1:].std(), len(np.unique(patients[known])))
+    return {name: min(max(value, 0.0), 1.0) if share else value for name, value in found.items()}
 
 
 # ------------------------------------------------------------------------------------------------ baselines

@@ -15,6 +15,7 @@ from ..runs.progress import InPlace
 from ..sources.folders import CLASSES
 from ..training import predict
 from .cam_figures import panels
+from .fine_maps import cells
 from .score_figures import draw_threshold
 
 
@@ -53,7 +54,7 @@ def _play(controls: dict[str, widgets.Widget], update) -> widgets.Widget:
 
 
 def cam_explorer(models: dict[str, Net], images: torch.Tensor, texts: list[str], lesions=None) -> dict:
-    """Heat maps of any slice, model, method, layer and class, side by side, redrawn at every change.
+    """Any two heat maps of any slice side by side, each of a model, a method and a layer, redrawn at every change.
 
     ScoreCAM is left out: it takes seconds.
 
@@ -63,37 +64,43 @@ def cam_explorer(models: dict[str, Net], images: torch.Tensor, texts: list[str],
         lesions: bool (N, H, W), or None.
 
     Returns:
-        {name: control}, so that a program can move them too.
+        {name: control}, so that a program can move them too; those of the second map end in " 2".
     """
-    picture = Picture("A slice and its heat maps, for the slice, method, layer and class chosen above.")
+    picture = Picture("A slice and two heat maps, for the slice, models, methods, layers and class chosen above.")
+    names, methods = list(models), [name for name in METHODS if name != "ScoreCAM"]
     controls = {
         "number": _slider(widgets.IntSlider, "slice", 0, 0, len(images) - 1, 1),
-        "model": widgets.Dropdown(options=["all", *models], description="model"),
-        "method": widgets.Dropdown(options=[name for name in METHODS if name != "ScoreCAM"], description="method"),
-        "layer": widgets.Dropdown(options=LAYERS[::-1], description="layer"),
         "target": widgets.Dropdown(
             options=[("its own decision", None), (CLASSES[1], 1), (CLASSES[0], 0)], description="explain"
         ),
         "opacity": _slider(widgets.FloatSlider, "opacity", 0.55, 0.0, 1.0, 0.05),
     }
+    for second, (model, layer) in {"": (names[-1], "layer3"), " 2": (names[-1], "layer4")}.items():
+        controls |= {
+            f"model{second}": widgets.Dropdown(options=names, value=model, description=f"model{second}"),
+            f"method{second}": widgets.Dropdown(options=methods, value="HiResCAM", description=f"method{second}"),
+            f"layer{second}": widgets.Dropdown(options=LAYERS[::-1], value=layer, description=f"layer{second}"),
+        }
+    controls["grid"] = widgets.Checkbox(value=False, description="draw the cells")
 
-    def update(number, model, method, layer, target, opacity):
+    def update(number, target, opacity, grid, **chosen):
         one = images[number : number + 1]
-        maps = {}
-        for name, network in models.items():
-            if model in ("all", name):
-                targets = None if target is None else [target]
-                title = f"{method}, {name}\np(COVID) = {probability(network, one)[0]:.2f}"
-                maps[title] = cam(network, one, method, layer, targets)[0]
+        maps, counts = {}, []
+        for second in ("", " 2"):
+            network, layer = models[chosen[f"model{second}"]], chosen[f"layer{second}"]
+            title = f"{chosen[f'model{second}']}: {chosen[f'method{second}']}, {layer}"
+            title += f"\np(COVID) = {probability(network, one)[0]:.2f}{second and ' '}"  # two alike stay two
+            maps[title] = cam(network, one, chosen[f"method{second}"], layer, target if target is None else [target])[0]
+            counts.append(cells(network, layer, one.shape[-1]) if grid else 0)
         lesion = None if lesions is None else lesions[number]
-        picture.draw(panels(one[0].numpy(), maps, lesion, opacity, texts[number]))
+        picture.draw(panels(one[0].numpy(), maps, lesion, opacity, texts[number], counts))
 
     _play(controls, update)
     return controls
 
 
 def lesion_lab(models: dict[str, Net], first_patient: int, image_size: int = 96, seed: int = 0) -> dict:
-    """Place and grow ground glass in healthy lungs; probability and GradCAM for COVID follow.
+    """Place and grow ground glass in healthy lungs; probability and a map of `layer3` for COVID follow.
 
     Args:
         models: {name: network}.
@@ -118,7 +125,7 @@ def lesion_lab(models: dict[str, Net], first_patient: int, image_size: int = 96,
         one = torch.from_numpy(image)[None]
         maps = {}
         for name, model in models.items():
-            heat = cam(model, one, targets=[1])[0]
+            heat = cam(model, one, "HiResCAM", "layer3", [1])[0]
             nothing = "" if heat.any() else ", no evidence"
             maps[f"{name}\np(COVID) = {probability(model, one)[0]:.2f}{nothing}"] = heat
         picture.draw(panels(image, maps, lesion, title=f"lesion: {lesion.mean():.1%} of the slice"))

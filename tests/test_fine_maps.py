@@ -1,0 +1,72 @@
+"""Maps finer than a layer's cells."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from covid_utils import models
+from covid_utils.labs import fine_maps
+
+CELL = 16  # pixels
+SLICES = torch.randint(0, 256, (3, 96, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def coarse(model, images, method, layer, targets):
+    """A stand-in for `explain.cam` that knows the answer as well as its cells allow: the mean of each cell."""
+    pooled = torch.nn.functional.avg_pool2d(images[:, None].float(), CELL)
+    maps = torch.nn.functional.interpolate(pooled, scale_factor=CELL)[:, 0].numpy()
+    return maps / np.maximum(maps.max((1, 2), keepdims=True), 1e-7)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "efficientnet_lite0"])
+def test_cells_of_the_layers(backbone):
+    model = models.Net(backbone)
+    assert [fine_maps.cells(model, layer, 96) for layer in ("layer4", "layer3", "layer2")] == [3, 6, 12]
+
+
+def test_nine_views_tell_which_half_of_a_cell_is_hot(monkeypatch):
+    """A patch as large as half a cell each way: one view can only say which cell it lies in."""
+    monkeypatch.setattr(fine_maps, "cam", coarse)
+    image = torch.zeros(1, 96, 96, dtype=torch.uint8)
+    image[0, 40:48, 32:40] = 200
+    one = coarse(None, image, "", "", None)[0]
+    fine = fine_maps.fine_cam(models.Net(), image, targets=[1])[0]
+    assert (one == one.max()).sum() == CELL**2
+    hottest = fine == fine.max()
+    assert hottest[40:48, 32:40].all() and hottest.sum() == 8 * 8
+    assert fine.max() == pytest.approx(1) and fine.shape == (96, 96)
+
+
+def test_what_lies_beyond_the_edge_repeats_it(monkeypatch):
+    seen = []
+    monkeypatch.setattr(fine_maps, "cam", lambda model, images, *_: seen.append(images) or np.ones(tuple(images.shape)))
+    fine_maps.fine_cam(models.Net(), SLICES, targets=[1, 1, 0])
+    seen = seen[0].split(3)
+    assert len(seen) == 9 and all(each.shape == SLICES.shape for each in seen)
+    assert torch.equal(seen[4], SLICES)  # the middle one is not moved
+    assert torch.equal(seen[0][:, 0], seen[0][:, 7]) and torch.equal(seen[0][:, 8:, 8:], SLICES[:, :-8, :-8])
+
+
+def test_all_views_explain_the_decision_for_the_slice_itself(monkeypatch):
+    seen = []
+    monkeypatch.setattr(fine_maps, "cam", lambda *given: seen.append(given[-1]) or np.ones(tuple(given[1].shape)))
+    model = models.Net().eval()
+    wanted = (fine_maps.predict(model, SLICES) > 0).int().tolist()
+    fine_maps.fine_cam(model, SLICES)
+    assert seen == [wanted * 9]
+
+
+def test_maps_of_two_layers_are_multiplied():
+    model = models.Net().eval()
+    both = fine_maps.named_map(model, SLICES[:1], "layer3 × layer2 HiResCAM, nine views", [1])
+    one, other = (fine_maps.fine_cam(model, SLICES[:1], "HiResCAM", layer, [1]) for layer in ("layer3", "layer2"))
+    np.testing.assert_allclose(both, np.sqrt(one * other), atol=1e-6)
+    plain = fine_maps.named_map(model, SLICES[:1], "layer4 GradCAM", [1])
+    np.testing.assert_array_equal(plain, fine_maps.cam(model, SLICES[:1], "GradCAM", "layer4", [1]))
+
+
+def test_an_unknown_map_is_named():
+    with pytest.raises(ValueError, match="did you mean 'layer3 HiResCAM'"):
+        fine_maps.named_map(models.Net(), SLICES, "layer3 HiresCAM")
