@@ -39,6 +39,12 @@ def test_nine_views_tell_which_half_of_a_cell_is_hot(monkeypatch):
     assert fine.max() == pytest.approx(1) and fine.shape == (96, 96)
 
 
+def test_where_fewer_views_overlap_a_map_is_no_colder(monkeypatch):
+    monkeypatch.setattr(fine_maps, "cam", coarse)
+    flat = fine_maps.fine_cam(models.Net(), torch.full((1, 96, 96), 100, dtype=torch.uint8), targets=[1])
+    assert (flat == 1).all()
+
+
 def test_what_lies_beyond_the_edge_repeats_it(monkeypatch):
     seen = []
     monkeypatch.setattr(fine_maps, "cam", lambda model, images, *_: seen.append(images) or np.ones(tuple(images.shape)))

@@ -17,6 +17,7 @@ from torch.utils.data import TensorDataset
 from ..data import batches_of
 from ..models import BACKBONES, LAYERS, Net, Tail, ask, freeze
 from ..runs.device import repeatable
+from ..runs.formats import choose_formats
 from ..training import predict, train_one_epoch
 
 # ------------------------------------------------------------------------------------------- removing pixels
@@ -150,6 +151,7 @@ def retrain(start: Net, images: Tensor, labels: Tensor, seed: int, epochs: int =
         network in eval mode, and its accuracy on these slices in the last epoch.
     """
     model = freeze(copy.deepcopy(start)).eval()
+    choose_formats(model, images, kept=True)
     with torch.no_grad():
         features = torch.cat([ask(model, some, model.trunk).float() for some in images.split(64)])
     with repeatable(seed):

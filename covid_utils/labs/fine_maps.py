@@ -29,9 +29,9 @@ def cells(model: Net, layer: str, image_size: int) -> int:
 def fine_cam(model: Net, images: Tensor, method: str = "HiResCAM", layer: str = "layer3", targets=None) -> np.ndarray:
     """Class activation maps at twice a layer's resolution: the mean over nine views of each slice.
 
-    Where a cell ends is an accident of where the slice begins. So the slice is shown nine times, moved by half a cell
-    up or down, left or right, or not at all, and each map is moved back: where the moved cells overlap, they say which
-    part of a cell is hot. What a view shows beyond the slice repeats the slice's edge.
+    The grid of cells hangs on the slice's edge. So the slice is shown nine times, moved by half a cell up or down, left
+    or right, or not at all, and each map is moved back: where the moved cells overlap, they say which part of a cell is
+    hot. What a view shows beyond the slice repeats the slice's edge.
 
     Args: as for `explain.cam`; without `targets` the decision for the slice that was not moved.
 
