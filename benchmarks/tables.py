@@ -318,6 +318,9 @@ def few_slices(rows: list[dict], models: list[str], longer: bool = False) -> str
         f"Accuracy / AUC in %, means over {seeds} seeds; gains over {titles[models[0]]}, paired over seeds, with 95 % "
         "intervals."
     )
+    for model in models:
+        fewer = int(scores["accuracy"][model].dropna().groupby("slices").size().min())
+        note += f" {titles[model]}: {fewer} seeds." if fewer < seeds else ""
     return markdown(lines) + "\n\n" + note
 
 
