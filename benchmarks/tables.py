@@ -125,6 +125,8 @@ def difficulty(rows: list[dict]) -> str:
     for (model, split), (low, high) in WANTED.items():
         found = [row for row in rows if (row["model"], row["split"]) == (model, split)]
         found = [100 * row["test"]["accuracy"]["value"] for row in found]
+        if not found:
+            continue  # not measured, or not yet
         measured = f"{np.mean(found):.1f} ({min(found):.1f} to {max(found):.1f})"
         lines.append([f"{MODELS[model]}, {split} split", f"{low} to {high}", measured, str(len(found))])
     return markdown(lines)

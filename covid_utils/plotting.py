@@ -51,13 +51,13 @@ def show(figure: Figure, alt: str, photo: bool = False, small: bool = False) -> 
 
 
 @styled
-def compact(figure: Figure, photo: bool, dpi: int = 72) -> bytes:
+def compact(figure: Figure, photo: bool, dpi: int = 68) -> bytes:
     """The bytes of a figure's picture, small: JPEG, or PNG with 64 colours."""
     raw, buffer = io.BytesIO(), io.BytesIO()
     figure.savefig(raw, format="png", bbox_inches="tight", dpi=dpi if photo else 100)
     picture = PIL.Image.open(raw).convert("RGB")
     if photo:
-        picture.save(buffer, format="jpeg", quality=54, optimize=True)
+        picture.save(buffer, format="jpeg", quality=50, optimize=True)
     else:
         picture.quantize(64, dither=PIL.Image.Dither.NONE).save(buffer, format="png", optimize=True)
     return buffer.getvalue()
