@@ -84,8 +84,7 @@ def main() -> None:
                 else:
                     model, found = trained(settings, data)
                     logits = predict(model, data.images[test.index]).numpy()
-                    row |= {"best_epoch": found["best_epoch"], "val_accuracy": found["best"]}
-                    row |= {"seconds": found["seconds"]}
+                    row |= {name: found[name] for name in ("best_epoch", "seconds")} | {"val_accuracy": found["best"]}
                 row["test"] = metrics_with_intervals(logits, test.label, test.patient)
                 row["logits"] = " ".join(f"{value:.4g}" for value in logits)  # so that other scores can be had later
                 rows = recorded(results(options.dataset), KEY) | {(split, seed, name): row}

@@ -42,7 +42,7 @@ MODELS = {
     "imagenet": "EfficientNet-Lite0, ImageNet weights",
     "imagenet, longer": "EfficientNet-Lite0, ImageNet weights",
 }
-TWO, ENDS = ("pointing game", "average precision"), ("value", "low", "high")
+POINTING, PRECISION, ENDS = "pointing game", "average precision", ("value", "low", "high")
 WANTED = {  # test accuracy in percent, lowest and highest, that the phantom's program was made for
     ("grey histogram", "patient"): (0, 70),
     ("1-nearest neighbour", "patient"): (0, 70),
@@ -58,17 +58,15 @@ def mean_of_seeds(rows: list[dict], score: str) -> str:
     return f"{value:.1f} ({low:.1f} to {high:.1f})"
 
 
-def best_scratch(runs: dict[str, list[dict]]) -> str:
-    """The model from scratch with the highest validation accuracy: the rival that a pretrained one must beat."""
+def best_scratch(runs: dict[str, list[dict]]) -> str | None:
+    """The model from scratch that is best on validation, the rival of pretrained ones; None if there is none."""
     scratch = [name for name in runs if name.endswith("scratch")]
-    return max(scratch, key=lambda name: np.mean([row["val_accuracy"] for row in runs[name]]))
+    return max(scratch, key=lambda name: np.mean([row["val_accuracy"] for row in runs[name]]), default=None)
 
 
 def gain(runs: dict[str, list[dict]], model: str) -> str:
     """Accuracy of a pretrained model minus that of the best one from scratch, paired over the seeds that both have."""
-    if not any(name.endswith("scratch") for name in runs):
-        return ""
-    rival = {row["seed"]: row["test"]["accuracy"]["value"] for row in runs[best_scratch(runs)]}
+    rival = {row["seed"]: row["test"]["accuracy"]["value"] for row in runs.get(best_scratch(runs), [])}
     pairs = [row["test"]["accuracy"]["value"] - rival[row["seed"]] for row in runs[model] if row["seed"] in rival]
     return percent(mean_over_seeds(np.array(pairs)), signed=True) if len(pairs) > 1 else ""
 
@@ -89,9 +87,8 @@ def summary(rows: list[dict], split: str) -> str:
         learns = learns if recipe.weights != "scratch" else ""
         lines.append([MODELS[name] + learns, *budget, *scores, against, str(len(found))])
     note = "Means over the seeds of the score and both ends of its 95 % interval (bootstrap over groups)"
-    if any(name.endswith("scratch") for name in runs):
-        rival = MODELS[best_scratch(runs)]
-        note += f"; differences are paired over the seeds, against {rival} (the best one on validation)"
+    if rival := best_scratch(runs):
+        note += f"; differences are paired over the seeds, against {MODELS[rival]} (the best one on validation)"
     return markdown(lines) + f"\n\n{note}."
 
 
@@ -155,18 +152,14 @@ def pretraining(names: list[str], files: list[dict]) -> str:
 
 
 def heat_maps(rows: list[dict]) -> str:
-    """Which maps point at the lesion: average precision of each map and network on validation patients."""
+    """Which maps point at the lesion: both scores of each map and network on validation patients."""
     networks = list(dict.fromkeys(row["network"] for row in rows if row["network"]))
     lines = [["map, validation patients", *networks, "seconds"]]
     for name in {row["map"]: None for row in rows if row["network"]}:
-        found = [row for row in rows if (row["map"], row["part"]) == (name, "val")]
-        pairs = []
-        for network in networks:
-            mine = [row for row in found if row["network"] == network]
-            point, precise = (np.mean([row[score]["value"] for row in mine]) for score in TWO)
-            pairs.append(f"{100 * point:.0f} / {precise:.2f}")
-        seconds = np.median([row["seconds"] for row in found if row["network"] == networks[0]])
-        lines.append([name, *pairs, f"{seconds:.1f}"])
+        found = {network: rows_of(rows, network, name, "val") for network in networks}
+        pairs = [(mean_of_rows(mine, POINTING), mean_of_rows(mine, PRECISION)) for mine in found.values()]
+        seconds = np.median([row["seconds"] for row in found[networks[0]]])
+        lines.append([name, *(f"{100 * point:.0f} / {precise:.2f}" for point, precise in pairs), f"{seconds:.1f}"])
     return markdown(lines)
 
 
@@ -176,19 +169,26 @@ def heat_maps_test(rows: list[dict]) -> str:
     for network in {row["network"]: None for row in rows}:
         names = list(dict.fromkeys(row["map"] for row in rows if row["network"] == network))
         if network:
-            by_name = {name: [r[TWO[1]]["value"] for r in rows if found_in(r, network, name, "val")] for name in names}
-            names = list(dict.fromkeys([max(names, key=lambda name: np.mean(by_name[name])), "layer4 GradCAM"]))
+            precision = {name: mean_of_rows(rows_of(rows, network, name, "val"), PRECISION) for name in names}
+            names = list(dict.fromkeys([max(names, key=precision.get), "layer4 GradCAM"]))
         for name in names:
-            found = [row for row in rows if found_in(row, network, name, "test")]
-            point, precise = ([np.mean([row[score][end] for row in found]) for end in ENDS] for score in TWO)
-            scores = [f"{100 * point[0]:.0f} ({100 * point[1]:.0f} to {100 * point[2]:.0f})"]
-            scores.append(f"{precise[0]:.2f} ({precise[1]:.2f} to {precise[2]:.2f})")
+            found = rows_of(rows, network, name, "test")
+            point, low, high = (100 * mean_of_rows(found, POINTING, end) for end in ENDS)
+            scores = [f"{point:.0f} ({low:.0f} to {high:.0f})"]
+            precise, low, high = (mean_of_rows(found, PRECISION, end) for end in ENDS)
+            scores.append(f"{precise:.2f} ({low:.2f} to {high:.2f})")
             lines.append([network or "no network", name, *scores, str(len(found))])
     return markdown(lines)
 
 
-def found_in(row: dict, network: str, name: str, part: str) -> bool:
-    return (row["network"], row["map"], row["part"]) == (network, name, part)
+def rows_of(rows: list[dict], network: str, name: str, part: str) -> list[dict]:
+    """The rows of a network's map on the patients of a part, one for each seed."""
+    return [row for row in rows if (row["network"], row["map"], row["part"]) == (network, name, part)]
+
+
+def mean_of_rows(rows: list[dict], score: str, end: str = "value") -> float:
+    """The mean over rows of a score, or of one end of its interval."""
+    return np.mean([row[score][end] for row in rows])
 
 
 def markdown(lines: list[list[str]]) -> str:
@@ -339,7 +339,7 @@ def datasets() -> str:
 def tables() -> dict[str, str]:
     """All tables by name."""
     real, phantom = read_json(RESULTS / "sars-cov-2-ct.json"), read_json(RESULTS / "phantom.json")
-    curve = read_json(RESULTS / "learning_curve.json")
+    curve, maps = read_json(RESULTS / "learning_curve.json"), read_json(RESULTS / "heat_maps.json")
     weights = sorted((PROJECT / "data" / "weights").glob("*.json"))
     return {
         "datasets": datasets(),
@@ -356,8 +356,8 @@ def tables() -> dict[str, str]:
         "learning-curve": few_slices(curve, [name for name in CURVE if any(row["model"] == name for row in curve)]),
         "learning-curve-longer": few_slices(curve, ["scratch", "transfer"], longer=True),
         "learning-curve-50": few_slices(curve, ["scratch, ResNet-50", "transfer, ResNet-50"]),
-        "heat-maps": heat_maps(read_json(RESULTS / "heat_maps.json")),
-        "heat-maps-test": heat_maps_test(read_json(RESULTS / "heat_maps.json")),
+        "heat-maps": heat_maps(maps),
+        "heat-maps-test": heat_maps_test(maps),
         "kept-features": kept_features(read_json(RESULTS / "trunk_cache.json")),
     }
 
