@@ -75,11 +75,7 @@ def split_groups(table: pd.DataFrame, split: str = "patient", seed: int = 0) -> 
         table: with `path`, `label`, `patient`.
         split: "patient" deals out patients, "random" single slices.
 
-    Returns:
-        "train", "val" or "test" for each row.
-
-    Raises:
-        ValueError: a class has fewer than three groups.
+    Returns "train", "val" or "test" for each row. Raises ValueError if a class has fewer than three groups.
     """
     name = table.patient if split == "patient" else table.path
     groups = table.groupby(name).label.agg(["size", "mean"])
@@ -92,10 +88,11 @@ def split_groups(table: pd.DataFrame, split: str = "patient", seed: int = 0) -> 
         left = groups["size"][groups.label == label]
         if len(left) < 3:
             hint = "use split='random' or " if split == "patient" else ""
+            mixed = int(groups["mean"].between(0, 1, inclusive="neither").sum())
             raise ValueError(
                 f"Class {CLASSES[label]} has too few slices, {left.sum()} in {len(left)} "
-                f"{'patients' if split == 'patient' else 'files'}: {hint}add slices, as train, val and test "
-                "need one each."
+                f"{'patients' if split == 'patient' else 'files'}{f' ({mixed} hold both classes)' * (mixed > 0)}: "
+                f"{hint}add slices, as train, val and test need one each."
             )
         for part, spare in (("test", 2), ("val", 1)):
             taken = _fill(left, target, most=len(left) - spare)
@@ -115,15 +112,10 @@ def _fill(sizes: pd.Series, target: int, most: int) -> list:
 
 
 class Slices(Dataset):
-    """The slices of one split as a PyTorch dataset.
+    """The slices of one split as a PyTorch dataset; ValueError if there is no such split.
 
     `slices[i]` is an image, uint8 (H, W), and its label, float32 (), 1 = COVID; `slices[[i, j, …]]` is a
-    whole batch at once, uint8 (N, H, W) and float32 (N,).
-
-    Attributes:
-        rows: int64, which rows of `data.table` these are.
-
-    Raises ValueError for an unknown split.
+    whole batch at once, uint8 (N, H, W) and float32 (N,). `slices.rows`, int64: which rows of `data.table` these are.
     """
 
     def __init__(self, data: CTData, split: str):

@@ -6,6 +6,8 @@ import numpy as np
 from scipy.special import expit, logit
 from scipy.stats import binomtest, t
 
+from .runs.checks import checked_scores
+
 REPEATS = 2000
 
 
@@ -30,7 +32,7 @@ def metrics_with_intervals(logits, labels, patients, threshold: float = 0.0, see
         precision, f1 (harmonic mean of precision and sensitivity), auc (area under the ROC curve) and
         average_precision (area under the precision-recall curve); nan where a class is missing.
     """
-    logits, labels = np.asarray(logits, float), np.asarray(labels).astype(int)
+    logits, labels = checked_scores(logits, labels)
     rates = _rates(logits, labels, patient_weights(patients, seed), threshold)
     counted = {"sensitivity": labels == 1, "specificity": labels == 0, "precision": logits > threshold}
     everyone = np.ones(len(labels), bool)
@@ -51,7 +53,7 @@ def compare(logits_a, logits_b, labels, patients, seed: int = 0) -> dict:
         p_mcnemar: exact McNemar test of these two (https://doi.org/10.1007/BF02295996); it takes the
             slices as independent.
     """
-    a, b, labels = np.asarray(logits_a, float), np.asarray(logits_b, float), np.asarray(labels).astype(int)
+    (a, labels), (b, _) = checked_scores(logits_a, labels), checked_scores(logits_b, labels)
     weights, groups = patient_weights(patients, seed), len(np.unique(np.asarray(patients)))
     rates_a, rates_b = _rates(a, labels, weights), _rates(b, labels, weights)
     differences = {name: rates_b[name] - rates_a[name] for name in ("accuracy", "auc")}

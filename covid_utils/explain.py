@@ -13,6 +13,7 @@ from pytorch_grad_cam.utils.model_targets import BinaryClassifierOutputTarget
 from torch import Tensor
 
 from .models import LAYERS, Net, prepare
+from .runs.checks import check_slices
 from .runs.device import repeatable
 from .runs.files import did_you_mean
 
@@ -89,8 +90,9 @@ def cam(model: Net, images: Tensor, method: str = "GradCAM", layer: str = "layer
     """
     if method not in METHODS:
         raise ValueError(f"Unknown method {method!r}: {did_you_mean(method, METHODS)}")
-    if targets is not None and len(targets) != len(images):
-        raise ValueError(f"targets has {len(targets)} classes for {len(images)} slices: give one a slice.")
+    if targets is not None and (len(targets) != len(images) or any(target not in (0, 1) for target in targets)):
+        raise ValueError(f"targets must be 0 or 1 for each of {len(images)} slices, not {targets}.")
+    check_slices(images)
     looked_at = _output_of(model, layer)
     if not len(images):
         return np.zeros(tuple(images.shape), np.float32)
@@ -167,7 +169,8 @@ def _gradients_from(model: Net, looked_at: torch.nn.Module):
     try:
         for parameter in learning:
             parameter.requires_grad = False
-        yield kept
+        with torch.inference_mode(False), torch.enable_grad():  # also if the caller had switched gradients off
+            yield kept
     finally:
         hook.remove()
         for parameter in learning:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 from torchvision.transforms.functional import InterpolationMode, center_crop, resize
 
+from .runs.checks import check_slices
 from .runs.device import autocast
 from .runs.files import did_you_mean
 from .sources.pretrained import efficientnet_lite0, fill, preprocessing_of, pretrained
@@ -76,7 +77,8 @@ class Preprocessing:
     interpolation: str = "bilinear"
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Grey slices, uint8 (N, H, W), as the network's input, float32 (N, 3, H, W)."""
+        """Grey slices, uint8 (N, H, H), as the network's input, float32 (N, 3, H, H); ValueError if they are not."""
+        check_slices(images)
         if self.crop_fraction < 1:
             size = images.shape[-1]
             wide = [round(size / self.crop_fraction)]

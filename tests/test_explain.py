@@ -156,7 +156,7 @@ def test_bad_calls_are_named(model):
         explain.cam(model, SLICES, "GradCAMM")
     with pytest.raises(ValueError, match="Unknown layer 'layer5': did you mean"):
         explain.cam(model, SLICES, layer="layer5")
-    with pytest.raises(ValueError, match="targets has 1 classes for 3 slices"):
+    with pytest.raises(ValueError, match="targets must be 0 or 1 for each of 3 slices"):
         explain.cam(model, SLICES, targets=[1])
 
 

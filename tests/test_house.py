@@ -13,10 +13,10 @@ PACKAGE = PROJECT / "covid_utils"
 TAUGHT = ("data", "models", "training", "evaluation", "explain", "plotting")
 # From the ground up: a module imports only from those that stand before it.
 ORDER = """
-    runs.files runs.progress runs.device
+    runs.files runs.checks runs.progress runs.device
     sources.pretrained models runs.settings runs.checkpoints runs.records runs.notebooks runs.clean runs.commands
     phantom.anatomy phantom.disease phantom.patients phantom.lesion
-    sources.images sources.folders sources.downloads sources.datasets
+    sources.dicom sources.walk sources.images sources.patients sources.folders sources.downloads sources.datasets
     data runs.cached runs.formats training runs.found evaluation explain plotting
     labs.tables labs.decisions labs.audit labs.shortcuts labs.localization labs.faithfulness labs.fine_maps
     labs.photographs labs.cam_figures labs.score_figures labs.widgets

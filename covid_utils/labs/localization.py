@@ -9,6 +9,7 @@ from skimage.filters import threshold_otsu
 from sklearn.metrics import average_precision_score
 
 from ..evaluation import mean_interval, patient_weights
+from ..runs.checks import check_masks
 
 
 def pointing_game(maps: np.ndarray, lesions: np.ndarray, board: np.ndarray) -> np.ndarray:
@@ -28,6 +29,7 @@ def pointing_game(maps: np.ndarray, lesions: np.ndarray, board: np.ndarray) -> n
     >>> pointing_game(np.array([[[0.1, 0.9]]]), np.array([[[False, True]]]), np.ones((1, 1, 2), bool))
     array([1.])
     """
+    check_masks(maps, lesions, board)
     hottest = board & (maps == np.where(board, maps, -np.inf).max((1, 2), keepdims=True))
     return (hottest & lesions).sum((1, 2)) / np.maximum(hottest.sum((1, 2)), 1)
 
@@ -49,6 +51,7 @@ def relevance_mass_accuracy(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
     >>> relevance_mass_accuracy(np.array([[[3.0, 1.0]]]), np.array([[[True, False]]]))
     array([0.75])
     """
+    check_masks(maps, masks)
     flat = maps.sum((1, 2), keepdims=True) == 0
     heat = np.where(flat, 1.0, maps)
     return (heat * masks).sum((1, 2)) / heat.sum((1, 2))
@@ -64,6 +67,7 @@ def iou_at_lesion_area(maps: np.ndarray, lesions: np.ndarray) -> np.ndarray:
     Returns:
         float (N,), 0 to 1; nan for a slice without a lesion.
     """
+    check_masks(maps, lesions)
     scores = []
     for heat, lesion in zip(maps, lesions, strict=True):
         area = lesion.sum()
@@ -82,6 +86,7 @@ def average_precision(maps: np.ndarray, lesions: np.ndarray) -> np.ndarray:
     Returns:
         float (N,), 0 to 1; nan for a slice without a lesion.
     """
+    check_masks(maps, lesions)
     pairs = zip(lesions.reshape(len(maps), -1), maps.reshape(len(maps), -1), strict=True)
     return np.array([average_precision_score(lesion, heat) if lesion.any() else np.nan for lesion, heat in pairs])
 

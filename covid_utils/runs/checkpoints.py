@@ -70,17 +70,20 @@ class Checkpoints:
     def start(self, resume: bool) -> list[dict]:
         """The history of an unfinished run of the same parameters, which goes on; or an empty one, saved as such.
 
-        Raises ValueError if an unfinished run of other parameters is there, or a damaged file.
+        A finished run of the same parameters is made anew. Raises ValueError if a run of other parameters is there,
+        which is never replaced unless `resume` is False, or a damaged file.
         """
         found = read_last(self.last) if resume and self.last.exists() else None
+        if found and found["parameters"] != self.parameters:
+            ended = len(found["history"]) >= found["parameters"]["epochs"]
+            raise ValueError(
+                f"{shown(self.folder)} holds {'a finished' if ended else 'an unfinished'} run with "
+                f"{differing(found['parameters'], self.parameters)}: give another run_dir, the same parameters, or set "
+                "resume=False to start anew and replace it."
+            )
         if found is None or len(found["history"]) >= found["parameters"]["epochs"]:
             self._save_last([])
             return []
-        if found["parameters"] != self.parameters:
-            raise ValueError(
-                f"{shown(self.folder)} holds an unfinished run with {differing(found['parameters'], self.parameters)}: "
-                "give another run_dir, the same parameters, or set resume=False to start anew."
-            )
         for name, part in self.parts.items():
             if part is not None:
                 part.load_state_dict(found[name])

@@ -86,12 +86,15 @@ def results(folder: Path) -> str:
         if "test" not in metrics.get(name, {}):
             continue
         model = metrics[name]
-        accuracy, sensitivity, specificity, auc = (
-            model["test"][score] for score in ("accuracy", "sensitivity", "specificity", "auc")
-        )
-        interval = f"{accuracy['value']:.1%} ({accuracy['low']:.1%} to {accuracy['high']:.1%})"
-        rows.append(
-            f"{name:<10}{interval:>24}{sensitivity['value']:>13.1%}{specificity['value']:>13.1%}"
-            f"{auc['value']:>13.3f}{model['best_epoch']:>13}{model['seconds']:>13.0f}"
-        )
+        accuracy, *others, auc = (model["test"][score] for score in ("accuracy", "sensitivity", "specificity", "auc"))
+        low, high = (_share(accuracy[end]) for end in ("low", "high"))
+        interval = f"{_share(accuracy['value'])} ({low} to {high})"
+        scores = "".join(f"{_share(score['value']):>13}" for score in others)
+        scores += f"{'–' if auc['value'] is None else format(auc['value'], '.3f'):>13}"
+        rows.append(f"{name:<10}{interval:>24}{scores}{model['best_epoch']:>13}{model['seconds']:>13.0f}")
     return "\n".join(rows) if len(rows) > 1 else f"No test results in {shown(path)} yet."
+
+
+def _share(value: float | None) -> str:
+    """A share in percent; JSON has null where a score is no number, as a class without slices has none."""
+    return "–" if value is None else f"{value:.1%}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterable
@@ -76,8 +77,8 @@ def replace_file(path: str | Path, write: Callable[[Path], Any]) -> None:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write `content` as JSON, whole or not at all."""
-    text = json.dumps(content, indent=2, default=_plain) + "\n"
+    """Write `content` as JSON, whole or not at all; a number that is none (nan) as null, since JSON knows no nan."""
+    text = json.dumps(_without_nan(json.loads(json.dumps(content, default=_plain))), indent=2, allow_nan=False) + "\n"
     replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
@@ -87,6 +88,15 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not valid JSON ({error}): delete it and run the notebook again.") from None
+
+
+def _without_nan(value: Any) -> Any:
+    """The same, with None for every nan and infinity."""
+    if isinstance(value, dict):
+        return {name: _without_nan(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(value: Any) -> Any:

@@ -112,7 +112,7 @@ def check_parameters(namespace: dict[str, Any]) -> Settings:
     """
     own = set()
     for source in namespace.get("In", []):
-        if not source.lstrip().startswith("# Parameters"):
+        if source.lstrip().splitlines()[:1] != ["# Parameters"]:
             own |= set(re.findall(r"^(\w+) = ", source, re.MULTILINE))
             continue
         given = re.findall(r"^(\w+) = ", source, re.MULTILINE)

@@ -110,8 +110,13 @@ def open_dataset(settings: Settings, progress: bool) -> tuple[str, pd.DataFrame,
     if entry.patient_of:
         table["patient"] = table.path.map(entry.patient_of)
 
+    paths, windows = table.path.tolist(), None
+    if "low" in table:
+        windows = [None if pd.isna(low) else (low, high) for low, high in zip(table.low, table.high, strict=True)]
+        table = table.drop(columns=["low", "high"])
+
     def read() -> Pixels:
-        return Pixels(*decode(folder, table.path.tolist(), settings.image_size, home / "cache", progress))
+        return Pixels(*decode(folder, paths, settings.image_size, home / "cache", progress, windows))
 
     return folder.name, table, entry.patients or patients, read
 

@@ -1,0 +1,39 @@
+"""Whether slices and scores are what the taught functions take."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+
+def check_slices(images: torch.Tensor) -> None:
+    """Raise ValueError if slices are no square grey values from 0 to 255, uint8 (N, H, H)."""
+    square = getattr(images, "ndim", 0) == 3 and images.shape[1] == images.shape[2]
+    if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8 or not square:
+        what = f"{getattr(images, 'dtype', type(images).__name__)} {tuple(getattr(images, 'shape', ()))}"
+        raise ValueError(
+            f"Slices must be a torch tensor, uint8 (N, H, H) from 0 to 255, not {what}: convert them first."
+        )
+
+
+def checked_scores(logits, labels) -> tuple[np.ndarray, np.ndarray]:
+    """Logits as float (N,) and labels as int (N,); ValueError if one is no number, or no 0 or 1."""
+    logits, labels = np.asarray(logits, float), np.asarray(labels)
+    if logits.shape != labels.shape:
+        raise ValueError(f"There are {logits.shape} logits for {labels.shape} labels: give one of each for each slice.")
+    if np.isnan(logits).any():
+        raise ValueError(
+            f"{int(np.isnan(logits).sum())} of {logits.size} logits are no number (nan): the network is broken."
+        )
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError("Labels must be 0 (non-COVID) or 1 (COVID).")
+    return logits, labels.astype(int)
+
+
+def check_masks(maps: np.ndarray, *masks: np.ndarray) -> None:
+    """Raise ValueError if a mask is not bool, or not of the maps' shape, (N, H, W)."""
+    for mask in masks:
+        if np.asarray(mask).dtype != bool or np.shape(mask) != np.shape(maps):
+            raise ValueError(
+                f"A mask must be bool {np.shape(maps)} as the maps are, not {np.asarray(mask).dtype} {np.shape(mask)}."
+            )
