@@ -30,6 +30,7 @@ BASELINES = {"1-nearest neighbour": nearest_neighbour, "grey histogram": grey_hi
 CONTINUED = "data/weights/efficientnet_lite0_imagenet.safetensors"
 PHANTOM = LITE0 | {"batch_size": 16, "learning_rate": 2e-3}
 REAL = LITE0 | {"image_size": 128, "epochs": 8, "trainable": "layer3"}
+LONGER = LITE0 | {"image_size": 160, "epochs": 12, "batch_size": 16, "trainable": "layer2"}
 RECIPES = {
     "phantom": {
         "scratch": {},
@@ -48,8 +49,8 @@ RECIPES = {
         "lite0 continued": REAL | {"weights": CONTINUED},
         "imagenet frozen": REAL | {"weights": "imagenet"},
         "imagenet": LITE0 | {"image_size": 128, "epochs": 6, "weights": "imagenet", "trainable": "all"},
-        "imagenet, longer": LITE0
-        | {"image_size": 160, "epochs": 12, "batch_size": 16, "weights": "imagenet", "trainable": "layer2"},
+        "imagenet, longer": LONGER | {"weights": "imagenet"},
+        "continued, longer": LONGER | {"weights": CONTINUED},
     },
 }
 ON_DEMAND = ("scratch, 2400 patients",)  # only if named: a quarter of an hour a seed

@@ -15,6 +15,7 @@ from collections import defaultdict
 
 import nbformat
 import numpy as np
+import pandas as pd
 from accuracy import BASELINES
 from learning_curve_figure import CURVE, draw_learning_curve, learning_curve, paired_gain
 
@@ -41,6 +42,7 @@ MODELS = {
     "imagenet frozen": "EfficientNet-Lite0, ImageNet weights",
     "imagenet": "EfficientNet-Lite0, ImageNet weights",
     "imagenet, longer": "EfficientNet-Lite0, ImageNet weights",
+    "continued, longer": "EfficientNet-Lite0, ImageNet weights, then our drawings",
 }
 POINTING, PRECISION, ENDS = "pointing game", "average precision", ("value", "low", "high")
 WANTED = {  # test accuracy in percent, lowest and highest, that the phantom's program was made for
@@ -178,6 +180,43 @@ def heat_maps_test(rows: list[dict]) -> str:
             precise, low, high = (mean_of_rows(found, PRECISION, end) for end in ENDS)
             scores.append(f"{precise:.2f} ({low:.2f} to {high:.2f})")
             lines.append([network or "no network", name, *scores, str(len(found))])
+    return markdown(lines)
+
+
+def heat_maps_real(rows: list[dict]) -> str:
+    """Real slices: ROAD, heat in the lungs, and agreement, means over training seeds of a score and its interval."""
+    scores = {
+        "ROAD gap": "ROAD gap, points",
+        "energy in lungs": "heat in the lungs, %",
+        "beyond a flat map": "beyond a flat map, points",
+        "agreement, other seeds": "rank correlation: other seeds",
+    }
+    scores |= {name: name.replace("agreement,", "with") for name in dict.fromkeys(n for row in rows for n in row) if (
+        name.startswith("agreement") and name not in scores
+    )}  # fmt: skip
+    lines = [["network", "map", *scores.values(), "seeds"]]
+    for network, name in dict.fromkeys((row["network"], row["map"]) for row in rows):
+        mine, cells = [row for row in rows if (row["network"], row["map"]) == (network, name)], []
+        for score in scores:
+            known = [row for row in mine if score in row]
+            found = [mean_of_rows(known, score, end) for end in ENDS] if known else []
+            number = "{:+.2f} ({:+.2f} to {:+.2f})"
+            if not score.startswith("agreement"):
+                found = [100 * value for value in found]
+                number = "{:.0f} ({:.0f} to {:.0f})" if score == "energy in lungs" else "{:+.1f} ({:+.1f} to {:+.1f})"
+            cells.append(number.format(*found) if known else "")
+        lines.append([network, name, *cells, str(len(mine))])
+    return markdown(lines)
+
+
+def leaks(rows: list[dict]) -> str:
+    """The share of planted leaks of each kind that the audit finds, and of other slices that it names."""
+    table = pd.DataFrame(rows)
+    lines = [["copy of a training slice", "found", "other held-out slices named", "seeds"]]
+    for (data, kind), mine in table.groupby(["data", "kind"], sort=False):
+        found = "" if mine.found.isna().all() else f"{mine.found.mean():.0%}"
+        name = kind if data == "phantom" else f"{kind} ({data}, groups of file numbers)"
+        lines.append([name, found, f"{mine['false alarms'].mean():.1%}", str(len(mine))])
     return markdown(lines)
 
 
@@ -358,6 +397,8 @@ def tables() -> dict[str, str]:
         "learning-curve-50": few_slices(curve, ["scratch, ResNet-50", "transfer, ResNet-50"]),
         "heat-maps": heat_maps(maps),
         "heat-maps-test": heat_maps_test(maps),
+        "heat-maps-real": heat_maps_real(read_json(RESULTS / "heat_maps_real.json")),
+        "leaks": leaks(read_json(RESULTS / "leaks.json")),
         "kept-features": kept_features(read_json(RESULTS / "trunk_cache.json")),
     }
 

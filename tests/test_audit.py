@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from leaks import KINDS, found, plant
 from toy import tiny_data
 
 from covid_utils.data import load_data, split_groups
@@ -14,6 +15,11 @@ from covid_utils.runs.settings import Settings
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory):
     return load_data(Settings(data_dir=tmp_path_factory.mktemp("data"), image_size=64, patients=60), progress=False)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    return load_data(Settings(data_dir=tmp_path_factory.mktemp("drawn"), patients=150), progress=False)
 
 
 def dealt(data, split, seed=0):
@@ -35,6 +41,33 @@ def test_a_planted_copy_is_found_first(phantom):
     assert near_duplicates(phantom).empty  # no slice of another patient is so similar
     pairs = near_duplicates(dataclasses.replace(phantom, images=images))
     assert (pairs.slice[0], pairs.twin[0]) == (copy, source) and pairs.similarity[0] == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "least"),
+    [("inverted", 0.95), ("mirrored", 0.95), ("turned by 90°", 0.95), ("cut to 90 %, a corner", 0.95)],
+)
+def test_copies_that_were_augmented_before_the_split_are_found(drawn, kind, least):
+    shares = found(*plant(drawn, kind, seed=0))
+    assert shares["found"] >= least and shares["false alarms"] == 0 and kind in KINDS
+    pairs = near_duplicates(plant(drawn, kind, seed=0)[0])
+    assert pairs.how.str.contains(kind.split()[0]).mean() > 0.9
+
+
+def test_the_same_picture_under_both_labels_is_named(phantom):
+    images, label = phantom.images.clone(), phantom.table.label.to_numpy()
+    train = (phantom.table.split == "train").to_numpy()
+    images[np.flatnonzero(train & (label == 0))[:3]] = images[np.flatnonzero(train & (label == 1))[:3]]
+    wrong = audit(dataclasses.replace(phantom, images=images)).verdict
+    assert any("3 pictures stand, pixel for pixel, in both classes (as phantom/p" in sentence for sentence in wrong)
+    assert not any("both classes" in sentence for sentence in audit(phantom).verdict)
+
+
+def test_groups_that_are_a_guess_are_no_patients(phantom):
+    table = phantom.table.assign(patient=[f"covid block {i // 40:03d}" for i in range(len(phantom.table))])
+    guess = audit(dataclasses.replace(phantom, table=table))
+    assert guess.verdict[0].startswith("**Leak:** if neighbouring file numbers are one patient (nobody says so)")
+    assert "groups in more than one split" in guess.checks.index
 
 
 def test_shuffled_labels_are_learned_only_where_the_split_leaks(phantom):

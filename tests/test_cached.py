@@ -77,8 +77,8 @@ def test_no_more_threads_than_allowed_wherever_a_network_answers(tiny, frozen, t
 
 def test_training_leaves_torch_as_it_was(tiny, frozen, tmp_path):
     before = torch.random.get_rng_state()
-    for settings in (frozen, replace(frozen, weights="scratch")):
-        fitted(replace(settings, epochs=1), tiny, tmp_path / settings.trainable / str(settings.copies))
+    for name, settings in (("frozen", frozen), ("scratch", replace(frozen, weights="scratch"))):
+        fitted(replace(settings, epochs=1), tiny, tmp_path / name)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 

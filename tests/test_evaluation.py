@@ -74,6 +74,25 @@ def test_a_missing_class_is_not_a_number():
     assert np.isnan(metrics_with_intervals(LOGITS, np.zeros(200), np.arange(200))["auc"]["value"])
 
 
+@pytest.mark.parametrize("wrong", [np.nan, None])
+def test_scores_of_no_number_are_refused(wrong):
+    broken = LOGITS.copy().astype(object)
+    broken[::4] = wrong
+    for call in (
+        lambda: metrics_with_intervals(broken.astype(float), LABELS, np.arange(200)),
+        lambda: compare(LOGITS, broken.astype(float), LABELS, np.arange(200)),
+    ):
+        with pytest.raises(ValueError, match=r"50 of 200 logits are no number \(nan\)"):
+            call()
+
+
+def test_labels_are_0_or_1_and_as_many_as_logits():
+    with pytest.raises(ValueError, match="Labels must be 0"):
+        metrics_with_intervals(LOGITS, 2 * LABELS, np.arange(200))
+    with pytest.raises(ValueError, match=r"\(200,\) logits for \(3,\) labels"):
+        metrics_with_intervals(LOGITS, LABELS[:3], np.arange(200))
+
+
 def test_baselines_see_the_obvious():
     data = tiny_data(48)
     truth = data.table.label[data.table.split == "test"].to_numpy()

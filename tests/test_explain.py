@@ -5,6 +5,7 @@ import torch
 from covid_utils import explain
 from covid_utils.labs.cam_figures import first_kernels
 from covid_utils.models import LAYERS, Net, freeze
+from covid_utils.training import predict
 
 torch.manual_seed(0)
 SLICES = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
@@ -158,6 +159,31 @@ def test_bad_calls_are_named(model):
         explain.cam(model, SLICES, layer="layer5")
     with pytest.raises(ValueError, match="targets must be 0 or 1 for each of 3 slices"):
         explain.cam(model, SLICES, targets=[1])
+
+
+@pytest.mark.parametrize("method", ["GradCAM", "EigenCAM", "HiResCAM", "LayerCAM", "GradCAM++", "ScoreCAM"])
+def test_maps_are_the_same_where_gradients_are_off(model, method):
+    some = SLICES[:1]
+    plain = explain.cam(model, some, method, targets=[1])
+    for off in (torch.no_grad, torch.inference_mode):
+        with off():
+            assert np.allclose(explain.cam(model, some, method, targets=[1]), plain, atol=1e-5)
+            assert explain.look_inside(model, some)[0].shape[0] == 1
+
+
+@pytest.mark.parametrize(
+    "wrong", [SLICES / 255, SLICES[:, None], SLICES[0], SLICES.numpy(), SLICES[:, :, :48], SLICES.int()]
+)
+def test_what_is_no_grey_slice_is_refused(model, wrong):
+    for call in (explain.cam, predict) if isinstance(wrong, torch.Tensor) else (explain.cam,):
+        with pytest.raises(ValueError, match=r"Slices must be a torch tensor, uint8 \(N, H, H\) from 0 to 255, not"):
+            call(model, wrong)
+
+
+@pytest.mark.parametrize("targets", [[2, 0, 1], [0.9, 0, 1], ["COVID", 0, 1], [-1, 0, 1]])
+def test_a_class_is_0_or_1(model, targets):
+    with pytest.raises(ValueError, match="targets must be 0 or 1 for each of 3 slices"):
+        explain.cam(model, SLICES, targets=targets)
 
 
 def test_no_slices_no_maps(model):

@@ -25,6 +25,13 @@ def test_pointing_game_by_hand():
     assert lo.pointing_game(maps, lesions, np.zeros_like(lungs)).tolist() == [0, 0, 0]
 
 
+def test_masks_are_bool_and_as_large_as_the_maps():
+    for wrong in (LESIONS.astype(np.uint8) * 255, LESIONS[:1], LESIONS[:, :16]):
+        for call in (lo.relevance_mass_accuracy, lo.average_precision, lo.iou_at_lesion_area):
+            with pytest.raises(ValueError, match=r"A mask must be bool \(6, 32, 32\) as the maps are"):
+                call(MAPS, wrong)
+
+
 def test_energy_by_hand():
     maps, masks = np.zeros((3, 4, 4)), np.zeros((3, 4, 4), bool)
     masks[:, :2] = True

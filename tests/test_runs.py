@@ -4,10 +4,12 @@ import json
 import os
 import tempfile
 
+import numpy as np
 import pytest
 import torch
 
 from covid_utils.runs.checkpoints import read_last
+from covid_utils.runs.commands import results
 from covid_utils.runs.device import pick_device
 from covid_utils.runs.files import PROJECT, read_json, replace_file, resolve, write_json
 from covid_utils.runs.records import record
@@ -124,6 +126,31 @@ def test_damaged_json_is_named(tmp_path):
     (tmp_path / "metrics.json").write_text("{")
     with pytest.raises(ValueError, match="metrics.json is not valid JSON .* delete it"):
         read_json(tmp_path / "metrics.json")
+
+
+def test_a_cell_of_ones_own_is_not_papermills():
+    cells = ["epochs = 2", "# Parameters of my own experiment\nthickness = 3\n", "  # Parameters\nepochs = 5"]
+    assert check_parameters({"In": cells[:2], "epochs": 2, "thickness": 3}).epochs == 2
+    assert check_parameters({"In": cells, "epochs": 5, "thickness": 3}).epochs == 5
+
+
+def test_what_is_no_number_is_null_in_json(tmp_path):
+    content = {"auc": float("nan"), "all": [np.float32("inf"), 1.5, {"deep": np.array([1, np.nan])}], "none": None}
+    write_json(tmp_path / "metrics.json", content)
+    text = (tmp_path / "metrics.json").read_text()
+    assert "NaN" not in text and "Infinity" not in text
+    assert read_json(tmp_path / "metrics.json") == {
+        "auc": None,
+        "all": [None, 1.5, {"deep": [1.0, None]}],
+        "none": None,
+    }
+
+
+def test_a_score_that_is_no_number_is_shown_as_a_dash(tmp_path):
+    score, none = {"value": 0.5, "low": 0.25, "high": 0.75}, dict.fromkeys(("value", "low", "high"), float("nan"))
+    scores = {"accuracy": score, "sensitivity": score, "specificity": none, "auc": none}
+    write_json(tmp_path / "metrics.json", {"scratch": {"test": scores, "best_epoch": 3, "seconds": 9.0}})
+    assert "".join(results(tmp_path).split()).endswith("50.0%(25.0%to75.0%)50.0%––39")
 
 
 def test_record_keeps_the_other_sections(tmp_path):

@@ -244,6 +244,20 @@ def test_an_unfinished_run_of_other_parameters_is_refused(quick, tiny, tmp_path)
     assert len(training.fit(training.new_model(anew), tiny, anew, tmp_path / "run")) == 1
 
 
+def test_a_finished_run_of_other_parameters_is_kept(quick, tiny, tmp_path):
+    once = replace(quick, epochs=1)
+    training.fit(training.new_model(once), tiny, once, tmp_path / "run")
+    files = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.*")}
+    other = replace(quick, epochs=2)
+    with pytest.raises(ValueError, match="a finished run with epochs=1 instead of 2: give another run_dir.*replace it"):
+        training.fit(training.new_model(other), tiny, other, tmp_path / "run")
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.*")} == files
+    anew = replace(other, resume=False)
+    assert len(training.fit(training.new_model(anew), tiny, anew, tmp_path / "run")) == 2
+    again = training.fit(training.new_model(other), tiny, other, tmp_path / "run")  # the same once more
+    assert len(again) == 2
+
+
 def test_a_truncated_checkpoint_is_named(quick, tiny, tmp_path):
     path = tmp_path / "run" / "checkpoints" / "last.pt"
     settings = replace(quick, epochs=1)

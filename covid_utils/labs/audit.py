@@ -21,7 +21,7 @@ from ..sources.patients import guessed
 
 SIDE, FRAME = 32, 4  # pixels of a thumbnail, and of the frame around it
 NEAR = 0.95  # correlation of thumbnails; on the phantom only slices of one patient are as similar
-CUTS = (1.0, 0.9, 0.8)
+TURNS, CUTS = (-15, -10, -5, 5, 10, 15), (0.95, 0.9, 0.85, 0.8)  # degrees; shares of height and width
 SHUFFLES = 20
 
 
@@ -34,18 +34,9 @@ def thumbnails(data: CTData, frame_only: bool = False) -> np.ndarray:
 
     Returns: float32 (N, pixels).
     """
-    small = _small(data.images.numpy())
     inner = np.zeros((SIDE, SIDE), bool)
     inner[FRAME:-FRAME, FRAME:-FRAME] = frame_only
-    return _unit(small[:, ~inner])
-
-
-def _small(images: np.ndarray, share: float = 1.0) -> np.ndarray:
-    """Slices, uint8 (N, H, W), or the middle `share` of their height and width, as uint8 (N, 32, 32)."""
-    height, width = images.shape[1:]
-    top, left = (round(side * (1 - share) / 2) for side in (height, width))
-    middle = images[:, top : height - top, left : width - left]
-    return np.stack([cv2.resize(i, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for i in middle])
+    return _unit(_halved(data.images.numpy())[:, ~inner])
 
 
 def _unit(thumbnails: np.ndarray) -> np.ndarray:
@@ -88,31 +79,56 @@ def grey_shares(images: np.ndarray) -> np.ndarray:
 def near_duplicates(data: CTData) -> pd.DataFrame:
     """Slices held out whose thumbnail is almost that of a training slice, the most similar first.
 
-    Also if one of the two is mirrored, turned by a right angle, inverted, or cut to nine or eight tenths in the middle,
-    as copies are that were augmented before the split. Other turns and cuts are not found (docs/results.md).
+    Also if one of the two was mirrored, turned, inverted or cut, as copies are that were augmented before the split:
+    turned by right angles or up to 15 degrees, cut to 80 % or more of height and width (found shares: docs/results.md).
 
     Returns: a row per held-out slice with `slice` and `twin` (rows of `data.table`), their `similarity`, at
     least 0.95 (correlation of the thumbnails), and `how` the slice was changed for it.
     """
     train = (data.table.split == "train").to_numpy()
     learn, held_out = np.flatnonzero(train), np.flatnonzero(~train)
-    small = {share: _small(data.images.numpy(), share) for share in CUTS}
+    small = np.stack([cv2.resize(i, (2 * SIDE,) * 2, interpolation=cv2.INTER_AREA) for i in data.images.numpy()])
+    mine, theirs = small[~train], _unit(_halved(small[train]))
     pairs = pd.DataFrame({"slice": held_out, "twin": learn[0], "similarity": -1.0, "how": ""})
-    for mine, other in [(1.0, share) for share in CUTS] + [(share, 1.0) for share in CUTS[1:]]:
-        twins = _unit(small[other][train])
-        for turns, mirrored in itertools.product(range(4), (False, True)):
-            view = np.rot90(small[mine][~train], turns, (1, 2))
-            similarity = _unit(view[:, :, ::-1] if mirrored else view) @ twins.T
-            whole = mine == other == 1.0
-            for sign in (1, -1) if whole else (1,):
+
+    def look(how: str, view: np.ndarray, twins: np.ndarray, signs=(1,)) -> None:
+        """Note the pairs that are more alike in this view of the slices than in those before."""
+        for turned, flipped in (("", view), (" and mirrored", view[:, :, ::-1])):
+            similarity = _unit(flipped) @ twins.T
+            for sign in signs:
                 best = (sign * similarity).argmax(1)
                 value = sign * similarity[np.arange(len(best)), best]
-                names = {"turned": turns, "mirrored": mirrored, "inverted": sign < 0, "cut": not whole}
-                how = " and ".join(name for name, is_so in names.items() if is_so) or "as it is"
                 better = value > pairs.similarity + 1e-4  # what can be seen without a change needs none
                 pairs.loc[better, "twin"], pairs.loc[better, "similarity"] = learn[best[better]], value[better]
-                pairs.loc[better, "how"] = how
+                pairs.loc[better, "how"] = how + turned + " and inverted" * (sign < 0)
+
+    for turns in range(4):
+        look(
+            f"turned by {90 * turns}°" if turns else "as it is", np.rot90(_halved(mine), turns, (1, 2)), theirs, (1, -1)
+        )
+    for degrees in TURNS:
+        look(f"turned by about {degrees}°", _moved(mine, degrees=degrees), theirs)
+    for share, down, right in itertools.product(CUTS, (0, 0.5, 1), (0, 0.5, 1)):
+        window = {"share": share, "down": down, "right": right}
+        look(f"cut to about {share:.0%}", _halved(mine), _unit(_moved(small[train], **window)))
+        look(f"of {share:.0%} of it", _moved(mine, **window), theirs)
     return pairs[pairs.similarity >= NEAR].sort_values("similarity", ascending=False, ignore_index=True)
+
+
+def _moved(
+    images: np.ndarray, degrees: float = 0, share: float = 1, down: float = 0.5, right: float = 0.5
+) -> np.ndarray:
+    """Slices, uint8 (N, 64, 64), turned, or a window of them enlarged, as thumbnails, uint8 (N, 32, 32)."""
+    side = images.shape[-1]
+    matrix = cv2.getRotationMatrix2D(((side - 1) / 2,) * 2, degrees, 1)
+    if share < 1:
+        matrix = np.array([[1, 0, -right * (1 - share) * side], [0, 1, -down * (1 - share) * side]]) / share
+    moved = [cv2.warpAffine(image, matrix, (side, side), borderMode=cv2.BORDER_REPLICATE) for image in images]
+    return _halved(np.stack(moved))
+
+
+def _halved(images: np.ndarray) -> np.ndarray:
+    return np.stack([cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for image in images])
 
 
 def same_pictures(data: CTData) -> pd.DataFrame:

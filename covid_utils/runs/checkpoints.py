@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +42,10 @@ def differing(one: dict, other: dict) -> str:
 def read_last(path: Path) -> dict:
     """The content of `last.pt`. Raises ValueError, naming the file, if it is damaged."""
     try:
+        with zipfile.ZipFile(path) as archive:  # torch does not compare checksums
+            wrong = archive.testzip()
+        if wrong:
+            raise ValueError(f"the checksum of {wrong} is wrong")
         found = torch.load(path, map_location="cpu", weights_only=True)
         found["history"], found["parameters"]["trainable"]  # whether it is one of ours
     except Exception as error:  # a damaged file raises anything from EOFError to UnpicklingError

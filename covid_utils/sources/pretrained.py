@@ -178,7 +178,17 @@ def save_weights(path: Path, state: dict[str, Tensor], notes: dict, step: float 
             whole = (channels / scale[:, None]).round().to(torch.int8)
             state[f"{name}.scale"], state[f"{name}.shape"] = scale, torch.tensor(state[name].shape)
             state[name] = torch.frombuffer(bytearray(zlib.compress(whole.numpy(), 9)), dtype=torch.uint8)
-    replace_file(path, lambda temporary: save_file(state, temporary, metadata={"notes": json.dumps(notes)}))
+    about = {"notes": json.dumps(notes)}
+    about["sha256"] = _digest(state, about["notes"])
+    replace_file(path, lambda temporary: save_file(state, temporary, metadata=about))
+
+
+def _digest(state: dict[str, Tensor], notes: str) -> str:
+    """SHA-256 of tensors, their names, and notes: a flipped bit is noticed."""
+    digest = hashlib.sha256(notes.encode())
+    for name in sorted(state):
+        digest.update(name.encode() + bytes(state[name].flatten().view(torch.uint8).numpy()))
+    return digest.hexdigest()
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict]:
@@ -189,7 +199,10 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict]:
     try:
         with safe_open(path, "pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}
-            notes = json.loads((file.metadata() or {}).get("notes", "{}"))
+            about = file.metadata() or {}
+        if about.get("sha256", _digest(state, about.get("notes", "{}"))) != _digest(state, about.get("notes", "{}")):
+            raise ValueError("its SHA-256 is not the one it was written with")
+        notes = json.loads(about.get("notes", "{}"))
         for name in [name.removesuffix(".scale") for name in state if name.endswith(".scale")]:
             scale, shape = state.pop(f"{name}.scale"), state.pop(f"{name}.shape")
             whole = torch.frombuffer(bytearray(zlib.decompress(state[name].numpy())), dtype=torch.int8)

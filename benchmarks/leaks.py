@@ -1,0 +1,117 @@
+"""Which leaks does `audit.near_duplicates` find? Changed copies of training slices, planted among the test slices.
+
+    .venv/bin/python benchmarks/leaks.py
+
+Forty test slices of the phantom are replaced by changed copies of training slices, for each kind and seed; counted are
+those that are found (with the right twin), and the other held-out slices that are named too: false alarms, as
+nobody's slices are in two splits. Real slices, if they are there, give only the second number, with nothing planted:
+groups of file numbers are a guess, so some of these may be real copies. The rows go to benchmarks/results/leaks.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+
+from covid_utils.data import CTData, load_data
+from covid_utils.labs.audit import near_duplicates
+from covid_utils.runs.files import PROJECT, resolve, write_json
+from covid_utils.runs.settings import Settings
+
+RESULTS = PROJECT / "benchmarks" / "results" / "leaks.json"
+PLANTED = 40
+
+
+def turned(image: np.ndarray, degrees: float) -> np.ndarray:
+    middle = ((image.shape[1] - 1) / 2, (image.shape[0] - 1) / 2)
+    matrix = cv2.getRotationMatrix2D(middle, degrees, 1)
+    return cv2.warpAffine(image, matrix, image.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
+
+
+def cut(image: np.ndarray, top: float, left: float, share: float) -> np.ndarray:
+    """A window of so much of the height and width, enlarged to the slice's size."""
+    height, width = image.shape
+    window = image[
+        round(top * height) : round((top + share) * height), round(left * width) : round((left + share) * width)
+    ]
+    return cv2.resize(window, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def noisy(image: np.ndarray) -> np.ndarray:
+    noise = np.random.default_rng(0).normal(0, 10, image.shape)
+    return np.clip(image + noise, 0, 255).astype(np.uint8)
+
+
+def compressed(image: np.ndarray) -> np.ndarray:
+    _, code = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 30])
+    return cv2.imdecode(code, cv2.IMREAD_GRAYSCALE)
+
+
+KINDS = {
+    "unchanged": lambda image: image,
+    "JPEG, quality 30": compressed,
+    "noise, 10 greys": noisy,
+    "brighter by 30, contrast 0.8": lambda image: np.clip(0.8 * image + 30, 0, 255).astype(np.uint8),
+    "inverted": lambda image: 255 - image,
+    "mirrored": lambda image: image[:, ::-1],
+    "upside down": lambda image: image[::-1],
+    "turned by 90°": lambda image: np.rot90(image),
+    "turned by 180°": lambda image: np.rot90(image, 2),
+    "turned by 270° and mirrored": lambda image: np.rot90(image, 3)[:, ::-1],
+    "cut to 95 %, middle": lambda image: cut(image, 0.025, 0.025, 0.95),
+    "cut to 90 %, middle": lambda image: cut(image, 0.05, 0.05, 0.9),
+    "cut to 80 %, middle": lambda image: cut(image, 0.1, 0.1, 0.8),
+    "cut to 90 %, middle, and mirrored": lambda image: cut(image, 0.05, 0.05, 0.9)[:, ::-1],
+    "cut to 90 %, a corner": lambda image: cut(image, 0, 0, 0.9),
+    "cut to 80 %, a corner": lambda image: cut(image, 0, 0, 0.8),
+    "cut to 87 %, off the middle": lambda image: cut(image, 0.02, 0.1, 0.87),
+    "cut to 70 %, middle": lambda image: cut(image, 0.15, 0.15, 0.7),
+    "turned by 3°": lambda image: turned(image, 3),
+    "turned by 7° and mirrored": lambda image: turned(image, 7)[:, ::-1],
+    "turned by 12°": lambda image: turned(image, 12),
+    "turned by 30°": lambda image: turned(image, 30),
+}
+
+
+def plant(data: CTData, kind: str, seed: int) -> tuple[CTData, pd.Series]:
+    """The data with changed copies of training slices among its test slices, and the copied row of each of them."""
+    rng, split = np.random.default_rng(seed), data.table.split.to_numpy()
+    copies, sources = (rng.choice(np.flatnonzero(split == part), PLANTED, replace=False) for part in ("test", "train"))
+    images = data.images.clone()
+    for copy, source in zip(copies, sources, strict=True):
+        images[copy] = torch.from_numpy(np.ascontiguousarray(KINDS[kind](data.images[source].numpy())))
+    return dataclasses.replace(data, images=images), pd.Series(sources, copies)
+
+
+def found(data: CTData, planted: pd.Series) -> dict[str, float]:
+    """Share of the planted copies that are named with the right patient as twin, and of other held-out slices named."""
+    pairs = near_duplicates(data).set_index("slice")
+    there = planted.index.intersection(pairs.index)
+    patients = data.table.patient.to_numpy()
+    right = patients[pairs.twin[there]] == patients[planted[there]]
+    others = (data.table.split != "train").sum() - len(planted)
+    return {"found": right.sum() / max(len(planted), 1), "false alarms": (len(pairs) - len(there)) / others}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5, help="how many")
+    rows, nothing = [], pd.Series(dtype=int)
+    for seed in range(parser.parse_args().seeds):
+        data = load_data(Settings(seed=seed), progress=False)
+        rows += [{"data": "phantom", "kind": kind, "seed": seed} | found(*plant(data, kind, seed)) for kind in KINDS]
+        if resolve("data/sars-cov-2-ct").is_dir():
+            real = load_data(Settings("sars-cov-2-ct", seed=seed), progress=False)
+            alarms = {"false alarms": found(real, nothing)["false alarms"]}
+            rows.append({"data": "sars-cov-2-ct", "kind": "nothing planted", "seed": seed} | alarms)
+    write_json(RESULTS, rows)
+    print(pd.DataFrame(rows).groupby(["data", "kind"], sort=False)[["found", "false alarms"]].mean().to_string())
+
+
+if __name__ == "__main__":
+    main()
