@@ -117,6 +117,15 @@ def test_files_that_are_not_read_are_counted(tmp_path):
     )
 
 
+def test_endings_in_any_case_and_dots_in_names(tmp_path):
+    """As in https://github.com/cleanlab/cleanvision/issues/141, where such files came twice."""
+    folder = classes(tmp_path / "set")
+    for name in ("0.PNG", "a.JPEG", "my.scan.1.Tif", "b.webp"):
+        picture(folder / "COVID" / name, len(name), mode="RGB")
+    data = load(folder, split="random")
+    assert (data.table.label == 1).sum() == 12 and "Left out" not in data.groups
+
+
 def test_the_other_class_inside_a_class_folder(tmp_path):
     folder = classes(tmp_path / "set")
     picture(folder / "COVID" / "normal" / "1.png")

@@ -149,3 +149,38 @@ def test_dicom_that_holds_no_picture(tmp_path):
     data.save_as(tmp_path / "report.dcm")
     with pytest.raises(ValueError, match=r"report\.dcm cannot be read \(it holds no picture\)"):
         read_slice(tmp_path / "report.dcm", 50)
+
+
+def test_padding_does_not_stretch_the_greys(tmp_path):
+    """As in https://github.com/dgobbi/vtk-dicom/issues/173, here where the file gives no window."""
+    padded = STORED.astype(np.int16)
+    padded[:5] = -2000
+    tags = {"PixelRepresentation": 1, "PixelPaddingValue": -2000, "PixelData": padded.tobytes(), "Modality": "MR"}
+    dicom(tmp_path / "x.dcm", 0, "p", **(PIXELS | {"RescaleSlope": None, "RescaleIntercept": None} | tags))
+    found = read_slice(tmp_path / "x.dcm", 50)
+    assert near(found[5:], RAMP[5:]) and found[:5].max() == 0
+
+
+def test_packed_pixels_that_nothing_here_can_unpack(tmp_path):
+    """As people ask of pydicom: JPEG 2000 needs another package, and the file is not at fault."""
+    dicom(tmp_path / "x.dcm", 0, "p", **PIXELS)
+    data = pydicom.dcmread(tmp_path / "x.dcm")
+    data.PixelData = pydicom.encaps.encapsulate([STORED.tobytes()[:1000]])
+    data.file_meta.TransferSyntaxUID = pydicom.uid.JPEG2000Lossless
+    data.save_as(tmp_path / "x.dcm")
+    with pytest.raises(ImportError, match=r"packed as JPEG 2000 .*: run 'python -m pip install pydicom \"pylibjpeg"):
+        read_slice(tmp_path / "x.dcm", 50)
+
+
+def test_rle_needs_nothing_else(tmp_path):
+    dicom(tmp_path / "x.dcm", 0, "p", **PIXELS)
+    data = pydicom.dcmread(tmp_path / "x.dcm")
+    data.compress(pydicom.uid.RLELossless)
+    data.save_as(tmp_path / "x.dcm")
+    assert near(read_slice(tmp_path / "x.dcm", 50))
+
+
+def test_big_endian_16_bit_tiff(tmp_path):
+    content = (257 * RAMP.astype(">u2")).tobytes()
+    Image.frombytes("I;16B", (50, 50), content).save(tmp_path / "x.tif")
+    assert near(read_slice(tmp_path / "x.tif", 50))

@@ -25,7 +25,7 @@ def read_dicom(path: Path, window: tuple[float, float] | None = None) -> tuple[n
         values, float32 (H, W); the lower and the upper limit.
 
     Raises:
-        ImportError: pydicom is not installed.
+        ImportError: pydicom is not installed, or what it needs to unpack this file.
         ValueError: no picture, a colour picture, several pictures, or an inverted CT slice.
     """
     import pydicom
@@ -39,20 +39,32 @@ def read_dicom(path: Path, window: tuple[float, float] | None = None) -> tuple[n
         frames = int(dataset.get("NumberOfFrames") or 1)
         if frames > 1:
             raise ValueError(f"it holds {frames} slices, save each as a file of its own")
-        values = dataset.pixel_array.astype(np.float32).reshape(dataset.Rows, dataset.Columns)
+        values = _pixels(dataset).astype(np.float32).reshape(dataset.Rows, dataset.Columns)
+    known = values[values != dataset.get("PixelPaddingValue")]  # what stands where nothing was measured
     slope, intercept = (_number(dataset, name) for name in ("RescaleSlope", "RescaleIntercept"))
     rescaled = slope is not None and intercept is not None
-    values = values * slope + intercept if rescaled else values
+    values, known = ((each * slope + intercept) if rescaled else each for each in (values, known))
     inverted = dataset.get("PhotometricInterpretation") == "MONOCHROME1"
     hounsfield = rescaled and (dataset.get("Modality") or "CT") == "CT"
     if hounsfield and inverted:
         raise ValueError("it is a CT slice with inverted greys, MONOCHROME1, whose Hounsfield units can't be trusted")
     centre, width = LUNG_WINDOW if hounsfield else (_number(dataset, name) for name in ("WindowCenter", "WindowWidth"))
-    low, high = float(values.min()), float(values.max())
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
     if centre is not None and width:
         low, high = centre - width / 2, centre + width / 2
     low, high = window or (low, high)
     return (values, low, high) if not inverted else (-values, -high, -low)
+
+
+def _pixels(dataset) -> np.ndarray:
+    """The stored values. Raises ImportError if nothing installed can unpack them."""
+    try:
+        return dataset.pixel_array
+    except RuntimeError as error:
+        if "missing" in str(error) or "plugin" in str(error):
+            name = dataset.file_meta.TransferSyntaxUID.name
+            raise ImportError(f"its pixels are packed as {name}, for which pylibjpeg is missing") from None
+        raise
 
 
 def patient_ids(paths: Iterable[Path]) -> dict[Path, str]:

@@ -156,7 +156,7 @@ def read_slice(
     except ImportError as error:
         raise ImportError(
             f"Slice {shown(path)} is DICOM, which needs a package that is not installed ({error}): "
-            "run 'python -m pip install pydicom'."
+            "run 'python -m pip install pydicom \"pylibjpeg[all]\"'."
         ) from None
     except Exception as error:  # decoders raise whatever they like
         reason = " ".join(str(error).replace(str(path), path.name).split()) or type(error).__name__
