@@ -42,20 +42,14 @@ def networks(data: CTData, seed: int):
 
 def scores(network: Net | None, data: CTData, part: str) -> dict[str, dict]:
     """The scores of every map of a network, or of the maps that know nothing, on the COVID slices of a part."""
-    table = data.table
-    found = table[(table.split == part) & (table.label == 1) & data.lesions.flatten(1).any(1).numpy()]
-    images, lesions, lungs = data.images[found.index], data.lesions[found.index], data.lungs[found.index]
-    blind = {} if network else localization.baselines(images.numpy(), lungs.numpy())
+    found, images, lesions, lungs = localization.with_lesions(data, part)
+    blind = {} if network else localization.baselines(images.numpy(), lungs)
     rows = {}
     for name in blind or MAPS:
         started = time.perf_counter()
         maps = blind[name] if blind else named_map(network, images, name, [1] * len(images))
         seconds = time.perf_counter() - started
-        each = localization.localization(maps, lesions.numpy(), lungs.numpy())
-        rows[name] = {
-            score: localization.mean_with_interval(of_slices, found.patient, share=True)
-            for score, of_slices in each.items()
-        }
+        rows[name] = localization.localization_with_intervals(maps, lesions, lungs, found.patient)
         rows[name] |= {"seconds": round(seconds, 2), "slices": len(images)}
     return rows
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import pandas as pd
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 from sklearn.metrics import average_precision_score
+from torch import Tensor
 
+from ..data import CTData
 from ..evaluation import mean_interval, patient_weights
 from ..runs.checks import check_masks
 
@@ -100,6 +103,20 @@ def localization(maps: np.ndarray, lesions: np.ndarray, lungs: np.ndarray) -> di
         "IoU at lesion area": iou_at_lesion_area(maps, lesions),
         "average precision": average_precision(maps, lesions),
     }
+
+
+def with_lesions(data: CTData, part: str) -> tuple[pd.DataFrame, Tensor, np.ndarray, np.ndarray]:
+    """The COVID slices of a split in which a lesion was drawn: table, slices, lesions and lungs, each (N, …)."""
+    table = data.table[(data.table.split == part) & (data.table.label == 1)]
+    table = table[data.lesions[table.index].flatten(1).any(1).numpy()]
+    lesions, lungs = (each[table.index].numpy() for each in (data.lesions, data.lungs))
+    return table, data.images[table.index], lesions, lungs
+
+
+def localization_with_intervals(maps: np.ndarray, lesions: np.ndarray, lungs: np.ndarray, patients) -> dict[str, dict]:
+    """The mean of each score of `localization` with its interval over `patients`, (N,)."""
+    found = localization(maps, lesions, lungs)
+    return {name: mean_with_interval(values, patients, share=True) for name, values in found.items()}
 
 
 def mean_with_interval(values: np.ndarray, patients, seed: int = 0, share: bool = False) -> dict[str, float]:
