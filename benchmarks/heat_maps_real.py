@@ -54,7 +54,7 @@ def gap(model: Net, images: torch.Tensor, maps: np.ndarray, decision: list[int])
 def rows(model: Net, data: CTData, seed: int, name: str, maps: dict) -> list[dict]:
     """The scores of a network's maps on test slices; `maps` gets those of the COVID slices, explained as "COVID"."""
     test = data.table[data.table.split == "test"].reset_index(drop=True)
-    images = data.images[(data.table.split == "test").to_numpy()]
+    images = data.images[(data.table.split == "test").to_numpy().nonzero()[0]]
     logits, covid = predict(model, images), np.flatnonzero(test.label == 1)
     surest = logits.abs().argsort(descending=True, stable=True)[:SLICES].numpy()
     decision = (logits[surest] > 0).int().tolist()

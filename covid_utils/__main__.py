@@ -2,5 +2,13 @@
 
 from .runs.commands import main
 
+
+def predict(*arguments) -> int:
+    """`labs.answer_files.predict_files`, imported only when it is needed: that takes seconds."""
+    from .labs.answer_files import predict_files
+
+    return predict_files(*arguments)
+
+
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(predict=predict))

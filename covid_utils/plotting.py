@@ -126,7 +126,7 @@ def draw_curves(history: pd.DataFrame, epochs: int, title: str = "") -> Figure:
     best = best_epoch(history)
     accuracy = history.set_index("epoch").val_accuracy[best]
     axes[1].plot(best, accuracy, "*", color=RED, markersize=15, label=f"best: epoch {best}, {accuracy:.1%}")
-    axes[1].legend(loc="lower right", fontsize=9)
+    axes[1].legend(loc="best", fontsize=9)
     seconds = history.seconds.mean()
     left = epochs - len(history)
     text = f"{title}  epoch {len(history)} of {epochs}, {seconds:.1f} s each"

@@ -1,9 +1,10 @@
-"""Execute the course's notebooks: `python -m covid_utils tutorial`, `run` or `notebooks`."""
+"""Execute the course's notebooks, or ask a trained network: `python -m covid_utils tutorial`, `run`, `predict` …"""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from .clean import refresh
@@ -12,11 +13,12 @@ from .notebooks import NotebookError, declared, find_notebooks, run
 from .settings import FIELDS, read_profile, typed
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, predict: Callable[..., int] | None = None) -> int:
     """Do what the command line asks.
 
     Args:
         arguments: those after `python -m covid_utils`; by default the process's own.
+        predict: `labs.answer_files.predict_files`.
 
     Returns:
         The exit code: 0, 1 after an error (one sentence on stderr), 130 after Ctrl-C.
@@ -28,6 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "notebooks":
             refresh()
             return 0
+        if options.command == "predict":
+            return predict(options.run_dir, options.files, options.out)
         notebooks = find_notebooks(options.notebooks) if options.command == "tutorial" else options.notebooks
         folder = run(notebooks, _parameters(options, notebooks))
     except (NotebookError, ValueError, OSError) as error:
@@ -55,6 +59,10 @@ def _parser() -> argparse.ArgumentParser:
             "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="pairs", help=takes
         )
         command.add_argument("-f", metavar="FILE", dest="profile", help="a YAML file of parameters; -p goes first")
+    asked = commands.add_parser("predict", help="ask the trained network of a run about slices of your own")
+    asked.add_argument("run_dir", help="runs/default after `make tutorial`")
+    asked.add_argument("files", nargs="+", type=Path, metavar="FILE", help="slices, or folders of them")
+    asked.add_argument("--out", type=Path, help="a folder for the pictures and answers.csv (RUN_DIR/answers)")
     commands.add_parser("notebooks", help="execute the committed notebooks anew and clean them for git")
     return parser
 

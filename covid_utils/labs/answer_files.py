@@ -1,0 +1,157 @@
+"""Answers for files: a picture of each with its heat map, and a table; from the command line or in a widget."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import ipywidgets as widgets
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import Markdown, display
+from matplotlib.figure import Figure
+
+from ..runs.files import replace_file, resolve, shown, write_json
+from ..runs.progress import progress
+from ..sources.images import read_slice
+from ..sources.walk import sentence, slices_below
+from .answers import Reader, answers, heat_maps, read_run
+from .cam_figures import panels
+from .widgets import Picture
+
+NOT_CLINICAL = "For learning only: not fit for clinical use."
+BATCH = 16
+
+
+def predict_files(run_dir: str | Path, paths: list[Path], out: Path | None = None) -> int:
+    """Answer for slice files, and for all slices in folders: a PNG of each, `answers.csv` and `answers.json`.
+
+    Files that can't be read are named, and the others answered all the same.
+
+    Returns:
+        an exit code: 0, or 1 if a file could not be read.
+
+    Raises:
+        FileNotFoundError: no trained network, no such file, or a folder without slices.
+        ValueError, OSError: as `answers.read_run`; the pictures can't be written.
+    """
+    files = listed(paths)
+    reader, out = read_run(run_dir), resolve(out or Path(run_dir) / "answers")
+    rows, unread = [], []
+    names = _names(files)
+    for start in progress(range(0, len(files), BATCH), "answering", -(-len(files) // BATCH)):
+        some = files[start : start + BATCH]
+        read, complaints = _read(some, reader.settings.image_size)
+        unread += complaints
+        if not read:
+            continue
+        images = torch.from_numpy(np.stack(list(read.values())))
+        found = answers(reader, images)
+        for file, image, heat, answer in zip(read, images, heat_maps(reader, images, found), found, strict=True):
+            picture = out / f"{names[file]}.png"
+            replace_file(picture, partial(draw(image, heat, answer, reader.map).savefig, dpi=100))
+            rows.append({"file": str(file)} | answer | {"picture": picture.name})
+    if rows:
+        table = pd.DataFrame(rows)
+        replace_file(out / "answers.csv", lambda path: table.to_csv(path, index=False))
+        write_json(out / "answers.json", rows)
+        print(table[["file", "probability", "decision", "strangeness", "note"]].round(3).to_string(index=False))
+        print(f"\nPictures and answers.csv: {shown(out)}. {NOT_CLINICAL}")
+    for complaint in unread:
+        print(complaint, file=sys.stderr)
+    return int(bool(unread))
+
+
+def listed(paths: list[Path]) -> list[Path]:
+    """The files, and the slices of folders, each once. Raises FileNotFoundError if something is not there, or empty."""
+    files: dict[Path, None] = {}
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"There is no file or folder {path} (looked in {Path.cwd()}): check the path.")
+        if path.is_dir():
+            left_out: Counter = Counter()
+            inside = slices_below(path, path, set(), left_out)
+            if not inside:
+                raise FileNotFoundError(f"Folder {path} holds no slices.{sentence(left_out)}")
+            files |= dict.fromkeys(inside)
+        else:
+            files[path] = None
+    return list(files)
+
+
+def draw(image: torch.Tensor, heat: np.ndarray, answer: dict, name: str) -> Figure:
+    """A slice, uint8 (H, H), beside its heat map, float (H, H), with the answer as title."""
+    title = f"{answer['decision']}, probability of COVID {answer['probability']:.2f} (limit {answer['threshold']:.2f})"
+    figure = panels(image.numpy(), {name: heat})
+    figure.suptitle(title + ("\nSTRANGER: do not believe the answer" if answer["note"] else ""), fontsize=10, y=0.99)
+    figure.tight_layout()
+    return figure
+
+
+def upload(reader: Reader) -> dict[str, widgets.Widget]:
+    """A button for files of one's own, also by dropping them on it; the answer appears below.
+
+    Returns: {"files": the button, "number": which of several files is shown}, so that a program can move them too.
+    """
+    picture, found = Picture("A slice of one's own beside its heat map."), {}
+    button = widgets.FileUpload(multiple=True, description="slices")
+    number = widgets.Dropdown(options=[], description="file")
+    text = widgets.Output()
+
+    def show(_change=None) -> None:
+        if number.value is None:
+            return
+        image, heat, answer = found[number.value]
+        picture.draw(draw(image, heat, answer, reader.map))
+
+    def answer_all(_change) -> None:
+        found.clear()
+        text.clear_output()
+        with tempfile.TemporaryDirectory() as folder, text:
+            files = []
+            for i, each in enumerate(button.value):
+                files.append(Path(folder) / f"{i}{Path(each['name']).suffix}")
+                files[-1].write_bytes(bytes(each["content"]))
+            read, complaints = _read(files, reader.settings.image_size)
+            called = {file: each["name"] for file, each in zip(files, button.value, strict=True)}
+            for file, complaint in zip((f for f in files if f not in read), complaints, strict=True):
+                print(complaint.replace(shown(file), called[file]))
+            if read:
+                images = torch.from_numpy(np.stack(list(read.values())))
+                each = answers(reader, images)
+                heats = heat_maps(reader, images, each)
+                found.update(zip(map(called.get, read), zip(images, heats, each, strict=True), strict=True))
+                rows = pd.DataFrame([{"file": name} | answer for name, (_, _, answer) in found.items()])
+                display(rows.round(3))
+        number.options = list(found)
+        show()
+
+    button.observe(answer_all, "value")
+    number.observe(show, "value")
+    display(Markdown(NOT_CLINICAL), widgets.HBox([button, number]), text)
+    return {"files": button, "number": number}
+
+
+def _read(files: list[Path], image_size: int) -> tuple[dict[Path, np.ndarray], list[str]]:
+    """The slices that can be read, and a sentence for each that can't."""
+    read, complaints = {}, []
+    for file in files:
+        try:
+            read[file] = read_slice(file, image_size)
+        except (ValueError, OSError, ImportError) as error:
+            complaints.append(str(error))
+    return read, complaints
+
+
+def _names(files: list[Path]) -> dict[Path, str]:
+    """A name for the picture of each file; a number tells equal ones apart."""
+    seen: Counter = Counter()
+    names = {}
+    for file in files:
+        seen[file.stem] += 1
+        names[file] = file.stem + (f"-{seen[file.stem]}" if seen[file.stem] > 1 else "")
+    return names
