@@ -220,6 +220,29 @@ def leaks(rows: list[dict]) -> str:
     return markdown(lines)
 
 
+def strangers(rows: list[dict]) -> str:
+    """Which share of slices, and of what is none, each network calls a stranger, and the AUROC of its distances."""
+    table = pd.DataFrame(rows)
+    networks = list(dict.fromkeys(table.network))
+    lines = [["shown", *(f"{name}: called a stranger / AUROC" for name in networks)]]
+    for kind, mine in table.groupby("kind", sort=False):
+        cells = []
+        for name in networks:
+            found = mine[mine.network == name]
+            area = (
+                ""
+                if found.AUROC.isna().all()
+                else f" / {found.AUROC.mean():.2f} ({found.AUROC.min():.2f} to {found.AUROC.max():.2f})"
+            )
+            cells.append(f"{found.refused.mean():.0%}{area}")
+        lines.append([kind, *cells])
+    seeds = table.seed.nunique()
+    return (
+        markdown(lines)
+        + f"\n\nMeans over {seeds} seeds (lowest to highest); other patients, split and network in each."
+    )
+
+
 def rows_of(rows: list[dict], network: str, name: str, part: str) -> list[dict]:
     """The rows of a network's map on the patients of a part, one for each seed."""
     return [row for row in rows if (row["network"], row["map"], row["part"]) == (network, name, part)]
@@ -398,6 +421,7 @@ def tables() -> dict[str, str]:
         "heat-maps": heat_maps(maps),
         "heat-maps-test": heat_maps_test(maps),
         "heat-maps-real": heat_maps_real(read_json(RESULTS / "heat_maps_real.json")),
+        "strangers": strangers(read_json(RESULTS / "strangers.json")),
         "leaks": leaks(read_json(RESULTS / "leaks.json")),
         "kept-features": kept_features(read_json(RESULTS / "trunk_cache.json")),
     }

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import nbformat
 import papermill
+import PIL.Image
+import skimage.data
 from playwright.sync_api import Page, sync_playwright
 
 from covid_utils.runs.files import PROJECT
@@ -137,6 +139,8 @@ def check(page: Page, address: str, token: str, notebook: Path) -> str:
     if notebook.stem.startswith(("02", "03")):
         assert moved >= 2, f"{notebook.name}: the live curves changed {moved} times in four epochs"
     played = play(page, EXPLORERS[notebook.stem[:2]]) if notebook.stem[:2] in EXPLORERS else ""
+    if notebook.stem.startswith("05"):
+        played += ask(page)
     height = page.evaluate(TOP)
     page.set_viewport_size({"width": 1200, "height": min(height + 120, 16_000)})
     page.wait_for_timeout(1000)
@@ -161,6 +165,20 @@ def play(page: Page, count: int) -> str:
         said.append(f"{seconds:.2f} s")
     assert len(said) == count, f"{len(said)} explorers instead of {count}"
     return ", pictures follow their sliders in " + " and ".join(said)
+
+
+def ask(page: Page) -> str:
+    """Give a picture of one's own to the button, and wait for the answer. Returns how long that took."""
+    path = FOLDER / "cat.png"
+    PIL.Image.fromarray(skimage.data.chelsea()).save(path)
+    cell = page.locator(
+        ".jp-Notebook .jp-CodeCell", has=page.locator(".jupyter-button.widget-upload, input[type=file]")
+    )
+    start = time.monotonic()
+    cell.locator("input[type=file]").first.set_input_files(path)
+    cell.locator("img").first.wait_for(state="visible", timeout=60_000)
+    assert "cat.png" in cell.inner_text() and "do not believe the answer" in cell.inner_text()
+    return f", a cat is answered, and disowned, in {time.monotonic() - start:.1f} s"
 
 
 def main(names: list[str]) -> int:

@@ -63,13 +63,13 @@ def test_what_is_worked_out_once_is_kept(run, reader, monkeypatch):
 def test_threshold_and_limit_are_those_of_validation(run, reader):
     _, data, _ = run
     val = data.table.split == "val"
-    found = answers.answers(reader, data.images[val.to_numpy().nonzero()[0]])
+    found = answers.answer_slices(reader, data.images[val.to_numpy().nonzero()[0]])
     called = np.array([each["decision"] == "COVID" for each in found])
     truth = data.table.label[val].to_numpy() == 1
     assert called[truth].mean() >= 0.95
     assert np.mean([each["strangeness"] > 1 for each in found]) == pytest.approx(0.05, abs=0.03)
     for each in found:
-        assert (each["probability"] > each["threshold"]) == (each["decision"] == "COVID")
+        assert (each["probability"] >= each["threshold"]) == (each["decision"] == "COVID")
     assert reader.temperature >= 1
 
 
@@ -80,7 +80,7 @@ def test_strangers_are_noticed(run, reader):
     assert (answers.strangeness(reader, noise) > 1).mean() > 0.9
     assert (answers.strangeness(reader, 255 - test) > 1).mean() > 0.9
     assert (answers.strangeness(reader, test) > 1).mean() < 0.5  # few patients, four epochs
-    assert answers.answers(reader, noise[:1])[0]["note"].startswith("unlike all")
+    assert answers.answer_slices(reader, noise[:1])[0]["note"].startswith("unlike all")
 
 
 def test_the_command_answers_each_file_and_says_which_it_could_not_read(run, reader, own, capsys):
@@ -94,7 +94,7 @@ def test_the_command_answers_each_file_and_says_which_it_could_not_read(run, rea
         own / "out/answers.json"
     )
     images = data.images[data.table.index[data.table.split == "test"][:4]]
-    wanted = [each["probability"] for each in answers.answers(reader, images)]
+    wanted = [each["probability"] for each in answers.answer_slices(reader, images)]
     assert np.allclose(table[table.file.str.contains("slice ")].probability, wanted, atol=1e-6)
     assert table.note[table.file.str.contains("cat")].str.startswith("unlike").all()
     for picture in table.picture:
@@ -103,23 +103,25 @@ def test_the_command_answers_each_file_and_says_which_it_could_not_read(run, rea
     assert main(["predict", str(folder), str(own / "cat.png"), "--out", str(own / "out2")], predict) == 0
 
 
-def test_the_widget_gives_the_same_numbers(run, reader, own):
+def test_the_widget_gives_the_same_answers(run, reader, own):
     folder, _, _ = run
+    (own / "<b>broken.png").write_bytes(b"no picture")
     controls = answer_files.upload(reader)
     files = sorted(own.glob("*.png"))
-    controls["files"].value = [
-        {
-            "name": file.name,
-            "type": "image/png",
-            "size": 1,
-            "content": file.read_bytes(),
-            "last_modified": pd.Timestamp(0, tz="UTC"),
-        }
-        for file in files
-    ]
-    assert list(controls["number"].options) == [file.name for file in files]
+    facts = {"type": "image/png", "size": 1, "last_modified": pd.Timestamp(0, tz="UTC")}
+    controls["files"].value = [facts | {"name": file.name, "content": file.read_bytes()} for file in files]
+    readable = [file.name for file in files if "broken" not in file.name]
+    assert list(controls["number"].options) == readable
+    assert "&lt;b&gt;broken.png cannot be read" in controls["answers"].value  # a name is shown, never run
     main(["predict", str(folder), *map(str, files), "--out", str(own / "out")], predict)
-    assert len(pd.read_csv(own / "out" / "answers.csv")) == len(files)
+    table = pd.read_csv(own / "out" / "answers.csv")
+    cells = np.reshape(re.findall(r"<td>(.*?)</td>", controls["answers"].value), (len(table), -1))
+    assert (
+        np.allclose(table.probability, cells[:, 1].astype(float), atol=1e-3) and (table.decision == cells[:, 3]).all()
+    )
+    first = controls["picture"].value
+    controls["number"].value = readable[1]
+    assert controls["picture"].value != first and controls["picture"].layout.display == ""
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import sys
 import tempfile
 from collections import Counter
@@ -15,13 +16,14 @@ import torch
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
+from ..plotting import compact
 from ..runs.files import replace_file, resolve, shown, write_json
 from ..runs.progress import progress
 from ..sources.images import read_slice
-from ..sources.walk import sentence, slices_below
-from .answers import Reader, answers, heat_maps, read_run
+from ..sources.walk import sentence as left_out_sentence
+from ..sources.walk import slices_below
+from .answers import Reader, answer_slices, heat_maps, read_run
 from .cam_figures import panels
-from .widgets import Picture
 
 NOT_CLINICAL = "For learning only: not fit for clinical use."
 BATCH = 16
@@ -50,7 +52,7 @@ def predict_files(run_dir: str | Path, paths: list[Path], out: Path | None = Non
         if not read:
             continue
         images = torch.from_numpy(np.stack(list(read.values())))
-        found = answers(reader, images)
+        found = answer_slices(reader, images)
         for file, image, heat, answer in zip(read, images, heat_maps(reader, images, found), found, strict=True):
             picture = out / f"{names[file]}.png"
             replace_file(picture, partial(draw(image, heat, answer, reader.map).savefig, dpi=100))
@@ -76,7 +78,7 @@ def listed(paths: list[Path]) -> list[Path]:
             left_out: Counter = Counter()
             inside = slices_below(path, path, set(), left_out)
             if not inside:
-                raise FileNotFoundError(f"Folder {path} holds no slices.{sentence(left_out)}")
+                raise FileNotFoundError(f"Folder {path} holds no slices.{left_out_sentence(left_out)}")
             files |= dict.fromkeys(inside)
         else:
             files[path] = None
@@ -93,47 +95,45 @@ def draw(image: torch.Tensor, heat: np.ndarray, answer: dict, name: str) -> Figu
 
 
 def upload(reader: Reader) -> dict[str, widgets.Widget]:
-    """A button for files of one's own, also by dropping them on it; the answer appears below.
+    """A button for files of one's own; answers and heat map appear below it.
 
-    Returns: {"files": the button, "number": which of several files is shown}, so that a program can move them too.
+    Returns:
+        "files" (the button), "number" (which of several files is shown), "picture" and "answers" (a table in HTML), so
+        that a program can move and read them too.
     """
-    picture, found = Picture("A slice of one's own beside its heat map."), {}
-    button = widgets.FileUpload(multiple=True, description="slices")
+    button = widgets.FileUpload(multiple=True, description="slices", tooltip="Pictures or DICOM files of slices")
     number = widgets.Dropdown(options=[], description="file")
-    text = widgets.Output()
+    picture = widgets.Image(format="jpeg", layout={"max_width": "640px", "display": "none"})
+    table, found = widgets.HTML(), {}
 
     def show(_change=None) -> None:
-        if number.value is None:
-            return
-        image, heat, answer = found[number.value]
-        picture.draw(draw(image, heat, answer, reader.map))
+        picture.layout.display = "" if number.value else "none"
+        if number.value:
+            image, heat, answer = found[number.value]
+            picture.value = compact(draw(image, heat, answer, reader.map), photo=True)
 
     def answer_all(_change) -> None:
         found.clear()
-        text.clear_output()
-        with tempfile.TemporaryDirectory() as folder, text:
-            files = []
+        complaints = []
+        with tempfile.TemporaryDirectory() as folder:
             for i, each in enumerate(button.value):
-                files.append(Path(folder) / f"{i}{Path(each['name']).suffix}")
-                files[-1].write_bytes(bytes(each["content"]))
-            read, complaints = _read(files, reader.settings.image_size)
-            called = {file: each["name"] for file, each in zip(files, button.value, strict=True)}
-            for file, complaint in zip((f for f in files if f not in read), complaints, strict=True):
-                print(complaint.replace(shown(file), called[file]))
-            if read:
-                images = torch.from_numpy(np.stack(list(read.values())))
-                each = answers(reader, images)
-                heats = heat_maps(reader, images, each)
-                found.update(zip(map(called.get, read), zip(images, heats, each, strict=True), strict=True))
-                rows = pd.DataFrame([{"file": name} | answer for name, (_, _, answer) in found.items()])
-                display(rows.round(3))
+                file = Path(folder) / f"{i}{Path(each['name']).suffix}"
+                file.write_bytes(bytes(each["content"]))
+                read, said = _read([file], reader.settings.image_size)
+                complaints += [sentence.replace(shown(file), each["name"]) for sentence in said]
+                for image in map(torch.from_numpy, read.values()):
+                    answer = answer_slices(reader, image[None])
+                    found[each["name"]] = image, heat_maps(reader, image[None], answer)[0], answer[0]
+        rows = pd.DataFrame([{"file": name} | answer for name, (_, _, answer) in found.items()])
+        words = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in complaints)
+        table.value = words + (rows.round(3).to_html(index=False) if found else "")
         number.options = list(found)
         show()
 
     button.observe(answer_all, "value")
     number.observe(show, "value")
-    display(Markdown(NOT_CLINICAL), widgets.HBox([button, number]), text)
-    return {"files": button, "number": number}
+    display(Markdown(NOT_CLINICAL), widgets.VBox([widgets.HBox([button, number]), table, picture]))
+    return {"files": button, "number": number, "picture": picture, "answers": table}
 
 
 def _read(files: list[Path], image_size: int) -> tuple[dict[Path, np.ndarray], list[str]]:

@@ -145,7 +145,7 @@ def _distance(features: Tensor, centre: Tensor, spread: Tensor) -> np.ndarray:
     return ((beyond @ spread) * beyond).sum(1).clamp_min(0).sqrt().numpy()
 
 
-def answers(reader: Reader, images: Tensor) -> list[dict]:
+def answer_slices(reader: Reader, images: Tensor) -> list[dict]:
     """One answer for each slice.
 
     Args:
