@@ -3,8 +3,9 @@
     .venv/bin/python benchmarks/heat_maps.py --seeds 0 1 2 3 4
 
 Every COVID slice with a lesion is explained as "COVID". The map is chosen on validation patients and reported on test
-patients. Rows that are in benchmarks/results/heat_maps.json are not made again; benchmarks/tables.py writes the tables
-in docs/heat-maps.md; finished trainings under runs/heat-maps are found again.
+patients. ROAD: the 80 test slices of which a network is surest, and its own decision (rows of the part "ROAD"). Rows
+that are in benchmarks/results/heat_maps.json are not made again; benchmarks/tables.py writes the tables in
+docs/heat-maps.md; finished trainings under runs/heat-maps are found again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import argparse
 import dataclasses
 import time
 
+import numpy as np
 from accuracy import RECIPES
+from heat_maps_real import BLIND, NAMES, SLICES, gap
 from search import recorded
 
 from covid_utils.data import CTData, load_data
@@ -23,7 +26,7 @@ from covid_utils.models import Net
 from covid_utils.runs.files import PROJECT, write_json
 from covid_utils.runs.found import find_or_train
 from covid_utils.runs.settings import Settings
-from covid_utils.training import new_model
+from covid_utils.training import new_model, predict
 
 RESULTS = PROJECT / "benchmarks" / "results" / "heat_maps.json"
 KEY = ("seed", "network", "part", "map")
@@ -54,17 +57,34 @@ def scores(network: Net | None, data: CTData, part: str) -> dict[str, dict]:
     return rows
 
 
+def faithful(network: Net, data: CTData) -> dict[str, dict]:
+    """ROAD's gap of the article's map, of the finest one, and of maps that know nothing."""
+    rows = np.flatnonzero(data.table.split == "test")
+    logits = predict(network, data.images[rows])
+    surest = logits.abs().argsort(descending=True, stable=True)[:SLICES].numpy()
+    images, decision = data.images[rows[surest]], (logits[surest] > 0).int().tolist()
+    heat = localization.baselines(images.numpy(), np.zeros(images.shape, bool))
+    heat = {name: heat[name] for name in BLIND}
+    heat |= {name: named_map(network, images, name, decision) for name in NAMES}
+    owners = data.table.patient.iloc[rows[surest]]
+    return {
+        name: {"ROAD gap": localization.mean_with_interval(gap(network, images, maps, decision), owners)}
+        for name, maps in heat.items()
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
     for seed in parser.parse_args().seeds:
-        if any(row["seed"] == seed for row in recorded(RESULTS, KEY).values()):
-            continue
+        parts = {row["part"] for row in recorded(RESULTS, KEY).values() if row["seed"] == seed}
         data, rows = load_data(Settings(seed=seed), progress=False), []
         for network, model in [("", None), *networks(data, seed)]:
-            for part in ("val", "test"):
-                for name, row in scores(model, data, part).items():
-                    rows.append({"seed": seed, "network": network, "part": part, "map": name} | row)
+            for part in {"val", "test", "ROAD"} - parts:
+                if part == "ROAD" and network not in TRAINED:
+                    continue
+                found = faithful(model, data) if part == "ROAD" else scores(model, data, part)
+                rows += [{"seed": seed, "network": network, "part": part, "map": n} | row for n, row in found.items()]
             print(f"seed {seed}, {network or 'no network'}: {len(rows)} rows so far", flush=True)
         write_json(RESULTS, [*recorded(RESULTS, KEY).values(), *rows])
 

@@ -155,6 +155,7 @@ def pretraining(names: list[str], files: list[dict]) -> str:
 
 def heat_maps(rows: list[dict]) -> str:
     """Which maps point at the lesion: both scores of each map and network on validation patients."""
+    rows = [row for row in rows if row["part"] != "ROAD"]
     networks = list(dict.fromkeys(row["network"] for row in rows if row["network"]))
     lines = [["map, validation patients", *networks, "seconds"]]
     for name in {row["map"]: None for row in rows if row["network"]}:
@@ -167,6 +168,7 @@ def heat_maps(rows: list[dict]) -> str:
 
 def heat_maps_test(rows: list[dict]) -> str:
     """Each network's map that was best on validation patients, and maps that know nothing, on test patients."""
+    rows = [row for row in rows if row["part"] != "ROAD"]
     lines = [["test patients", "map, chosen on validation", "pointing game %", "average precision", "seeds"]]
     for network in {row["network"]: None for row in rows}:
         names = list(dict.fromkeys(row["map"] for row in rows if row["network"] == network))
@@ -180,6 +182,17 @@ def heat_maps_test(rows: list[dict]) -> str:
             precise, low, high = (mean_of_rows(found, PRECISION, end) for end in ENDS)
             scores.append(f"{precise:.2f} ({low:.2f} to {high:.2f})")
             lines.append([network or "no network", name, *scores, str(len(found))])
+    return markdown(lines)
+
+
+def heat_maps_road(rows: list[dict]) -> str:
+    """ROAD's gap of each network's maps on the phantom, means over seeds."""
+    lines = [["network", "map", "ROAD gap, points", "seeds with the interval above zero"]]
+    for network, name in dict.fromkeys((row["network"], row["map"]) for row in rows if row["part"] == "ROAD"):
+        mine = rows_of(rows, network, name, "ROAD")
+        value, low, high = (100 * mean_of_rows(mine, "ROAD gap", end) for end in ENDS)
+        clear = sum(row["ROAD gap"]["low"] > 0 for row in mine)
+        lines.append([network, name, f"{value:+.1f} ({low:+.1f} to {high:+.1f})", f"{clear} of {len(mine)}"])
     return markdown(lines)
 
 
@@ -420,6 +433,7 @@ def tables() -> dict[str, str]:
         "learning-curve-50": few_slices(curve, ["scratch, ResNet-50", "transfer, ResNet-50"]),
         "heat-maps": heat_maps(maps),
         "heat-maps-test": heat_maps_test(maps),
+        "heat-maps-road": heat_maps_road(maps),
         "heat-maps-real": heat_maps_real(read_json(RESULTS / "heat_maps_real.json")),
         "strangers": strangers(read_json(RESULTS / "strangers.json")),
         "leaks": leaks(read_json(RESULTS / "leaks.json")),

@@ -171,11 +171,11 @@ def ask(page: Page) -> str:
     """Give a picture of one's own to the button, and wait for the answer. Returns how long that took."""
     path = FOLDER / "cat.png"
     PIL.Image.fromarray(skimage.data.chelsea()).save(path)
-    cell = page.locator(
-        ".jp-Notebook .jp-CodeCell", has=page.locator(".jupyter-button.widget-upload, input[type=file]")
-    )
+    cell = page.locator(".jp-Notebook .jp-CodeCell", has=page.locator("button.widget-upload"))
     start = time.monotonic()
-    cell.locator("input[type=file]").first.set_input_files(path)
+    with page.expect_file_chooser(timeout=30_000) as chooser:
+        cell.locator("button.widget-upload").click(timeout=30_000)
+    chooser.value.set_files(path)
     cell.locator("img").first.wait_for(state="visible", timeout=60_000)
     assert "cat.png" in cell.inner_text() and "do not believe the answer" in cell.inner_text()
     return f", a cat is answered, and disowned, in {time.monotonic() - start:.1f} s"

@@ -103,11 +103,13 @@ def upload(reader: Reader) -> dict[str, widgets.Widget]:
     """
     button = widgets.FileUpload(multiple=True, description="slices", tooltip="Pictures or DICOM files of slices")
     number = widgets.Dropdown(options=[], description="file")
-    picture = widgets.Image(format="jpeg", layout={"max_width": "640px", "display": "none"})
+    picture = widgets.Image(format="jpeg", layout={"max_width": "640px"})
     table, found = widgets.HTML(), {}
+    top = widgets.HBox([button, number])
+    box = widgets.VBox([top, table])
 
     def show(_change=None) -> None:
-        picture.layout.display = "" if number.value else "none"
+        box.children = [top, table, picture] if number.value else [top, table]  # no empty picture
         if number.value:
             image, heat, answer = found[number.value]
             picture.value = compact(draw(image, heat, answer, reader.map), photo=True)
@@ -128,11 +130,12 @@ def upload(reader: Reader) -> dict[str, widgets.Widget]:
         words = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in complaints)
         table.value = words + (rows.round(3).to_html(index=False) if found else "")
         number.options = list(found)
+        number.value = next(iter(found), None)  # a list that was empty chooses nothing by itself
         show()
 
     button.observe(answer_all, "value")
     number.observe(show, "value")
-    display(Markdown(NOT_CLINICAL), widgets.VBox([widgets.HBox([button, number]), table, picture]))
+    display(Markdown(NOT_CLINICAL), box)
     return {"files": button, "number": number, "picture": picture, "answers": table}
 
 
