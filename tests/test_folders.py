@@ -188,6 +188,24 @@ def test_split_folders_without_one(tmp_path):
     refuses("split folders test and train, but none for val: move", tmp_path / "set", FileNotFoundError)
 
 
+def test_two_folders_for_one_split_and_one_for_none(tmp_path):
+    for split in ("train", "val", "validation", "test"):
+        classes(tmp_path / "set" / split, count=3)
+    assert load(tmp_path / "set").table.split.value_counts()["val"] == 12
+    classes(tmp_path / "set" / "extra", count=3)
+    refuses("holds split folders and 'extra', which is none: move its slices", tmp_path / "set")
+
+
+def test_split_folders_that_do_not_hold_all_are_passed_over_and_said(tmp_path):
+    folder = classes(tmp_path / "set", inside="train")
+    for i in range(4):
+        picture(folder / "COVID" / "test" / f"{i}.png", 50 + i)
+    picture(folder / "loose.png", 7)
+    groups = load(folder, split="random").groups
+    assert "Folders called train, val or test are passed over, as not all slices lie in one of each." in groups
+    assert "slices beside the class folders (1)" in groups and groups.startswith("No patient is named")
+
+
 def test_a_patient_in_two_split_folders(tmp_path):
     for split in ("train", "val", "test"):
         classes(tmp_path / "set" / split, inside=f"{split}-someone")

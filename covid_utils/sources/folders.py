@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..runs.files import shown
 from .patients import apart, canonical, from_headers, says_no_patient, whose, with_blocks
-from .walk import SUFFIXES, is_service, sentence, slices_below
+from .walk import SUFFIXES, is_service, is_slice, sentence, slices_below
 
 CLASSES = ("non-COVID", "COVID")  # the names of the labels 0 and 1
 NAMES = {  # of the classes in folders and files, in any case; words with a space, "-", "_" or nothing between them
@@ -66,7 +66,9 @@ def holder(folder: Path) -> Path:
 
 
 def _class_table(folder: Path) -> tuple[pd.DataFrame, str]:
-    rows, left_out, seen = [], Counter(), set()
+    rows, left_out, seen, told = [], Counter(), set(), ""
+    loose = sum(path.is_file() and is_slice(path) for path in folder.iterdir())
+    left_out |= Counter({"slices beside the class folders": loose} if loose else {})
     for class_folder, label, split in _class_folders(folder):
         files = slices_below(class_folder, folder, seen, left_out)
         if not files:
@@ -83,9 +85,12 @@ def _class_table(folder: Path) -> tuple[pd.DataFrame, str]:
     if set(table.split.dropna()) == set(SPLITS) and table.split.notna().all():
         _check_splits(table, "{split} folder")
     else:
+        if table.split.notna().any():
+            told = " Folders called train, val or test are passed over, as not all slices lie in one of each."
         table = table.drop(columns="split")
     table["patient"] = canonical(table.patient)
-    table["patient"], told = apart(table)
+    table["patient"], numbers = apart(table)
+    told += numbers
     if "split" in table:
         _check_overlap(table, "patient", table.patient)
     return _finished(table.drop(columns="place"), folder, "the sub-folders of the class folders", told, left_out)
@@ -97,16 +102,24 @@ def _class_folders(folder: Path) -> list[tuple[Path, int, str | None]]:
     Raises FileNotFoundError or ValueError if a class or a split is missing, or a folder with slices names no class.
     """
     inside = _folders(folder)
-    splits = {split: path for path in inside if (split := SPLIT_NAMES.get(path.name.lower()))}
+    splits = [(split, path) for path in inside if (split := SPLIT_NAMES.get(path.name.lower()))]
     if splits and not any(class_of(path.name) is not None for path in inside):
-        missing = [split for split in SPLITS if split not in splits]
+        there = [split for split, _ in splits]
+        missing = [split for split in SPLITS if split not in there]
         if missing:
             raise FileNotFoundError(
                 f"Folder {shown(folder)} holds the split {'folders' if len(splits) > 1 else 'folder'} "
-                f"{' and '.join(splits)}, but none for {' and '.join(missing)}: move the slices of some patients "
+                f"{' and '.join(there)}, but none for {' and '.join(missing)}: move the slices of some patients "
                 f"there, or put all class folders straight into {shown(folder)}, which then are split for you."
             )
-        return [found for split, path in splits.items() for found in _named(path, split)]
+        for path in inside:
+            if (SPLIT_NAMES.get(path.name.lower()), path) not in splits and slices_below(
+                path, folder, set(), Counter()
+            ):
+                raise ValueError(
+                    f"Folder {shown(folder)} holds split folders and {path.name!r}, which is none: move its slices."
+                )
+        return [found for split, path in splits for found in _named(path, split)]
     return _named(folder, None)
 
 
