@@ -61,8 +61,9 @@ def mean_of_seeds(rows: list[dict], score: str) -> str:
 
 
 def best_scratch(runs: dict[str, list[dict]]) -> str | None:
-    """The model from scratch that is best on validation, the rival of pretrained ones; None if there is none."""
-    scratch = [name for name in runs if name.endswith("scratch")]
+    """Of the models from scratch with most seeds the best on validation, the rival of pretrained ones; None if none."""
+    most = max((len(rows) for name, rows in runs.items() if name.endswith("scratch")), default=0)
+    scratch = [name for name, rows in runs.items() if name.endswith("scratch") and len(rows) == most]
     return max(scratch, key=lambda name: np.mean([row["val_accuracy"] for row in runs[name]]), default=None)
 
 
