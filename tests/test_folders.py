@@ -142,7 +142,26 @@ def test_the_same_class_inside_its_folder_is_nobody(tmp_path):
 
 def test_class_folders_one_level_down(tmp_path):
     classes(tmp_path / "set" / "archive")
+    classes(tmp_path / "deep" / "export" / "data")
+    classes(tmp_path / "deep" / "export" / "__MACOSX")
     refuses("stand one level down, in 'archive': give .*set/archive", tmp_path / "set", FileNotFoundError)
+    refuses("stand some levels down, in 'export/data': give", tmp_path / "deep", FileNotFoundError)
+
+
+def test_patients_below_a_folder_that_says_what_they_are(tmp_path):
+    for label, name in enumerate(("COVID", "Normal")):
+        for i in range(5):
+            picture(tmp_path / "set" / name / "Patients" / f"Case-{i}" / "images" / "1.png", 10 * label + i)
+            picture(tmp_path / "set" / name / "Patients" / f"Case-{i}" / "labels" / "1.png", 50 + 10 * label + i)
+    data = load(tmp_path / "set")
+    assert len(data.table) == 10 and data.table.patient.nunique() == 10 and "masks (10)" in data.groups
+
+
+def test_a_link_to_itself(tmp_path):
+    folder = classes(tmp_path / "set")
+    (folder / "COVID" / "loop").symlink_to(folder / "COVID" / "loop")
+    data = load_data(Settings(folder, tmp_path / "data", split="random", image_size=32), progress=False)
+    assert len(data.table) == 16
 
 
 def test_names_that_are_not_utf8(tmp_path):

@@ -59,8 +59,9 @@ def folder_table(folder: Path) -> tuple[pd.DataFrame, str]:
 
 def holder(folder: Path) -> Path:
     """Of a folder and all in it, the first whose sub-folders name both classes; the folder itself if none does."""
-    for place in [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]:
-        if {class_of(inside.name) for inside in place.iterdir() if inside.is_dir()} >= {0, 1}:
+    inside = sorted(path for path in folder.rglob("*") if path.is_dir())
+    for place in [folder, *(path for path in inside if not any(map(is_service, path.relative_to(folder).parts)))]:
+        if {class_of(each.name) for each in _folders(place)} >= {0, 1}:
             return place
     return folder
 
@@ -126,16 +127,20 @@ def _class_folders(folder: Path) -> list[tuple[Path, int, str | None]]:
 def _named(folder: Path, split: str | None) -> list[tuple[Path, int, str | None]]:
     """The class folders that stand in a folder, both classes or an error."""
     found = [(path, class_of(path.name)) for path in _folders(folder)]
+    complete = {label for _, label in found} >= {0, 1}
     for path, label in found:
-        if label is None and {class_of(deeper.name) for deeper in _folders(path)} >= {0, 1}:
+        deeper = path if complete or label is not None else holder(path)
+        if not complete and {class_of(inside.name) for inside in _folders(deeper)} >= {0, 1}:
+            down = "one level" if deeper == path else "some levels"
             raise FileNotFoundError(
-                f"In {shown(folder)} the class folders stand one level down, in {path.name!r}: give {shown(path)}."
+                f"In {shown(folder)} the class folders stand {down} down, in "
+                f"{deeper.relative_to(folder).as_posix()!r}: give {shown(deeper)}."
             )
         if label is None and slices_below(path, folder, set(), Counter()):
             raise ValueError(
                 f"Folder {shown(folder)} holds a folder {path.name!r} that names neither class: call it {SPELLINGS}."
             )
-    if {label for _, label in found} >= {0, 1}:
+    if complete:
         return [(path, label, split) for path, label in found if label is not None]
     missing = " and ".join(CLASSES[label] for label in (1, 0) if label not in {each for _, each in found})
     there = ", ".join(repr(p.name) for p in sorted(folder.iterdir())[:8]) or "nothing"

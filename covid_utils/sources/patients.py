@@ -19,7 +19,8 @@ GUESS = re.compile(r"((train|val|test) )?(non-)?covid block \d+")
 COUNTER = re.compile(r"((ct|scan|patient|pat|case|series|study|volume|vol|subject|sub|exam|p|s)[ _-]*)*\d+")
 NO_PATIENT = re.compile(  # names of sub-folders that say what lies in them, not whose it is
     r"(images?|imgs?|pictures?|pngs?|jpe?gs?|tiffs?|tifs?|bmps?|dicoms?|dcms?|slices?|cts?|ct ?scans?|ct ?slices?|"
-    r"scans?|data|dataset|raw|originals?|frames?|all|new folder|train(ing)?|val(id(ation)?)?|test(ing)?)"
+    r"scans?|patients|cases|subjects|studies|"
+    r"data|dataset|raw|originals?|frames?|all|new folder|train(ing)?|val(id(ation)?)?|test(ing)?)"
 )
 
 

@@ -19,6 +19,7 @@ SERVICE = re.compile(r"[._@$~].*|#recycle|#snapshot|lost\+found|system volume in
 MASK = re.compile(
     r"(.*[ _.-])?(masks?|segs?|segmentations?|annotations?|ground[ _-]?truths?|gt)([ _.-].*)?", re.IGNORECASE
 )
+MASK_FOLDER = re.compile(r"labels?(tr|ts)?|infections?|lesions?", re.IGNORECASE)  # as in images/ and labels/
 
 
 def slices_below(folder: Path, home: Path, seen: set, left_out: Counter) -> list[Path]:
@@ -50,7 +51,7 @@ def slices_below(folder: Path, home: Path, seen: set, left_out: Counter) -> list
         seen.add(real)
         for entry in _entries(place):
             path = Path(entry.path)
-            if entry.is_dir():
+            if _is_folder(entry):
                 why = reason or _why_folder(entry.name)
                 places.insert(0 if why else len(places), (path, why))
             elif why := _why_file(path, seen, reason):
@@ -101,11 +102,18 @@ def _entries(place: Path) -> list[os.DirEntry]:
         raise OSError(f"Folder {shown(place)} cannot be opened ({error.strerror}): check who may read it.") from None
 
 
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
 def _why_folder(name: str) -> str:
     """Why the slices of a folder are left out; empty if they are not."""
     if is_service(name):
         return "files in hidden or service folders"
-    return "masks" if MASK.fullmatch(name) else ""
+    return "masks" if MASK.fullmatch(name) or MASK_FOLDER.fullmatch(name) else ""
 
 
 def _why_file(path: Path, seen: set, reason: str) -> str:
