@@ -14,9 +14,8 @@ import argparse
 import dataclasses
 import time
 
-import numpy as np
 from accuracy import RECIPES
-from heat_maps_real import BLIND, NAMES, SLICES, gap
+from heat_maps_real import faithful
 from search import recorded
 
 from covid_utils.data import CTData, load_data
@@ -26,7 +25,7 @@ from covid_utils.models import Net
 from covid_utils.runs.files import PROJECT, write_json
 from covid_utils.runs.found import find_or_train
 from covid_utils.runs.settings import Settings
-from covid_utils.training import new_model, predict
+from covid_utils.training import new_model
 
 RESULTS = PROJECT / "benchmarks" / "results" / "heat_maps.json"
 KEY = ("seed", "network", "part", "map")
@@ -57,22 +56,6 @@ def scores(network: Net | None, data: CTData, part: str) -> dict[str, dict]:
     return rows
 
 
-def faithful(network: Net, data: CTData) -> dict[str, dict]:
-    """ROAD's gap of the article's map, of the finest one, and of maps that know nothing."""
-    rows = np.flatnonzero(data.table.split == "test")
-    logits = predict(network, data.images[rows])
-    surest = logits.abs().argsort(descending=True, stable=True)[:SLICES].numpy()
-    images, decision = data.images[rows[surest]], (logits[surest] > 0).int().tolist()
-    heat = localization.baselines(images.numpy(), np.zeros(images.shape, bool))
-    heat = {name: heat[name] for name in BLIND}
-    heat |= {name: named_map(network, images, name, decision) for name in NAMES}
-    owners = data.table.patient.iloc[rows[surest]]
-    return {
-        name: {"ROAD gap": localization.mean_with_interval(gap(network, images, maps, decision), owners)}
-        for name, maps in heat.items()
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
@@ -80,8 +63,8 @@ def main() -> None:
         parts = {row["part"] for row in recorded(RESULTS, KEY).values() if row["seed"] == seed}
         data, rows = load_data(Settings(seed=seed), progress=False), []
         for network, model in [("", None), *networks(data, seed)]:
-            for part in {"val", "test", "ROAD"} - parts:
-                if part == "ROAD" and network not in TRAINED:
+            for part in ("val", "test", "ROAD"):
+                if part in parts or (part == "ROAD" and network not in TRAINED):
                     continue
                 found = faithful(model, data) if part == "ROAD" else scores(model, data, part)
                 rows += [{"seed": seed, "network": network, "part": part, "map": n} | row for n, row in found.items()]

@@ -51,22 +51,32 @@ def gap(model: Net, images: torch.Tensor, maps: np.ndarray, decision: list[int])
     return (left[0] - left[1]).mean(0)
 
 
+def faithful(model: Net, data: CTData) -> dict[str, dict]:
+    """ROAD's gap of the article's map, of the finest one, and of maps that know nothing: test slices, own decision."""
+    rows = np.flatnonzero(data.table.split == "test")
+    logits = predict(model, data.images[rows])
+    surest = logits.abs().argsort(descending=True, stable=True)[:SLICES].numpy()
+    images, decision = data.images[rows[surest]], (logits[surest] > 0).int().tolist()
+    blind = localization.baselines(images.numpy(), np.zeros(images.shape, bool))
+    heat = {name: named_map(model, images, name, decision) for name in NAMES} | {name: blind[name] for name in BLIND}
+    owners = data.table.patient.iloc[rows[surest]]
+    return {
+        name: {"ROAD gap": localization.mean_with_interval(gap(model, images, maps, decision), owners)}
+        for name, maps in heat.items()
+    }
+
+
 def rows(model: Net, data: CTData, seed: int, name: str, maps: dict) -> list[dict]:
     """The scores of a network's maps on test slices; `maps` gets those of the COVID slices, explained as "COVID"."""
     test = data.table[data.table.split == "test"].reset_index(drop=True)
     images = data.images[(data.table.split == "test").to_numpy().nonzero()[0]]
     logits, covid = predict(model, images), np.flatnonzero(test.label == 1)
-    surest = logits.abs().argsort(descending=True, stable=True)[:SLICES].numpy()
-    decision = (logits[surest] > 0).int().tolist()
-    blind = localization.baselines(images[surest].numpy(), np.zeros(images[surest].shape, bool))
     lungs = localization.segment_lungs(images[covid].numpy())
     seen = lungs.any((1, 2))
     found = []
-    for kind in (*NAMES, *BLIND):
-        heat = blind[kind] if kind in BLIND else named_map(model, images[surest], kind, decision)
+    for kind, road in faithful(model, data).items():
         row = {"seed": seed, "network": name, "map": kind, "accuracy": ((logits > 0).numpy() == test.label).mean()}
-        each = gap(model, images[surest], heat, decision)
-        row["ROAD gap"] = localization.mean_with_interval(each, test.patient.iloc[surest])
+        row |= road
         if kind in NAMES:
             maps[name, kind, seed] = named_map(model, images[covid], kind, [1] * len(covid))
             inside = localization.relevance_mass_accuracy(maps[name, kind, seed], lungs)

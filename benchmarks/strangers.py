@@ -15,14 +15,12 @@ import cv2
 import numpy as np
 import skimage.data
 import torch
-from accuracy import RECIPES
-from heat_maps import TRAINED
+from heat_maps import TRAINED, networks
 from sklearn.metrics import roc_auc_score
 
 from covid_utils.data import load_data
 from covid_utils.labs.answers import make_reader, strangeness
 from covid_utils.runs.files import PROJECT, write_json
-from covid_utils.runs.found import find_or_train
 from covid_utils.runs.settings import Settings
 
 RESULTS = PROJECT / "benchmarks" / "results" / "strangers.json"
@@ -66,9 +64,10 @@ def main() -> None:
     for seed in parser.parse_args().seeds:
         data = load_data(Settings(seed=seed), progress=False)
         test = data.images[(data.table.split == "test").to_numpy().nonzero()[0]]
-        for name, recipe in TRAINED.items():
-            settings = Settings(seed=seed, run_dir=f"runs/heat-maps/{seed}", **RECIPES["phantom"][recipe])
-            reader = make_reader(find_or_train(data, settings, name)[0], data, settings)
+        for name, model in networks(data, seed):
+            if name not in TRAINED:
+                continue
+            reader = make_reader(model, data, Settings(seed=seed))
             own = strangeness(reader, test)
             row = {"seed": seed, "network": name}
             rows.append(row | {"kind": "test slices", "refused": float((own > 1).mean())})

@@ -156,7 +156,6 @@ def pretraining(names: list[str], files: list[dict]) -> str:
 
 def heat_maps(rows: list[dict]) -> str:
     """Which maps point at the lesion: both scores of each map and network on validation patients."""
-    rows = [row for row in rows if row["part"] != "ROAD"]
     networks = list(dict.fromkeys(row["network"] for row in rows if row["network"]))
     lines = [["map, validation patients", *networks, "seconds"]]
     for name in {row["map"]: None for row in rows if row["network"]}:
@@ -169,7 +168,6 @@ def heat_maps(rows: list[dict]) -> str:
 
 def heat_maps_test(rows: list[dict]) -> str:
     """Each network's map that was best on validation patients, and maps that know nothing, on test patients."""
-    rows = [row for row in rows if row["part"] != "ROAD"]
     lines = [["test patients", "map, chosen on validation", "pointing game %", "average precision", "seeds"]]
     for network in {row["network"]: None for row in rows}:
         names = list(dict.fromkeys(row["map"] for row in rows if row["network"] == network))
@@ -416,6 +414,7 @@ def tables() -> dict[str, str]:
     """All tables by name."""
     real, phantom = read_json(RESULTS / "sars-cov-2-ct.json"), read_json(RESULTS / "phantom.json")
     curve, maps = read_json(RESULTS / "learning_curve.json"), read_json(RESULTS / "heat_maps.json")
+    pointing = [row for row in maps if row["part"] != "ROAD"]
     weights = sorted((PROJECT / "data" / "weights").glob("*.json"))
     return {
         "datasets": datasets(),
@@ -432,8 +431,8 @@ def tables() -> dict[str, str]:
         "learning-curve": few_slices(curve, [name for name in CURVE if any(row["model"] == name for row in curve)]),
         "learning-curve-longer": few_slices(curve, ["scratch", "transfer"], longer=True),
         "learning-curve-50": few_slices(curve, ["scratch, ResNet-50", "transfer, ResNet-50"]),
-        "heat-maps": heat_maps(maps),
-        "heat-maps-test": heat_maps_test(maps),
+        "heat-maps": heat_maps(pointing),
+        "heat-maps-test": heat_maps_test(pointing),
         "heat-maps-road": heat_maps_road(maps),
         "heat-maps-real": heat_maps_real(read_json(RESULTS / "heat_maps_real.json")),
         "strangers": strangers(read_json(RESULTS / "strangers.json")),

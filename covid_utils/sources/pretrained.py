@@ -200,7 +200,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict]:
         with safe_open(path, "pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}
             about = file.metadata() or {}
-        if about.get("sha256", _digest(state, about.get("notes", "{}"))) != _digest(state, about.get("notes", "{}")):
+        if "sha256" in about and about["sha256"] != _digest(state, about.get("notes", "{}")):
             raise ValueError("its SHA-256 is not the one it was written with")
         notes = json.loads(about.get("notes", "{}"))
         for name in [name.removesuffix(".scale") for name in state if name.endswith(".scale")]:

@@ -56,7 +56,7 @@ def slices_below(folder: Path, home: Path, seen: set, left_out: Counter) -> list
                 places.insert(0 if why else len(places), (path, why))
             elif why := _why_file(path, seen, reason):
                 left_out[why] += 1
-            elif is_slice(path):
+            elif why is not None:
                 found.append(path)
     return sorted(found, key=lambda file: natural(file.as_posix()))
 
@@ -116,13 +116,13 @@ def _why_folder(name: str) -> str:
     return "masks" if MASK.fullmatch(name) or MASK_FOLDER.fullmatch(name) else ""
 
 
-def _why_file(path: Path, seen: set, reason: str) -> str:
-    """Why a file is left out; empty if it is read, or is no slice at all."""
+def _why_file(path: Path, seen: set, reason: str) -> str | None:
+    """Why a file is left out; empty if it is read, None if it is no slice at all."""
     suffix = path.suffix.lower()
     if suffix in UNREAD:
         return reason or f"{suffix} files, which are not read"
     if not is_slice(path) or path.name.startswith("."):
-        return "hidden files" if suffix in SUFFIXES else ""
+        return "hidden files" if suffix in SUFFIXES else None
     if reason or MASK.fullmatch(path.stem):
         return reason or "masks"
     try:
