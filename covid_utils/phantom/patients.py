@@ -256,23 +256,31 @@ def draw_patient(
         ValueError: unknown hospital.
     """
     plan = plan_patient(patient, seed, hospital, n_slices)
-    enough = round(0.004 * image_size**2)
-    images, lesions, lungs, findings = [], [], [], []
-    for number, level in enumerate(plan.levels):
-        s, where = draw_healthy(plan, level, image_size)
-        lung, healthy = framed(s.lung, where) > 0.5, s.hu.copy()
-        for boost in (0.0, 0.25, 0.5, 1.0):  # a COVID patient shows it in every slice
-            changes = [framed(change, where) for change in draw_findings(s, plan.chosen, boost)]
-            masks = {c[0]: (change > VISIBLE) & lung for c, change in zip(plan.chosen, changes, strict=True)}
-            if plan.label != 1 or _seen(masks, changes) > PLAIN * image_size**2:
-                break
-            s.hu = healthy.copy()
-        masks = {name: mask for name, mask in masks.items() if mask.sum() >= enough}
-        images.append(scan_slice(plan, s, where, number))
-        lesions.append(np.any([np.zeros_like(lung), *masks.values()], axis=0))
-        lungs.append(lung)
-        findings.append([name in masks for name in FINDINGS])
-    return PatientSlices(*(np.array(a) for a in (images, lesions, lungs, findings, plan.levels)), plan.label)
+    drawn = [draw_slice(plan, number, image_size)[0] for number in range(n_slices)]
+    return PatientSlices(*(np.array(part) for part in zip(*drawn, strict=True)), plan.levels, plan.label)
+
+
+def draw_slice(
+    plan: Plan, number: int, image_size: int, boosts: tuple = (0.0, 0.25, 0.5, 1.0), share: float = 1.0
+) -> tuple[tuple, float]:
+    """Slice `number` of a plan: image, lesions, lungs and findings, each as in `PatientSlices`, and the boost taken.
+
+    Args:
+        boosts: added to the severity; of a COVID patient the first that shows COVID, else the last.
+        share: how much of the findings is there, 0 none to 1 all.
+    """
+    s, where = draw_healthy(plan, plan.levels[number], image_size)
+    lung, healthy = framed(s.lung, where) > 0.5, s.hu.copy()
+    for boost in boosts:
+        changes = [share * framed(change, where) for change in draw_findings(s, plan.chosen, boost)]
+        masks = {c[0]: (change > VISIBLE) & lung for c, change in zip(plan.chosen, changes, strict=True)}
+        if plan.label != 1 or _seen(masks, changes) > PLAIN * image_size**2 or boost == boosts[-1]:
+            break
+        s.hu = healthy.copy()
+    s.hu = s.hu if share == 1 else healthy + share * (s.hu - healthy)
+    masks = {name: mask for name, mask in masks.items() if mask.sum() >= round(0.004 * image_size**2)}
+    image, lesions = scan_slice(plan, s, where, number), np.any([np.zeros_like(lung), *masks.values()], axis=0)
+    return (image, lesions, lung, [name in masks for name in FINDINGS]), boost
 
 
 def phantom(
