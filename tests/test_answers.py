@@ -14,10 +14,12 @@ from PIL import Image
 from covid_utils.__main__ import predict
 from covid_utils.data import load_data
 from covid_utils.labs import answer_files, answers
+from covid_utils.labs.whole_patients import whole_lungs
 from covid_utils.runs.commands import main
 from covid_utils.runs.files import read_json
 from covid_utils.runs.settings import Settings
 from covid_utils.training import fit, new_model
+from covid_utils.training import predict as predict_logits
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +56,8 @@ def test_what_is_worked_out_once_is_kept(run, reader, monkeypatch):
     folder, data, settings = run
     monkeypatch.setattr(answers, "load_data", None)  # not needed again
     again = answers.read_run(folder)
-    assert (again.threshold, again.temperature, again.map, again.limit) == (
-        reader.threshold, reader.temperature, reader.map, reader.limit,
+    assert (again.threshold, again.temperature, again.map, again.limit, again.rule) == (
+        reader.threshold, reader.temperature, reader.map, reader.limit, reader.rule,
     )  # fmt: skip
     assert torch.equal(again.spread, reader.spread) and again.settings.image_size == settings.image_size
 
@@ -71,6 +73,21 @@ def test_threshold_and_limit_are_those_of_validation(run, reader):
     for each in found:
         assert (each["probability"] >= each["threshold"]) == (each["decision"] == "COVID")
     assert reader.temperature >= 1
+
+
+def test_a_patient_is_answered_by_the_rule_of_validation_patients(run, reader):
+    _, data, settings = run
+    lungs = whole_lungs(data, settings, "val")
+    logits = predict_logits(reader.model, lungs.images).numpy()
+    called, truth = [], []
+    for _, own in lungs.table.groupby("patient"):
+        answer = answers.answer_patient(reader, logits[own.index])
+        assert (answer["probability"] >= answer["threshold"]) == (answer["decision"] == "COVID")
+        called.append(answer["decision"] == "COVID")
+        truth.append(own.label.iloc[0] == 1)
+    assert np.array(called)[truth].mean() >= 0.9
+    with pytest.raises(ValueError, match="no rule for whole patients"):
+        answers.answer_patient(replace(reader, rule=None), logits)
 
 
 def test_strangers_are_noticed(run, reader):

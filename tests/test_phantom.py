@@ -17,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from covid_utils.phantom import patients as module
 from covid_utils.phantom.patients import FINDINGS, HOSPITALS, draw_patient, phantom, plan_patient, scan
+from covid_utils.phantom.stacks import draw_stack
 
 
 def digest(slices):
@@ -213,6 +214,48 @@ def test_pixels_recognise_the_patient_not_the_disease(small):
     random_split = (label[distance.argmin(1)] == label).mean()
     patient_split = (label[np.where(same, np.inf, distance).argmin(1)] == label).mean()
     assert patient_split <= 0.7 and random_split > patient_split + 0.15
+
+
+# ------------------------------------------------------------------------------------------------ stacks
+
+
+@pytest.fixture(scope="module")
+def stacks():
+    return [draw_stack(patient, image_size=64) for patient in range(40)]
+
+
+def test_a_stack_is_ill_in_some_slices_and_its_label_is_the_patients(stacks):
+    columns = [FINDINGS.index(name) for name in module.COVID]
+    ill = np.array([stack.findings[:, columns].any(1).sum() for stack in stacks])
+    label = np.array([stack.label for stack in stacks])
+    assert label.tolist() == [0, 1] * 20 and (ill[label == 0] == 0).all() and (ill[label == 1] > 0).all()
+    assert (ill[label == 1] <= 4).sum() >= 4 and ill.max() >= 8, "some are ill in few slices, some in most"
+    for stack in stacks:
+        rows = np.flatnonzero(stack.findings[:, columns].any(1))
+        assert (np.diff(rows) <= 2).all(), "one stretch of the lungs"
+        assert len(stack.level) == 12 and (np.diff(stack.level) > 0).all() and np.ptp(stack.level) > 0.8
+
+
+def test_a_stack_is_the_same_person_each_time_and_the_findings_are_those_of_the_slices(stacks):
+    again = draw_stack(1, image_size=64)
+    assert np.array_equal(again.images, stacks[1].images) and np.array_equal(again.lesions, stacks[1].lesions)
+    shared = [
+        (stack.findings.any(0) & draw_patient(number, image_size=64).findings.any(0)).any()
+        for number, stack in enumerate(stacks)
+        if stack.label == 1
+    ]
+    assert np.mean(shared) > 0.9
+    assert not np.array_equal(draw_stack(1, seed=1, image_size=64).images, again.images)
+
+
+def test_beyond_the_disease_the_lungs_are_healthy(stacks):
+    """A slice without any finding is what the plan draws with none of it."""
+    plan = module.plan_patient(1)
+    (_, lesions, _, found), _ = module.draw_slice(plan, 0, 64, (0.0,), share=0.0)
+    assert not lesions.any() and not any(found)
+    (_, lesions, _, found), boost = module.draw_slice(plan, 0, 64)
+    assert lesions.any() and any(found) and boost in (0.0, 0.25, 0.5, 1.0)
+    assert all(not stack.lesions[~stack.findings.any(1)].any() for stack in stacks)
 
 
 if __name__ == "__main__":

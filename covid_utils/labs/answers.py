@@ -23,6 +23,7 @@ from ..training import predict
 from . import localization
 from .decisions import operating_point, temperature
 from .fine_maps import named_map
+from .whole_patients import PatientRule, choose_rule, whole_lungs
 
 SENSITIVITY = 0.95  # of the threshold, on validation slices
 KNOWN = 0.95  # share of the validation slices that are no strangers
@@ -42,6 +43,7 @@ class Reader:
         map: a name in `fine_maps.MAPS`: the map with the best average precision on validation lesions, where there are.
         centre, spread: of the training slices' features, (C,) and the inverse of their covariance, (C, C), float32.
         limit: the distance from them that 95 % of the validation slices stay within.
+        rule: how a patient's slices become one answer; None if the validation patients cannot tell.
     """
 
     model: Net
@@ -52,6 +54,7 @@ class Reader:
     centre: Tensor
     spread: Tensor
     limit: float
+    rule: PatientRule | None
 
 
 def read_run(run_dir: str | Path) -> Reader:
@@ -82,14 +85,16 @@ def read_run(run_dir: str | Path) -> Reader:
     kept, key = file.with_name("reader.safetensors"), hashlib.sha256(file.read_bytes()).hexdigest()
     if kept.exists():
         state, found = read_weights(kept)
-        if found.pop("checkpoint") == key:
-            return Reader(model, settings, **found, **state)
+        if found.pop("checkpoint") == key and "rule" in found:
+            rule = found.pop("rule")
+            return Reader(model, settings, **found, **state, rule=rule and PatientRule(**rule))
     data = load_data(settings, progress=False)
     if data.fingerprint != notes["parameters"]["data"]:
         raise ValueError(f"The slices of {data.name} have changed since {shown(file)} was trained: train it anew.")
     reader = make_reader(model, data, settings)
     numbers = {name: getattr(reader, name) for name in ("temperature", "threshold", "map", "limit")}
-    save_weights(kept, {"centre": reader.centre, "spread": reader.spread}, numbers | {"checkpoint": key})
+    numbers |= {"rule": reader.rule and dataclasses.asdict(reader.rule), "checkpoint": key}
+    save_weights(kept, {"centre": reader.centre, "spread": reader.spread}, numbers)
     return reader
 
 
@@ -105,9 +110,15 @@ def make_reader(model: Net, data: CTData, settings: Settings) -> Reader:
     spread = torch.linalg.inv(covariance.double()).float()
     limit = float(np.quantile(_distance(trunk_features(model, checked), centre, spread), KNOWN))
     heat = max(1.0, temperature(logits, truth))  # where validation is all right it would make all answers certain
-    return Reader(
-        model, settings, heat, operating_point(logits, truth, SENSITIVITY), best_map(model, data), centre, spread, limit
-    )
+    threshold = operating_point(logits, truth, SENSITIVITY)
+    rule = _rule(model, whole_lungs(data, settings, "val"), threshold)
+    return Reader(model, settings, heat, threshold, best_map(model, data), centre, spread, limit, rule)
+
+
+def _rule(model: Net, lungs: CTData, threshold: float) -> PatientRule | None:
+    if lungs.table.label.nunique() < 2:
+        return None
+    return choose_rule(predict(model, lungs.images).numpy(), lungs.table.label, lungs.table.patient, threshold)
 
 
 def best_map(model: Net, data: CTData) -> str:
@@ -166,6 +177,28 @@ def answer_slices(reader: Reader, images: Tensor) -> list[dict]:
         }
         for logit, strange in zip(logits, strangeness(reader, images), strict=True)
     ]
+
+
+def answer_patient(reader: Reader, logits: np.ndarray) -> dict:
+    """One answer for a patient, from the logits of all slices, float (n,), by the rule chosen on validation patients.
+
+    Returns:
+        `probability` of COVID, 0 to 1; `threshold`, as a probability; `decision`, "COVID" or "non-COVID".
+
+    Raises ValueError if the run's validation patients could not tell which rule to take.
+    """
+    rule = reader.rule
+    if rule is None:
+        raise ValueError(
+            "This network has no rule for whole patients, as its validation patients are all ill, or none is: ask for "
+            "single slices."
+        )
+    score = rule.score(np.asarray(logits, float))
+    return {
+        "probability": float(rule.probability(score)),
+        "threshold": float(rule.probability(rule.limit)),
+        "decision": "COVID" if score > rule.limit else "non-COVID",
+    }
 
 
 def heat_maps(reader: Reader, images: Tensor, found: list[dict]) -> np.ndarray:

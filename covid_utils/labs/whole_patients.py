@@ -1,0 +1,148 @@
+"""From slices to a patient: one answer for all slices of a person."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss, roc_auc_score
+
+from ..data import CTData
+from ..phantom.disease import FINDINGS
+from ..phantom.patients import COVID
+from ..phantom.stacks import draw_stack
+from ..runs.settings import Settings
+from ..sources.datasets import DATASETS
+from .decisions import operating_point
+
+SENSITIVITY = 0.95  # of the limit, on validation patients
+
+
+def mean_logit(logits: np.ndarray, threshold: float) -> float:
+    """The mean over all slices: every slice counts the same, ill or not."""
+    return float(np.mean(logits))
+
+
+def highest_three(logits: np.ndarray, threshold: float) -> float:
+    """The mean of the three highest logits: disease in a few slices is enough."""
+    return float(np.mean(np.sort(logits)[-3:]))
+
+
+def share_above(logits: np.ndarray, threshold: float) -> float:
+    """The share of slices that are called COVID, 0 to 1: how sure the network is of each does not count."""
+    return float(np.mean(logits > threshold))
+
+
+RULES = {
+    "mean logit": mean_logit,
+    "mean of the highest three": highest_three,
+    "share above the threshold": share_above,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class PatientRule:
+    """How the logits of a patient's slices become one answer; all of it chosen on validation patients.
+
+    Attributes:
+        name: in RULES.
+        threshold: of a slice, a logit.
+        limit: a score above it means COVID; 95 % of the ill validation patients lie above.
+        slope, offset: the probability of a score is expit(slope * score + offset) (Platt 1999).
+    """
+
+    name: str
+    threshold: float
+    limit: float
+    slope: float
+    offset: float
+
+    def scores(self, logits, patients) -> pd.Series:
+        """The score of each patient, float, by name, in the order in which they come."""
+        logits = pd.Series(np.asarray(logits, float))
+        return logits.groupby(np.asarray(patients), sort=False).agg(lambda own: self.score(own.to_numpy()))
+
+    def score(self, logits: np.ndarray) -> float:
+        """The score of one patient from the logits of its slices, (n,)."""
+        return RULES[self.name](logits, self.threshold)
+
+    def probability(self, score):
+        """How likely COVID is, 0 to 1, where as many are ill as among the validation patients."""
+        return expit(self.slope * score + self.offset)
+
+
+def patient_labels(labels, patients) -> pd.Series:
+    """Who is ill: 1 for a patient with any COVID slice, else 0; by name, in the order in which they come."""
+    return pd.Series(np.asarray(labels, int)).groupby(np.asarray(patients), sort=False).max()
+
+
+def make_rule(name: str, logits, labels, patients, threshold: float) -> PatientRule:
+    """A rule with its limit and its probabilities, from validation slices; the arguments of `choose_rule`."""
+    rule = PatientRule(name, float(threshold), 0.0, 1.0, 0.0)
+    scores, truth = rule.scores(logits, patients).to_numpy(), patient_labels(labels, patients).to_numpy()
+    wide = scores.std() or 1.0  # shares and logits are of different size, and the regression is held back by it
+    fitted = LogisticRegression().fit(scores[:, None] / wide, truth)
+    limit = operating_point(scores, truth, SENSITIVITY)
+    slope, offset = float(fitted.coef_[0, 0] / wide), float(fitted.intercept_[0])
+    return dataclasses.replace(rule, limit=limit, slope=slope, offset=offset)
+
+
+def choose_rule(logits, labels, patients, threshold: float) -> PatientRule:
+    """The rule that tells validation patients apart best: the highest AUC, of equal ones the lowest log loss.
+
+    Args:
+        logits, labels: of validation slices, float and 0 or 1, (N,).
+        patients: of each slice, (N,).
+        threshold: of a slice, a logit.
+
+    Raises ValueError if the patients are all ill, or none is.
+    """
+    truth = patient_labels(labels, patients).to_numpy()
+    if len(set(truth)) < 2:
+        raise ValueError("To choose a rule for patients, validation needs some who are ill and some who are not.")
+    rules = [make_rule(name, logits, labels, patients, threshold) for name in RULES]
+
+    def quality(rule: PatientRule) -> tuple[float, float]:
+        scores = rule.scores(logits, patients).to_numpy()
+        return roc_auc_score(truth, scores), -log_loss(truth, rule.probability(scores))
+
+    return max(rules, key=quality)
+
+
+def whole_lungs(data: CTData, settings: Settings, part: str, n_slices: int = 12) -> CTData:
+    """The patients of a split ("train", "val" or "test"), each from the top of the lungs to their base.
+
+    Of imaginary patients the stack is drawn, and `shows` says in which slices COVID can be seen; of real ones it is the
+    slices that there are, and `shows` is their label.
+
+    Returns:
+        `data` with their slices only; `table.label` is the patient's.
+    """
+    table = data.table[data.table.split == part]
+    entry = DATASETS.get(data.name)
+    if entry is None or not entry.hospital:
+        rows = table.index
+        table = table.assign(shows=table.label, label=table.groupby("patient").label.transform("max"))
+        masks = {name: None if (mask := getattr(data, name)) is None else mask[rows] for name in ("lesions", "lungs")}
+        return dataclasses.replace(data, table=table.reset_index(drop=True), images=data.images[rows], **masks)
+    names = table.patient.unique()
+    size, hospital = data.images.shape[-1], entry.hospital
+    stacks = [draw_stack(int(name.removeprefix("p")), settings.seed, hospital, size, n_slices) for name in names]
+    drawn = pd.DataFrame(
+        {
+            "path": [f"{data.name}-stack/{name}_s{i:02d}" for name in names for i in range(n_slices)],
+            "label": np.repeat([stack.label for stack in stacks], n_slices),
+            "patient": np.repeat(names, n_slices),
+            "split": part,
+            "shows": np.concatenate([stack.findings[:, [FINDINGS.index(f) for f in COVID]].any(1) for stack in stacks]),
+        }
+    ).astype({"shows": int})
+    images, lesions, lungs = (
+        torch.from_numpy(np.concatenate([getattr(stack, name) for stack in stacks]))
+        for name in ("images", "lesions", "lungs")
+    )
+    return dataclasses.replace(data, table=drawn, images=images, lesions=lesions, lungs=lungs)

@@ -1,0 +1,100 @@
+"""One answer for all slices of a person: by rules that are chosen on validation patients."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+from toy import tiny_data
+
+from covid_utils.data import load_data
+from covid_utils.labs import whole_patients
+from covid_utils.labs.whole_patients import RULES, choose_rule, make_rule, patient_labels, whole_lungs
+from covid_utils.runs.settings import Settings
+
+LOGITS = np.array([-1.0, 3, 2, 5, -4, -5, -6, 1, 2])
+PATIENTS = ["a", "a", "a", "a", "b", "b", "b", "c", "c"]
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("mean logit", [9 / 4, -5, 1.5]),
+        ("mean of the highest three", [10 / 3, -5, 1.5]),
+        ("share above the threshold", [3 / 4, 0, 1 / 2]),
+    ],
+)
+def test_rules_by_hand(name, expected):
+    rule = whole_patients.PatientRule(name, threshold=1.0, limit=0, slope=1, offset=0)
+    scores = rule.scores(LOGITS, PATIENTS)
+    assert scores.index.tolist() == ["a", "b", "c"] and scores.tolist() == pytest.approx(expected)
+    assert rule.score(LOGITS[:4]) == pytest.approx(expected[0])
+
+
+def test_a_patient_is_ill_if_any_slice_is():
+    labels = patient_labels([0, 1, 0, 0, 0, 0], ["x", "x", "b", "b", "a", "a"])
+    assert labels.to_dict() == {"x": 1, "b": 0, "a": 0} and labels.index.tolist() == ["x", "b", "a"]
+
+
+def few_ill_slices(seed: int = 0, ill: int = 1, patients: int = 60):
+    """Logits where only `ill` of ten slices of an ill patient stand out, and patients differ in their mean."""
+    rng = np.random.default_rng(seed)
+    who = np.repeat(np.arange(patients), 10)
+    logits = rng.normal(0, 1, 10 * patients) + np.repeat(rng.normal(0, 1.5, patients), 10) * (ill > 5)
+    show = (np.tile(np.arange(10), patients) < ill) & (who % 2 == 1)
+    logits[show] += 4
+    return logits, who % 2, who
+
+
+def test_the_rule_with_the_best_order_on_validation_is_chosen():
+    logits, labels, who = few_ill_slices()
+    rule = choose_rule(logits, labels, who, 1.0)
+    assert rule.name == "mean of the highest three"
+    truth = patient_labels(labels, who)
+    order = {
+        name: roc_auc_score(truth, make_rule(name, logits, labels, who, 1.0).scores(logits, who)) for name in RULES
+    }
+    assert order[rule.name] == max(order.values()) and order["mean logit"] < order[rule.name]
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_limit_and_probability_are_those_of_validation_patients(name):
+    logits, labels, who = few_ill_slices(ill=4)
+    rule, truth = make_rule(name, logits, labels, who, 0.5), patient_labels(labels, who).to_numpy()
+    scores = rule.scores(logits, who).to_numpy()
+    assert (scores[truth == 1] > rule.limit).mean() >= 0.95 and (scores > rule.limit).mean() < 0.9
+    chance = rule.probability(scores)
+    assert chance.mean() == pytest.approx(truth.mean(), abs=0.02), "as many as are ill"
+    assert ((chance > 0.5) == truth).mean() > 0.85 and rule.slope > 0
+
+
+def test_only_ill_patients_are_no_base_for_a_rule():
+    with pytest.raises(ValueError, match="some who are ill and some who are not"):
+        choose_rule([1.0, 2.0], [1, 1], ["a", "b"], 0.0)
+
+
+def test_whole_lungs_of_imaginary_patients_are_drawn(tmp_path):
+    settings = Settings(data_dir=str(tmp_path), patients=30, image_size=64)
+    data = load_data(settings, progress=False)
+    stacks = whole_lungs(data, settings, "val", n_slices=6)
+    val = data.table[data.table.split == "val"]
+    assert stacks.table.patient.unique().tolist() == val.patient.unique().tolist()
+    assert stacks.images.shape == stacks.lesions.shape == (len(stacks.table), 64, 64)
+    assert (stacks.table.groupby("patient").size() == 6).all() and set(stacks.table.split) == {"val"}
+    own = val.groupby("patient").label.first()
+    assert (stacks.table.groupby("patient").label.first() == own).all()
+    assert (stacks.table.shows <= stacks.table.label).all()
+    assert 0 < stacks.table.shows[stacks.table.label == 1].mean() < 1
+
+
+def test_whole_lungs_of_real_patients_are_the_slices_that_are_there():
+    data = tiny_data()
+    data.table.loc[data.table.index[data.table.split == "test"][1], "label"] = 0
+    mixed = whole_lungs(data, Settings(), "test")
+    test = data.table[data.table.split == "test"]
+    assert mixed.table.path.tolist() == test.path.tolist() and mixed.table.shows.tolist() == test.label.tolist()
+    assert mixed.table.label.tolist() == test.groupby("patient").label.transform("max").tolist()
+    assert (mixed.images == data.images[test.index]).all() and len(mixed.lesions) == len(test)
+    bare = whole_lungs(dataclasses.replace(data, lesions=None, lungs=None), Settings(), "test")
+    assert bare.lesions is None and isinstance(bare.table, pd.DataFrame)
