@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 
 from ..data import CTData
+from ..evaluation import metrics_with_intervals
 from ..phantom.disease import FINDINGS
 from ..phantom.patients import COVID
 from ..phantom.stacks import draw_stack
@@ -111,6 +112,17 @@ def choose_rule(logits, labels, patients, threshold: float) -> PatientRule:
         return roc_auc_score(truth, scores), -log_loss(truth, rule.probability(scores))
 
     return max(rules, key=quality)
+
+
+def patient_metrics(rule: PatientRule, logits, table: pd.DataFrame) -> dict[str, dict]:
+    """Scores of a rule on patients, with intervals over them, as `evaluation.metrics_with_intervals` gives.
+
+    Args:
+        logits: of the slices, float (N,).
+        table: a row per slice, `patient` and `label` (0 or 1; a patient with any COVID slice is ill).
+    """
+    scores, truth = rule.scores(logits, table.patient), patient_labels(table.label, table.patient)
+    return metrics_with_intervals(scores, truth, truth.index, rule.limit)
 
 
 def whole_lungs(data: CTData, settings: Settings, part: str, n_slices: int = 12) -> CTData:
