@@ -90,9 +90,9 @@ def cam(model: Net, images: Tensor, method: str = "GradCAM", layer: str = "layer
     """
     if method not in METHODS:
         raise ValueError(f"Unknown method {method!r}: {did_you_mean(method, METHODS)}")
-    if targets is not None and (len(targets) != len(images) or any(target not in (0, 1) for target in targets)):
-        raise ValueError(f"targets must be 0 or 1 for each of {len(images)} slices, not {targets}.")
     check_slices(images)
+    if targets is not None and (np.shape(targets) != (len(images),) or any(each not in (0, 1) for each in targets)):
+        raise ValueError(f"targets must be a list with 0 or 1 for each of {len(images)} slices, not {targets}.")
     looked_at = _output_of(model, layer)
     if not len(images):
         return np.zeros(tuple(images.shape), np.float32)

@@ -157,7 +157,7 @@ def test_bad_calls_are_named(model):
         explain.cam(model, SLICES, "GradCAMM")
     with pytest.raises(ValueError, match="Unknown layer 'layer5': did you mean"):
         explain.cam(model, SLICES, layer="layer5")
-    with pytest.raises(ValueError, match="targets must be 0 or 1 for each of 3 slices"):
+    with pytest.raises(ValueError, match="targets must be a list with 0 or 1 for each of 3 slices"):
         explain.cam(model, SLICES, targets=[1])
 
 
@@ -180,9 +180,9 @@ def test_what_is_no_grey_slice_is_refused(model, wrong):
             call(model, wrong)
 
 
-@pytest.mark.parametrize("targets", [[2, 0, 1], [0.9, 0, 1], ["COVID", 0, 1], [-1, 0, 1]])
+@pytest.mark.parametrize("targets", [1, [2, 0, 1], [0.9, 0, 1], ["COVID", 0, 1], [-1, 0, 1]])
 def test_a_class_is_0_or_1(model, targets):
-    with pytest.raises(ValueError, match="targets must be 0 or 1 for each of 3 slices"):
+    with pytest.raises(ValueError, match="targets must be a list with 0 or 1 for each of 3 slices"):
         explain.cam(model, SLICES, targets=targets)
 
 
