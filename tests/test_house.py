@@ -19,7 +19,8 @@ ORDER = """
     sources.dicom sources.walk sources.images sources.patients sources.folders sources.downloads sources.datasets
     data runs.cached runs.formats training runs.found evaluation explain plotting
     labs.tables labs.decisions labs.audit labs.shortcuts labs.localization labs.faithfulness labs.fine_maps
-    labs.photographs labs.cam_figures labs.score_figures labs.widgets labs.whole_patients labs.answers labs.answer_files
+    labs.photographs labs.cam_figures labs.score_figures labs.widgets labs.craft
+    labs.whole_patients labs.answers labs.answer_files
     __main__
 """.split()
 MODULES = {

@@ -173,3 +173,16 @@ def show_starts(histories: dict[str, pd.DataFrame], alt: str) -> None:
     axis.grid(alpha=0.3)
     figure.tight_layout()
     show(figure, alt, small=True)
+
+
+@styled
+def show_range(table: pd.DataFrame, chosen: float, alt: str) -> None:
+    """The loss by learning rate, as `craft.range_test` measured it, and the rate that was `chosen` for the training."""
+    figure, axis = plt.subplots(figsize=(7, 3))
+    axis.plot(table.rate, table.loss, ".", color=BLUE, alpha=0.5, label="one batch")
+    axis.plot(table.rate, table.smooth, color=BLUE, label="smoothed")
+    axis.axvline(chosen, color="black", linestyle="--", label="chosen")
+    top = 1.1 * max(table.smooth.iloc[0], table.loss.iloc[: len(table) // 2].max())
+    axis.set(xscale="log", xlabel="learning rate", ylabel="training loss", ylim=(0, top))
+    axis.legend(frameon=False)
+    show(figure, alt, small=True)
