@@ -24,7 +24,6 @@ KEY = ("way", "seed")
 WAYS = {
     "one rate": {},
     "layer-wise, × 0.7": {"factor": 0.7},
-    "layer-wise, × 0.4": {"factor": 0.4},
     "gradual unfreezing": {"unfreeze": ("head", "last", "layer3", "layer2", "layer1", "all")},
 }
 

@@ -255,6 +255,51 @@ def strangers(rows: list[dict]) -> str:
     )
 
 
+def patients(rows: list[dict]) -> str:
+    """Scores of slices and of patients on test patients, and how often validation chose each rule; means over seeds."""
+    table = pd.DataFrame(rows)
+    names = list(rows[0]["test"])
+    lines = [["counted", *("AUC" if name == "auc" else name for name in names), "chosen by validation"]]
+    for way, mine in table.groupby("way", sort=False):
+        means = [mean_over_seeds([100 * test[name]["value"] for test in mine.test]) for name in names]
+        cells = [f"{mean['value']:.1f} ({mean['low']:.1f} to {min(mean['high'], 100):.1f})" for mean in means]
+        lines.append(
+            [way, *cells, "" if mine.chosen.isna().all() else f"{int(mine.chosen.sum())} of {len(mine)} seeds"]
+        )
+    return markdown(lines) + f"\n\nIn %, means over {table.seed.nunique()} seeds with their 95 % intervals."
+
+
+def better_answers(rows: list[dict]) -> str:
+    """What mirror images and several networks gain over one network's answer, by split, and the mean over splits."""
+    table = pd.DataFrame(rows)
+    splits = sorted(table.split.unique())
+    lines = [["way", "slices", *(f"split {split}" for split in splits), "mean over splits", "AUC"]]
+    for (way, part), mine in table.groupby(["way", "part"], sort=False):
+        mean = mean_over_seeds([gain["value"] for gain in mine.accuracy])
+        gains = [percent(gain, signed=True) for gain in mine.accuracy]
+        lines.append([way, part, *gains, percent(mean, signed=True), f"{100 * mine.auc.mean():+.1f}"])
+    return markdown(lines)
+
+
+def craft(rows: list[dict]) -> str:
+    """Validation accuracy of ways to fine-tune all stages, and their difference to one rate for all, paired by seed."""
+    table = pd.DataFrame(rows)
+    best = table.pivot(index="seed", columns="way", values="best")[table.way.unique()]
+    lines = [["way", "validation accuracy %", "minus one rate", "seconds"]]
+    for way in best:
+        gain = mean_over_seeds((best[way] - best.iloc[:, 0]).dropna())
+        seconds = table[table.way == way].seconds.median()
+        lines.append(
+            [
+                way,
+                f"{100 * best[way].mean():.1f}",
+                percent(gain, signed=True) if gain["value"] else "",
+                f"{seconds:.0f}",
+            ]
+        )
+    return markdown(lines) + f"\n\nMeans over {len(best)} seeds."
+
+
 def rows_of(rows: list[dict], network: str, name: str, part: str) -> list[dict]:
     """The rows of a network's map on the patients of a part, one for each seed."""
     return [row for row in rows if (row["network"], row["map"], row["part"]) == (network, name, part)]
@@ -436,6 +481,9 @@ def tables() -> dict[str, str]:
         "heat-maps-road": heat_maps_road(maps),
         "heat-maps-real": heat_maps_real(read_json(RESULTS / "heat_maps_real.json")),
         "strangers": strangers(read_json(RESULTS / "strangers.json")),
+        "patients": patients(read_json(RESULTS / "patients.json")),
+        "better-answers": better_answers(read_json(RESULTS / "better_answers.json")["gains"]),
+        "craft": craft(read_json(RESULTS / "craft.json")),
         "leaks": leaks(read_json(RESULTS / "leaks.json")),
         "kept-features": kept_features(read_json(RESULTS / "trunk_cache.json")),
     }
