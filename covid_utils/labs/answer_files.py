@@ -98,11 +98,11 @@ def answered(
     for number, scan in enumerate(scans, start=1):
         try:
             stack = read_stack(scan, reader.settings.image_size, f"patient {number} of {len(scans)}" if bar else "")
+            patient = ask_patient(reader, stack)
         except (ValueError, OSError, ImportError) as error:
             unread.append(str(error))
             continue
         unread += [stack.unread] if stack.unread else []
-        patient = ask_patient(reader, stack)
         yield scan, patient.answer, patient.slices, partial(draw_patient, patient, reader.map)
 
 

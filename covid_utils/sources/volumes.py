@@ -127,8 +127,8 @@ def _name(path: Path, home: Path | None) -> str:
 
 def _told_apart(scans: list[Scan]) -> list[Scan]:
     """The same scans, none with the name of another: the whole path instead, and a number if that is not enough."""
-    names = Counter(each.name for each in scans)
-    longer = [each.name if names[each.name] == 1 else each.path.as_posix() for each in scans]
+    places = {name: {each.path for each in scans if each.name == name} for name in {each.name for each in scans}}
+    longer = [each.name if len(places[each.name]) == 1 else each.path.as_posix() for each in scans]
     total, used, named = Counter(longer), Counter(), []
     for scan, name in zip(scans, longer, strict=True):
         used[name] += 1
@@ -155,10 +155,10 @@ def read_stack(scan: Scan, image_size: int, bar: str = "") -> Stack:
     else:
         try:
             if not scan.slices:
-                raise ValueError(f"it holds no CT slices.{sentence(scan.left_out)}".rstrip("."))
+                raise ValueError(f"no CT slices; {_left_out(scan)}")
             slices, places, notes = one_series(scan.slices)
         except ValueError as error:
-            raise ValueError(f"Patient {scan.name!r} in {shown(scan.path)} cannot be read: {error}.") from None
+            raise ValueError(f"Patient {scan.name!r} in {shown(scan.path)} cannot be answered ({error}).") from None
         files, pictures = [each.path for each in slices], greys(slices, image_size)
     pictures = list(progress(pictures, bar, len(files)) if bar else pictures)
     good = [i for i, each in enumerate(pictures) if isinstance(each, np.ndarray)]
@@ -170,11 +170,15 @@ def read_stack(scan: Scan, image_size: int, bar: str = "") -> Stack:
     if unread:
         notes.append(f"{len(files) - len(good)} of {len(files)} slices cannot be read")
     if scan.left_out:
-        notes.append(sentence(scan.left_out).strip(" .").replace("L", "l", 1))
+        notes.append(_left_out(scan))
     return Stack(
         np.stack([pictures[i] for i in good]), [files[i] for i in good], [i + 1 for i in good],
         None if places is None else places[good], "; ".join(notes), unread,
     )  # fmt: skip
+
+
+def _left_out(scan: Scan) -> str:
+    return sentence(scan.left_out).strip(" .").replace("L", "l", 1)
 
 
 def _unread(scan: Scan, failed: list[tuple[Path, Exception]]) -> str:
@@ -183,7 +187,7 @@ def _unread(scan: Scan, failed: list[tuple[Path, Exception]]) -> str:
         return ""
     file, error = failed[0]
     reason = " ".join(str(error).replace(str(file), file.name).split()) or type(error).__name__
-    more = f" and {len(failed) - 1} more slices" if len(failed) > 1 else ""
+    more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
     advice = "replace or delete what is damaged"
     if isinstance(error, ImportError):
         advice = "run 'python -m pip install pydicom \"pylibjpeg[all]\"'"
