@@ -61,21 +61,26 @@ def check_size(height: int, width: int) -> None:
 def frame_of(dataset, frame: int, window: tuple[float, float] | None = None) -> tuple[np.ndarray, float, float]:
     """One slice of an open file, from 0, as `read_dicom` gives it."""
     with warnings.catch_warnings(action="ignore"):
-        values = _pixels(dataset, frame).astype(np.float32).reshape(dataset.Rows, dataset.Columns)
-    known = values[values != dataset.get("PixelPaddingValue")]  # what stands where nothing was measured
+        stored = _pixels(dataset, frame).reshape(dataset.Rows, dataset.Columns)
+    values = stored.astype(np.float32)
     slope, intercept = (number(dataset, name, frame) for name in ("RescaleSlope", "RescaleIntercept"))
     rescaled = slope is not None and intercept is not None
-    values, known = ((each * slope + intercept) if rescaled else each for each in (values, known))
+    if rescaled:
+        values = values * slope + intercept
     inverted = dataset.get("PhotometricInterpretation") == "MONOCHROME1"
     hounsfield = rescaled and (dataset.get("Modality") or "CT") == "CT"
     if hounsfield and inverted:
         raise ValueError("it is a CT slice with inverted greys, MONOCHROME1, whose Hounsfield units can't be trusted")
     shown = (number(dataset, name, frame) for name in ("WindowCenter", "WindowWidth"))
     centre, width = LUNG_WINDOW if hounsfield else shown
-    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
-    if centre is not None and width:
+    if window:
+        low, high = window
+    elif centre is not None and width:
         low, high = centre - width / 2, centre + width / 2
-    low, high = window or (low, high)
+    else:
+        padding = dataset.get("PixelPaddingValue")  # what stands where nothing was measured
+        known = values if padding is None else values[stored != padding]
+        low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
     return (values, low, high) if not inverted else (-values, -high, -low)
 
 
