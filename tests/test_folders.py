@@ -108,7 +108,7 @@ def test_a_pipe_does_not_hang(tmp_path):
 
 def test_files_that_are_not_read_are_counted(tmp_path):
     folder = classes(tmp_path / "set")
-    for name in ("a.gif", "b.GIF", "scan.nii.gz", ".hidden.png", "notes.txt", ".DS_Store"):
+    for name in ("a.gif", "b.GIF", "scan.mha.gz", ".hidden.png", "notes.txt", ".DS_Store"):
         (folder / "COVID" / name).write_bytes(b"x")
     groups = load(folder, split="random").groups
     assert groups.endswith(

@@ -3,16 +3,19 @@
 `make test` tries 300 mutations; FUZZ=2000 tries as many.
 """
 
+import gzip
 import io
 import os
 import shutil
 
+import nibabel
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from test_folders import dicom
 
 from covid_utils.data import load_data
 from covid_utils.runs.checkpoints import read_last
@@ -20,6 +23,7 @@ from covid_utils.runs.settings import Settings, read_profile
 from covid_utils.sources.folders import folder_table
 from covid_utils.sources.images import read_slice
 from covid_utils.sources.pretrained import read_weights, save_weights
+from covid_utils.sources.volumes import find_scans, read_stack
 
 TRIES = int(os.environ.get("FUZZ", 300)) // 5
 FAST = {
@@ -93,6 +97,44 @@ def test_pictures(tmp_path_factory, kind, changes, ending):
     assert path.read_bytes() == content
     assert found is None or (found.shape == (32, 32) and found.dtype == np.uint8)
     shutil.rmtree(path.parent)
+
+
+# ------------------------------------------------------------------------------------------------------ stacks
+
+HOUNSFIELD = np.random.default_rng(0).integers(-1340, 140, (24, 20, 3)).astype(np.int16)
+VOLUMES = {"nii": nibabel.Nifti1Image(HOUNSFIELD, np.diag([-1, -1, 2, 1])).to_bytes()}
+VOLUMES["nii.gz"] = gzip.compress(VOLUMES["nii"])
+
+
+@settings(**FAST)
+@given(kind=st.sampled_from(sorted(VOLUMES)), changes=edits)
+def test_volumes(tmp_path_factory, kind, changes):
+    path = tmp_path_factory.mktemp("x") / f"scan.{kind}"
+    path.write_bytes(content := edited(VOLUMES[kind], changes))
+    found = answer(lambda: read_stack(find_scans([path])[0][0], 32))
+    assert path.read_bytes() == content
+    if found is not None:
+        assert found.images.shape[1:] == (32, 32) and len(found.files) == len(found.images) == len(found.places)
+    shutil.rmtree(path.parent)
+
+
+@settings(**FAST)
+@given(changes=edits, which=st.integers(0, 3))
+def test_series(tmp_path_factory, changes, which):
+    """Of four files one is damaged: the others are a stack still, or one sentence says why not."""
+    home = tmp_path_factory.mktemp("x") / "p1"
+    shared = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.4", "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+    for number in range(4):
+        dicom(home / f"{number}.dcm", number, "p", **shared, ImagePositionPatient=[0, 0, number])
+    (home / f"{which}.dcm").write_bytes(edited((home / f"{which}.dcm").read_bytes(), changes))
+    scans, loose, _ = find_scans([home])
+    assert all(file.name == f"{which}.dcm" for file in loose)
+    for scan in scans:
+        found = answer(lambda scan=scan: read_stack(scan, 32))
+        if found is not None:
+            assert len(found.images) == len(found.numbers) == len(found.files) <= 4 and "\n" not in found.unread
+            assert len(found.images) + bool(loose) + bool(found.unread) >= 3 or len(scans) > 1 or found.note
+    shutil.rmtree(home.parent)
 
 
 # ---------------------------------------------------------------------------------------------------- folders

@@ -156,17 +156,23 @@ def _distance(features: Tensor, centre: Tensor, spread: Tensor) -> np.ndarray:
     return ((beyond @ spread) * beyond).sum(1).clamp_min(0).sqrt().numpy()
 
 
-def answer_slices(reader: Reader, images: Tensor) -> list[dict]:
+def slice_logits(reader: Reader, images: Tensor) -> np.ndarray:
+    """The network's logits for slices, uint8 (N, H, H): float64 (N,), or the threshold would lose its last digit."""
+    return predict(reader.model, images).double().numpy()
+
+
+def answer_slices(reader: Reader, images: Tensor, logits: np.ndarray | None = None) -> list[dict]:
     """One answer for each slice.
 
     Args:
         images: uint8 (N, H, H), as large as those that the network learned from.
+        logits: those of `slice_logits`, if they are known.
 
     Returns:
         a dict a slice: `probability` of COVID, 0 to 1, temperature-scaled; `threshold`, as a probability; `decision`,
         "COVID" or "non-COVID"; `strangeness`, above 1 for slices unlike the training's; `note`, empty or a warning.
     """
-    logits = predict(reader.model, images).double().numpy()  # in float32 the threshold would lose its last digit
+    logits = slice_logits(reader, images) if logits is None else logits
     return [
         {
             "probability": float(expit(logit / reader.temperature)),

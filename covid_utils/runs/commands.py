@@ -59,9 +59,11 @@ def _parser() -> argparse.ArgumentParser:
             "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="pairs", help=takes
         )
         command.add_argument("-f", metavar="FILE", dest="profile", help="a YAML file of parameters; -p goes first")
-    asked = commands.add_parser("predict", help="ask the trained network of a run about slices of your own")
+    asked = commands.add_parser("predict", help="ask the trained network of a run about slices and scans of your own")
     asked.add_argument("run_dir", help="runs/default after `make tutorial`")
-    asked.add_argument("files", nargs="+", type=Path, metavar="FILE", help="slices, or folders of them")
+    asked.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="slices, volumes, or folders of them, DICOM series too"
+    )
     asked.add_argument("--out", type=Path, help="a folder for the pictures and answers.csv (RUN_DIR/answers)")
     commands.add_parser("notebooks", help="execute the committed notebooks anew and clean them for git")
     return parser

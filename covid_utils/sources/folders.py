@@ -13,8 +13,9 @@ from pathlib import Path
 import pandas as pd
 
 from ..runs.files import shown
+from .nifti import slices_of
 from .patients import apart, canonical, from_headers, says_no_patient, whose, with_blocks
-from .walk import SUFFIXES, is_service, is_slice, sentence, slices_below
+from .walk import NIFTI, SUFFIXES, ending, is_service, is_slice, sentence, slices_below
 
 CLASSES = ("non-COVID", "COVID")  # the names of the labels 0 and 1
 NAMES = {  # of the classes in folders and files, in any case; words with a space, "-", "_" or nothing between them
@@ -77,7 +78,7 @@ def _class_table(folder: Path) -> tuple[pd.DataFrame, str]:
                 f"Class folder {shown(class_folder)} holds no slices: put files ending in {', '.join(SUFFIXES)} there."
                 + sentence(left_out)
             )
-        for file in files:
+        for file in [part for each in files for part in slices_of(each)]:
             inside = file.relative_to(class_folder).parts[:-1]
             within, patient = _inside(class_folder, label, inside)
             place = class_folder.name + (f" {split or within}" if split or within else "")
@@ -168,8 +169,9 @@ def _inside(class_folder: Path, label: int, names: tuple[str, ...]) -> tuple[str
                 "rename it if it is a patient."
             )
         split = split or SPLIT_NAMES.get(name.lower())
+        kind = ending(Path(name))
         if named is None and patient is None and not says_no_patient(name):
-            patient = name
+            patient = name[: -len(kind)] if kind in NIFTI else name
     return split, patient
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -10,14 +11,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ..runs.device import too_large
 from ..runs.files import replace_file, shown
 from ..runs.progress import progress as progress_bar
 from .dicom import read_dicom
-from .walk import DICOM
+from .nifti import in_volume, read_slice_of
+from .walk import NIFTI, ending, is_dicom
 
 CACHE_VERSION = 3  # raise it when decoding changes, so that no older cache is used
 
@@ -76,12 +78,16 @@ def decode(
             f"{scaled} of {len(paths)} slices have more than 256 greys, and each was scaled from its own lowest to its "
             "own highest value, so that Hounsfield units are lost: columns low and high in CSV files give a window."
         )
+    for told in sorted({note for _, note in notes if note.endswith(".")}):
+        volumes = sorted({path.name for path, note in notes if note == told})
+        print(f"Volume {volumes[0]!r}{f' and {len(volumes) - 1} more' if volumes[1:] else ''}: {told}")
     return _in_memory(np.load(cache, mmap_mode="c")), digest
 
 
 def _traits(folder: Path, path: str) -> tuple:
     """By what a slice file is known again: name, size, time, and bytes at its begin, middle and end."""
     file = folder / path
+    file = file.parent if in_volume(file) else file
     try:
         stat, parts = file.stat(), []
         with file.open("rb") as stream:
@@ -132,27 +138,34 @@ def read_slice(
 
     Colours become grey, transparent places black; a photo is turned as its camera says. Pictures of more than 256 greys
     are scaled from their own lowest and highest value; DICOM is shown in the lung window, -1350 to 150 Hounsfield
-    units, or in its own if it has none (`dicom.read_dicom`).
+    units, or in its own if it has none (`dicom.read_dicom`); of a NIfTI volume `path` names a slice, as in
+    `nifti.in_volume`.
 
     Args:
         window: the values that become black and white, of DICOM and of pictures with more than 256 greys.
         notes: gets (path, "scaled") for a picture that was scaled from its own values, (path, "two greys") for one
-            that looks like a mask.
+            that looks like a mask, and the path and a sentence for what is odd about a volume.
 
     Raises ValueError, naming the file, if it is empty, damaged or not a single picture.
     """
     notes = [] if notes is None else notes
+    if in_volume(path):
+        values, own, told = read_slice_of(path)
+        notes += [(path.parent, f"{note}.") for note in told]
+        return resized(stretch(values, *(window or own)), image_size)
+    if ending(path) in NIFTI:
+        raise ValueError(f"{shown(path)} is a volume of many slices: put it into a class folder, or ask `predict`.")
     if path.stat().st_size == 0:
         raise ValueError(f"Slice {shown(path)} is empty (0 bytes): replace or delete the file.")
     try:
-        if path.suffix.lower() in (*DICOM, ""):
-            image = Image.fromarray(_stretch(*read_dicom(path, window)))
+        if is_dicom(path):
+            image = Image.fromarray(stretch(*read_dicom(path, window)))
         else:
             image = _read_picture(path, window, notes)
         greys = image.getcolors(2)
         if greys and len(greys) == 2:
             notes.append((path, "two greys"))
-        return np.array(image.resize((image_size, image_size), Image.Resampling.LANCZOS))
+        return resized(image, image_size)
     except ImportError as error:
         raise ImportError(
             f"Slice {shown(path)} is DICOM, which needs a package that is not installed ({error}): "
@@ -161,6 +174,12 @@ def read_slice(
     except Exception as error:  # decoders raise whatever they like
         reason = " ".join(str(error).replace(str(path), path.name).split()) or type(error).__name__
         raise ValueError(f"Slice {shown(path)} cannot be read ({reason}): replace or delete the file.") from error
+
+
+def resized(image: Image.Image | np.ndarray, image_size: int) -> np.ndarray:
+    """A grey picture, 8 bits, as uint8 (image_size, image_size)."""
+    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    return np.array(image.resize((image_size, image_size), Image.Resampling.LANCZOS))
 
 
 def _read_picture(path: Path, window: tuple | None, notes: list) -> Image.Image:
@@ -191,7 +210,7 @@ def _turned(window: tuple | None) -> tuple | None:
 def _scaled(values: np.ndarray, path: Path, window: tuple | None, notes: list) -> Image.Image:
     if window is None:
         notes.append((path, "scaled"))
-    return Image.fromarray(_stretch(values, *(window or (None, None))))
+    return Image.fromarray(stretch(values, *(window or (None, None))))
 
 
 def _deep_colours(path: Path) -> np.ndarray | None:
@@ -203,6 +222,8 @@ def _deep_colours(path: Path) -> np.ndarray | None:
             return None
     elif path.suffix.lower() not in (".tif", ".tiff"):
         return None
+    with contextlib.suppress(UnidentifiedImageError), Image.open(path):
+        pass  # Pillow refuses pictures of too many pixels, before OpenCV fills the memory
     image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None or image.ndim != 3 or image.dtype != np.uint16:
         return None
@@ -211,7 +232,7 @@ def _deep_colours(path: Path) -> np.ndarray | None:
     return colours @ np.array([0.114, 0.587, 0.299], np.float32)  # blue, green, red, as Pillow weighs them
 
 
-def _stretch(values: np.ndarray, low: float | None = None, high: float | None = None) -> np.ndarray:
+def stretch(values: np.ndarray, low: float | None = None, high: float | None = None) -> np.ndarray:
     """Values from `low` to `high` (by default the lowest and highest finite one) as uint8 0 to 255."""
     values = np.nan_to_num(values, nan=np.nanmin(values) if np.isfinite(values).any() else 0)
     low = values.min() if low is None else low

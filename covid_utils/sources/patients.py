@@ -12,7 +12,8 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from .dicom import patient_ids
-from .walk import DICOM, natural
+from .nifti import in_volume
+from .walk import is_dicom, natural
 
 BLOCK = 20  # consecutive file numbers that stand in for a patient where nobody says who is who
 GUESS = re.compile(r"((train|val|test) )?(non-)?covid block \d+")
@@ -65,8 +66,8 @@ def from_headers(table: pd.DataFrame, folder: Path) -> tuple[pd.Series, str]:
 
     Returns: the patients, and a sentence if headers name any.
     """
-    kind = table.path.map(lambda path: Path(path).suffix.lower())
-    ids = patient_ids([folder / path for path in table.path[kind.isin(DICOM) | (kind == "")]])
+    files = [folder / path for path in table.path]
+    ids = patient_ids([file for file in files if is_dicom(file) and not in_volume(file)])
     found = table.path.map(lambda path: ids.get(folder / path))
     if found.nunique() < 2 or found.value_counts(normalize=True).iloc[0] > 0.5:
         return table.patient, ""

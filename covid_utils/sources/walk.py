@@ -10,10 +10,11 @@ from pathlib import Path
 from ..runs.files import shown
 
 DICOM = (".dcm", ".dicom", ".dic", ".ima")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", *DICOM)
+NIFTI = (".nii", ".nii.gz")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", *DICOM, *NIFTI)
 UNREAD = (  # endings of pictures and scans that are not read
-    ".gif", ".svg", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".ppm", ".pgm", ".pnm", ".psd", ".nii", ".gz", ".mha",
-    ".mhd", ".nrrd", ".hdr", ".npy", ".npz", ".mat", ".h5", ".hdf5", ".zip", ".tar", ".rar", ".7z",
+    ".gif", ".svg", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".ppm", ".pgm", ".pnm", ".psd", ".gz", ".mha", ".mhd",
+    ".nrrd", ".hdr", ".npy", ".npz", ".mat", ".h5", ".hdf5", ".zip", ".tar", ".rar", ".7z",
 )  # fmt: skip
 SERVICE = re.compile(r"[._@$~].*|#recycle|#snapshot|lost\+found|system volume information", re.IGNORECASE)
 MASK = re.compile(
@@ -62,13 +63,28 @@ def slices_below(folder: Path, home: Path, seen: set, left_out: Counter) -> list
 
 
 def is_slice(path: Path) -> bool:
-    """Whether a file is a picture or DICOM by its ending; without any ending, whether it begins as DICOM does."""
-    if path.suffix:
-        return path.suffix.lower() in SUFFIXES
+    """Whether a file is a picture, DICOM or NIfTI by its ending; without one, whether it begins as DICOM does."""
+    if ending(path):
+        return ending(path) in SUFFIXES
     if not path.is_file():
         return False
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
+
+
+def ending(path: Path) -> str:
+    """The ending of a file's name in small letters, `.nii.gz` in one piece; none is one of digits, as of a DICOM UID.
+
+    >>> ending(Path("p1.NII.GZ")), ending(Path("CT.1.2.840.113619.2")), ending(Path("a.png"))
+    ('.nii.gz', '', '.png')
+    """
+    name = path.name.lower()
+    return ".nii.gz" if name.endswith(".nii.gz") else "" if path.suffix[1:].isdigit() else path.suffix.lower()
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a slice file is read as DICOM: by its ending, or because it has none."""
+    return ending(path) in (*DICOM, "")
 
 
 def is_service(name: str) -> bool:
@@ -118,7 +134,7 @@ def _why_folder(name: str) -> str:
 
 def _why_file(path: Path, seen: set, reason: str) -> str | None:
     """Why a file is left out; empty if it is read, None if it is no slice at all."""
-    suffix = path.suffix.lower()
+    suffix = ending(path)
     if suffix in UNREAD:
         return reason or f"{suffix} files, which are not read"
     if not is_slice(path) or path.name.startswith("."):
