@@ -205,7 +205,9 @@ def test_who_is_a_patient(tmp_path):
         [scan.name for scan in scans] == ["a/CT", "b (1)", "b (2)", "d/scan", "e/scan"] and not loose and not left_out
     )
     assert np.array_equal(read_stack(scans[0], 32).images, wanted(chest()))
-    scans, _, _ = find_scans([tmp_path / "d", tmp_path / "e"])
+    scans, _, _ = find_scans([tmp_path / "a", tmp_path / "d"])  # as a shell writes out scans/*
+    assert [scan.name for scan in scans] == ["a/CT", "d/scan"]
+    scans, _, _ = find_scans([tmp_path / "d" / "scan.nii.gz", tmp_path / "e" / "scan.nii"])
     assert [scan.name for scan in scans] == [str(tmp_path / "d/scan.nii.gz"), str(tmp_path / "e/scan.nii")]
 
 
