@@ -205,7 +205,9 @@ def test_who_is_a_patient(tmp_path):
         [scan.name for scan in scans] == ["a/CT", "b (1)", "b (2)", "d/scan", "e/scan"] and not loose and not left_out
     )
     assert np.array_equal(read_stack(scans[0], 32).images, wanted(chest()))
-    scans, _, _ = find_scans([tmp_path / "d", tmp_path / "e"])
+    scans, _, _ = find_scans([tmp_path / "a", tmp_path / "d"])  # as a shell writes out scans/*
+    assert [scan.name for scan in scans] == ["a/CT", "d/scan"]
+    scans, _, _ = find_scans([tmp_path / "d" / "scan.nii.gz", tmp_path / "e" / "scan.nii"])
     assert [scan.name for scan in scans] == [str(tmp_path / "d/scan.nii.gz"), str(tmp_path / "e/scan.nii")]
 
 
@@ -547,6 +549,8 @@ def test_volumes_in_class_folders(tmp_path, capsys):
     row = data.table.index[data.table.path == "COVID/C2.nii.gz/0003"][0]
     assert np.array_equal(data.images[row].numpy(), wanted(chest(5, 2))[2]) and data.table.patient[row] == "C2"
     assert "Volume 'C1.nii.gz': its values run from 0.0" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"C2\.nii\.gz is a volume of many slices: put it into a class folder"):
+        read_slice(tmp_path / "set" / "COVID" / "C2.nii.gz", 32)
     before = data.fingerprint
     nifti(tmp_path / "set" / "COVID" / "C2.nii.gz", chest(5, 77))
     assert test_folders.load(tmp_path / "set").fingerprint != before

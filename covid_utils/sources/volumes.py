@@ -77,7 +77,7 @@ def find_scans(paths: list[Path]) -> tuple[list[Scan], list[Path], Counter]:
         seen.add(file)
         key, why, slices = look(file) if is_dicom(file) else (None, "", [])
         if ending(file) in NIFTI:
-            scans.append(Scan(_name(file, home), file))
+            scans.append(Scan(_name(file, home, paths), file))
         elif key is None:
             loose.append(file)
         else:
@@ -90,7 +90,7 @@ def find_scans(paths: list[Path]) -> tuple[list[Scan], list[Path], Counter]:
             loose += files
         elif slices or set(reasons) - HARMLESS:
             place = _place([each.path for each in slices] or files, home)
-            scans.append(Scan(_name(place, home), place, slices, reasons))
+            scans.append(Scan(_name(place, home, paths), place, slices, reasons))
         else:
             left_out += reasons
     if not scans and not loose:
@@ -119,9 +119,13 @@ def _place(files: list[Path], home: Path | None) -> Path:
     return files[0].parent if home is None else Path(os.path.commonpath([file.parent for file in files]))
 
 
-def _name(path: Path, home: Path | None) -> str:
-    """What to call a patient: the folder or file, as seen from the folder that was given, without the file's ending."""
-    name = path.resolve().name if home in (None, path) else path.relative_to(home).as_posix()
+def _name(path: Path, home: Path | None, given: list[Path]) -> str:
+    """What to call a patient: its folder or file, as seen from the folder that was given, or was one of several."""
+    name = path.resolve().name
+    if home not in (None, path):
+        name = (
+            path.relative_to(home).as_posix() if len(given) == 1 else f"{home.name}/{path.relative_to(home).as_posix()}"
+        )
     return name[: -len(ending(path))] if path.is_file() and ending(path) else name
 
 
