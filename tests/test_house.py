@@ -20,6 +20,7 @@ ORDER = """
     data runs.cached runs.formats training runs.found evaluation explain plotting
     labs.tables labs.decisions labs.audit labs.shortcuts labs.localization labs.faithfulness labs.fine_maps
     labs.photographs labs.cam_figures labs.score_figures labs.widgets labs.whole_patients labs.answers labs.answer_files
+    labs.machine labs.speed
     __main__
 """.split()
 MODULES = {
