@@ -1,6 +1,6 @@
 """`python -m covid_utils`: see `runs/commands.py`."""
 
-from .runs.commands import main
+import sys
 
 
 def predict(*arguments) -> int:
@@ -10,5 +10,22 @@ def predict(*arguments) -> int:
     return predict_files(*arguments)
 
 
+def check() -> int:
+    """`labs.machine.report`, with the checks that measure; these need PyTorch, which may be missing."""
+    from .labs.machine import report
+
+    def measured():
+        from .labs import speed
+
+        return speed.measured()
+
+    return report(measured)
+
+
 if __name__ == "__main__":
-    raise SystemExit(main(predict=predict))
+    try:
+        from .runs.commands import main
+    except ImportError as error:  # no command can run; the check says which packages are missing
+        print(f"{error}\n", file=sys.stderr)
+        raise SystemExit(check() or 1) from None
+    raise SystemExit(main(predict=predict, check=check))

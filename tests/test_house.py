@@ -14,14 +14,15 @@ TAUGHT = ("data", "models", "training", "evaluation", "explain", "plotting")
 # From the ground up: a module imports only from those that stand before it.
 ORDER = """
     runs.files runs.checks runs.progress runs.device
-    sources.pretrained models runs.settings runs.checkpoints runs.records runs.notebooks runs.clean runs.commands
+    sources.pretrained models runs.settings runs.checkpoints runs.records runs.notebooks runs.clean
+    runs.commands
     phantom.anatomy phantom.disease phantom.patients phantom.stacks phantom.lesion
     sources.dicom sources.walk sources.nifti sources.images sources.series sources.volumes
     sources.patients sources.folders sources.downloads sources.datasets
     data runs.cached runs.formats training runs.found evaluation explain plotting
     labs.tables labs.decisions labs.audit labs.shortcuts labs.localization labs.faithfulness labs.fine_maps
     labs.photographs labs.cam_figures labs.score_figures labs.widgets labs.craft
-    labs.whole_patients labs.answers labs.answer_patients labs.answer_files
+    labs.whole_patients labs.answers labs.answer_patients labs.answer_files labs.machine labs.speed
     __main__
 """.split()
 MODULES = {

@@ -1,4 +1,4 @@
-"""Execute the course's notebooks, or ask a trained network: `python -m covid_utils tutorial`, `run`, `predict` …"""
+"""Execute the course's notebooks, ask a trained network or about this machine: `python -m covid_utils tutorial` …"""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ from .notebooks import NotebookError, declared, find_notebooks, run
 from .settings import FIELDS, read_profile, typed
 
 
-def main(arguments: list[str] | None = None, predict: Callable[..., int] | None = None) -> int:
+def main(
+    arguments: list[str] | None = None,
+    predict: Callable[..., int] | None = None,
+    check: Callable[[], int] | None = None,
+) -> int:
     """Do what the command line asks.
 
     Args:
         arguments: those after `python -m covid_utils`; by default the process's own.
         predict: `labs.answer_files.predict_files`.
+        check: `labs.machine.report`.
 
     Returns:
         The exit code: 0, 1 after an error (one sentence on stderr), 130 after Ctrl-C.
@@ -30,6 +35,8 @@ def main(arguments: list[str] | None = None, predict: Callable[..., int] | None 
         if options.command == "notebooks":
             refresh()
             return 0
+        if options.command == "check":
+            return check()
         if options.command == "predict":
             return predict(options.run_dir, options.files, options.out)
         notebooks = find_notebooks(options.notebooks) if options.command == "tutorial" else options.notebooks
@@ -65,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         "files", nargs="+", type=Path, metavar="FILE", help="slices, volumes, or folders of them, DICOM series too"
     )
     asked.add_argument("--out", type=Path, help="a folder for the pictures and answers.csv (RUN_DIR/answers)")
+    commands.add_parser("check", help="is this machine ready? (exit code 1 if there is something to mend)")
     commands.add_parser("notebooks", help="execute the committed notebooks anew and clean them for git")
     return parser
 

@@ -1,0 +1,348 @@
+"""Each check has a green and a red case, the minutes are computed, and the command ends with an exit code."""
+
+import os
+import subprocess
+import sys
+import types
+from importlib import metadata
+from pathlib import Path
+
+import minutes as benchmark
+import pytest
+import torch
+from packaging.requirements import Requirement
+
+from covid_utils.labs import machine, speed
+from covid_utils.labs.machine import Check
+from covid_utils.runs import device as devices
+from covid_utils.runs.commands import main
+from covid_utils.runs.files import PROJECT, read_json, write_json
+from covid_utils.runs.notebooks import find_notebooks
+from covid_utils.runs.settings import Settings
+
+GIB = 2**30
+
+
+def red(check: Check, *words: str) -> bool:
+    """Whether a check asks for something, in words."""
+    line = machine.text(check)
+    return not check.ok and bool(check.what_to_do) and all(word in line for word in words)
+
+
+@pytest.fixture
+def versions(monkeypatch):
+    """Function that gives a package another version, or takes it away (None)."""
+    real, given = metadata.version, {}
+
+    def version(name):
+        found = given[name] if name in given else real(name)
+        if found is None:
+            raise metadata.PackageNotFoundError(name)
+        return found
+
+    monkeypatch.setattr(machine.metadata, "version", version)
+    return given.update
+
+
+# ------------------------------------------------------------------------------------------------- what is there
+
+
+@pytest.mark.parametrize("version", [(3, 10, 14), (2, 7, 18), (4, 0, 0)])
+def test_an_old_or_unknown_python_is_red(monkeypatch, version):
+    assert machine.python().ok
+    monkeypatch.setattr(machine, "sys", types.SimpleNamespace(version_info=version))
+    assert red(machine.python(), ".".join(map(str, version)), "make PYTHON=")
+
+
+def test_packages_that_are_missing_or_old_are_named(versions):
+    assert machine.packages().ok and f"torch {metadata.version('torch')}" in machine.packages().what
+    versions({"numpy": "1.26.4", "timm": None})
+    found = machine.packages()
+    assert red(found, "numpy is 1.26.4, not >=2.0", "timm is missing", "pip install", "make tutorial")
+    assert found.what.count(";") == 1  # and no other one
+
+
+def test_a_torch_that_does_not_go_with_torchvision_is_red(versions, monkeypatch):
+    assert [Requirement(text).name for text in machine.needs("torchvision", "torch")] == ["torch"]
+    monkeypatch.setattr(machine, "needs", lambda package, other: [f"{other}==2.7.0"])
+    versions({"torch": "2.7.0"})
+    assert machine.packages().ok
+    versions({"torch": "2.8.0"})  # in our range, too
+    assert red(machine.packages(), "torch is 2.8.0, not ==2.7.0")
+
+
+def test_a_marker_that_does_not_hold_asks_for_nothing():
+    assert machine.unmet(['nothing-of-this-name; sys_platform == "plan9"', 'nor-this; extra == "test"']) == []
+    assert machine.unmet(["nothing-of-this-name"]) == ["nothing-of-this-name is missing"]
+
+
+@pytest.mark.parametrize("partner", ["1.1.0", None])
+def test_widgets_need_their_partner_in_the_page(versions, partner):
+    assert machine.widgets().ok
+    versions({"jupyterlab_widgets": partner})
+    assert red(machine.widgets(), "jupyterlab_widgets is", "start JupyterLab anew")
+
+
+def test_widgets_without_their_files_are_red(monkeypatch):
+    monkeypatch.setattr(machine.metadata, "files", lambda name: [])
+    assert red(machine.widgets(), "lost its files")
+
+
+# ------------------------------------------------------------------------------------------------------- is there room
+
+
+@pytest.fixture
+def container(tmp_path):
+    """Function that writes what Linux says of a control group's memory, in GiB; the process sits in /hub/user."""
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("0::/hub/user\n")
+
+    def write(group: str, limit: float | str, used: float = 0, cache: float = 0) -> None:
+        folder = tmp_path / "sys/fs/cgroup" / group
+        folder.mkdir(parents=True, exist_ok=True)
+        limit = limit if isinstance(limit, str) else int(limit * GIB)
+        for name, value in (("max", limit), ("current", int(used * GIB))):
+            (folder / f"memory.{name}").write_text(f"{value}\n")
+        (folder / "memory.stat").write_text(f"anon 5\ninactive_file {int(cache * GIB)}\n")
+
+    return write
+
+
+@pytest.fixture
+def plenty(monkeypatch):
+    """64 GiB are free on the machine."""
+    monkeypatch.setattr("psutil.virtual_memory", lambda: types.SimpleNamespace(available=64 * GIB))
+
+
+def test_a_containers_limit_counts_and_not_only_the_machine(plenty, container, tmp_path):
+    assert machine.free_memory(tmp_path / "no cgroups") == 64 * GIB
+    container("hub/user", "max")
+    assert machine.free_memory(tmp_path) == 64 * GIB
+    container("hub/user", 4, used=3, cache=0.5)
+    assert machine.free_memory(tmp_path) == 1.5 * GIB
+    container("hub", 8, used=7.25)  # the group that it is in has less left
+    assert machine.free_memory(tmp_path) == 0.75 * GIB
+    container("", 1, used=2)
+    assert machine.free_memory(tmp_path) == 0
+
+
+def test_too_little_memory_is_red(monkeypatch):
+    monkeypatch.setattr(machine, "free_memory", lambda: int(machine.MEMORY * GIB))
+    assert machine.memory().ok
+    monkeypatch.setattr(machine, "free_memory", lambda: int(0.5 * GIB))
+    assert red(machine.memory(), "0.5 GB free", "close other programs")
+
+
+def test_a_full_disk_is_red(monkeypatch, tmp_path):
+    monkeypatch.setenv("COVID_UTILS_HOME", str(tmp_path))
+    asked = []
+    usage = types.SimpleNamespace(free=0.2 * GIB)
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: asked.append(path) or usage)
+    assert red(machine.disk("runs/of/mine"), "0.2 GB free", "delete", "COVID_UTILS_HOME")
+    assert asked == [tmp_path]  # the nearest folder there is
+    usage.free = 2 * GIB
+    assert machine.disk("runs/of/mine").ok
+
+
+def test_a_folder_that_cannot_be_written_to_is_red(monkeypatch, tmp_path):
+    monkeypatch.setenv("COVID_UTILS_HOME", str(tmp_path))
+    assert machine.folders().ok and list(tmp_path.iterdir()) == []
+    (tmp_path / "runs").write_text("a file in its place")
+    assert red(machine.folders(), "runs cannot be written to", "Not a directory", str(tmp_path))
+    assert machine.folders(["data"]).ok
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="/proc is a folder that not even root can write to")
+def test_a_read_only_folder_is_red(monkeypatch):
+    monkeypatch.setenv("COVID_UTILS_HOME", "/proc/self")
+    assert red(machine.folders(), "data cannot be written to", "/proc")
+
+
+# ------------------------------------------------------------------------------------------------------- what computes
+
+
+@pytest.mark.parametrize(("busy", "ok"), [(3.0, True), (90.0, False)])
+def test_a_busy_processor_is_red(monkeypatch, busy, ok):
+    monkeypatch.setattr("psutil.cpu_percent", lambda interval: busy)
+    monkeypatch.setattr("joblib.cpu_count", lambda: 1)
+    monkeypatch.setattr(machine.os, "cpu_count", lambda: 16)
+    found = machine.processor()
+    assert found.ok == ok and "1 of 16 cores" in found.what and "starts: 1;" in found.what
+    assert ok or red(found, "90 %", "close other programs")
+
+
+def test_a_graphics_card_that_does_not_compute_is_red(monkeypatch):
+    assert machine.graphics("cpu").ok
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert red(machine.graphics("cuda"), "no device 'cuda'", "device = 'cpu'")
+    monkeypatch.setattr(devices, "pick_device", lambda name: torch.device("meta"))  # there, and gives no numbers
+    assert red(machine.graphics(), "meta", "renew the driver")
+
+
+def test_what_cannot_be_looked_at_is_red():
+    def absent():
+        raise ModuleNotFoundError("No module named 'psutil'")
+
+    first, second = machine.looked([absent, lambda: Check("other", True, "fine")])
+    assert red(first, "absent", "psutil", "make tutorial") and second.ok
+
+
+# ------------------------------------------------------------------------------------------------------------ how fast
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """An epoch takes 1 s in float32 and ½ s in bfloat16, double on one thread; answering a batch takes nothing."""
+    now, epochs = [0.0], []
+
+    def train(model, batches, optimizer, scheduler=None):
+        sizes = [len(images) for images, _ in batches]
+        if len(sizes) > 1:  # the first step is not timed
+            epochs.append((sizes, torch.get_num_threads(), model.bfloat16["learning"]))
+            now[0] += (0.5 if model.bfloat16["learning"] else 1) * (2 if torch.get_num_threads() == 1 else 1)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    monkeypatch.setattr("joblib.cpu_count", lambda: 2)
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(speed, "train_one_epoch", train)
+    yield epochs
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_slices_a_second_are_counted_in_each_format_and_on_one_thread(monkeypatch, clock, bfloat16):
+    monkeypatch.setattr(speed, "has_bfloat16", lambda device: bfloat16)
+    found = speed.measure(*speed.draw(), "cpu", seconds=2)
+    assert found == ({"bfloat16": 256} if bfloat16 else {}) | {"float32": 128, "one thread": 128 if bfloat16 else 64}
+    assert all(sizes == [32] * speed.BATCHES for sizes, _, _ in clock)
+    assert torch.get_num_threads() == 2
+    assert speed.usual(found) == (256 if bfloat16 else 128)
+
+
+def test_it_really_learns_and_leaves_nothing_changed():
+    state = torch.random.get_rng_state()
+    images, labels = speed.draw()
+    assert images.shape == (32, 96, 96) and images.dtype == torch.uint8 and labels.sum() == 16
+    found = speed.measure(images, labels, "cpu", seconds=0.1)
+    assert 1 < found["float32"] < 100_000
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_the_number_format_is_told():
+    assert "float32" in speed.number_format({"float32": 50}).what
+    assert "2.0 times as fast" in speed.number_format({"float32": 50, "bfloat16": 100}).what
+    assert "slower" in speed.number_format({"float32": 50, "bfloat16": 40}).what
+
+
+def test_threads_that_are_in_each_others_way_are_red():
+    assert speed.threads({"float32": 50, "one thread": 54}).ok  # as good as equal
+    assert red(speed.threads({"float32": 50, "one thread": 62}), "50", "62", "OMP_NUM_THREADS=1")
+
+
+def test_minutes_follow_from_the_speed_here_and_the_recorded_runs(monkeypatch, tmp_path):
+    runs = [
+        {"slices/s": 100, "seconds": {"01_data": 6, "02_scratch": 60}},
+        {"slices/s": 50, "seconds": {"01_data": 24, "02_scratch": 120}},
+    ]
+    write_json(tmp_path / "minutes.json", runs)
+    monkeypatch.setattr(speed, "RECORD", tmp_path / "minutes.json")
+    assert speed.minutes(100) == pytest.approx({"01_data": 0.15, "02_scratch": 1.0})
+    assert speed.minutes(25) == pytest.approx({"01_data": 0.6, "02_scratch": 4.0})
+    first, second = speed.durations({"float32": 20, "bfloat16": 25})
+    assert first.ok and first.what == "less than a minute" and second.ok and second.what == "about 4 min"
+    first, second = speed.durations({"float32": 5})
+    assert first.ok and red(second, "02_scratch", "about 20 min", "make tutorial")
+
+
+RECORDED = read_json(speed.RECORD)
+
+
+def test_every_notebook_has_its_minutes():
+    names = [path.stem for path in find_notebooks()][1:]
+    for run in RECORDED:
+        assert list(run["seconds"]) == names, "record a run anew: benchmarks/minutes.py"
+
+
+def test_the_estimate_holds_for_recorded_runs_within_a_factor_of_two():
+    """Of other number formats, and of this checkout's own run, if there is one."""
+    runs = {run["where"]: run for run in RECORDED}
+    assert any("bfloat16" in where for where in runs) and any("float32" in where for where in runs)
+    own = Path(os.environ.get("COVID_UTILS_HOME", PROJECT)) / "runs" / "default"
+    try:
+        runs["here"] = benchmark.record(own, "here")
+    except (OSError, ValueError):  # none, or not whole, or of other parameters
+        pass
+    for where, run in runs.items():
+        expected = speed.minutes(run["slices/s"])
+        for name, took in run["seconds"].items():
+            if max(took, 60 * expected[name]) > 30:  # the first notebook takes seconds, most of them for its pictures
+                assert 0.5 < 60 * expected[name] / took < 2, f"{name}, {where}: {took} s, {60 * expected[name]:.0f}"
+
+
+def test_a_run_is_recorded_only_if_it_is_whole_and_of_the_default_recipe(tmp_path):
+    parameters = vars(Settings())
+    manifest = {
+        section: {"seconds": 10.0 * i, "parameters": parameters, "versions": {"torch": "2.9"}}
+        for i, section in enumerate(benchmark.SECTIONS, start=1)
+    }
+    write_json(tmp_path / "metrics.json", {"data": {"counts": {"train": {"COVID": 40, "non-COVID": 60}}}})
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "scratch" / "history.csv").write_text("epoch,seconds\n1,60\n2,4\n3,5\n")
+    write_json(tmp_path / "manifest.json", manifest)
+    found = benchmark.record(tmp_path, "here")
+    assert found["slices/s"] == 20 and found["seconds"]["02_scratch"] == 20 and found["torch"] == "2.9"
+    manifest["scratch"]["parameters"] = parameters | {"patients": 40}
+    write_json(tmp_path / "manifest.json", manifest)
+    with pytest.raises(ValueError, match="patients=40"):
+        benchmark.record(tmp_path, "here")
+    write_json(tmp_path / "manifest.json", {"data": manifest["data"]})
+    with pytest.raises(ValueError, match="no section 'scratch'"):
+        benchmark.record(tmp_path, "here")
+
+
+# -------------------------------------------------------------------------------------------------------- as it is told
+
+
+def test_a_line_has_a_word_and_a_colour():
+    good, bad = Check("disk", True, "9 GB free"), Check("memory", False, "0.1 GB free", "close other programs")
+    assert machine.text(good).split() == ["ok", "disk", "9", "GB", "free"]
+    assert machine.text(bad).startswith("mend this: ") and machine.text(bad).endswith(": close other programs")
+    assert machine.text(bad).isascii()
+    *_, first, second = machine.table([good, bad]).splitlines()
+    assert first == "| 🟢 ok | disk | 9 GB free |"
+    assert "🔴" in second and "mend this" in second and "**To do:** close other programs" in second
+
+
+@pytest.mark.parametrize(("first", "last", "code"), [(True, True, 0), (False, True, 1), (True, False, 1)])
+def test_the_command_ends_with_1_if_something_is_red(monkeypatch, capsys, first, last, code):
+    monkeypatch.setattr(machine.looked, "__defaults__", ([lambda: Check("first", first, "found", "mend it")],))
+    assert main(["check"], check=lambda: machine.report(lambda: [Check("last", last, "found", "mend it")])) == code
+    told = capsys.readouterr()
+    assert [line.split("found")[0].split()[-1] for line in told.out.splitlines()] == ["first", "last"]
+
+
+def test_a_measurement_that_fails_is_a_line(monkeypatch, capsys):
+    monkeypatch.setattr(machine.looked, "__defaults__", ([],))
+
+    def fails():
+        raise RuntimeError("CUDA error: no kernel image")
+
+    assert machine.report(fails) == 1
+    assert "cannot be measured: CUDA error" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("broken", [["torch"], ["torch", "papermill"]])
+def test_without_a_package_the_check_still_answers(tmp_path, broken):
+    """A package that cannot be imported is a line, or a line before the others, and never a traceback."""
+    for name in broken:
+        (tmp_path / f"{name}.py").write_text(f"raise ImportError('{name} is broken')\n")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(PROJECT)])}
+    command = [sys.executable, "-m", "covid_utils", "check"]
+    ended = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1 and "Traceback" not in ended.stdout + ended.stderr
+    assert ended.stderr.strip() == ("papermill is broken" if "papermill" in broken else "")
+    lines = ended.stdout.splitlines()
+    assert lines[0].split()[:2] == ["ok", "Python"]
+    assert any(line.startswith("mend this") and "torch is broken" in line for line in lines)
+    assert lines[-1].startswith("mend this:  speed")
