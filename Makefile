@@ -1,7 +1,7 @@
 # `make` alone lists what can be made.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test unit committed lab notebooks lint format browser bench weights clean
+.PHONY: help tutorial test unit committed lab notebooks lint format browser site slides bench weights clean
 
 # JupyterLab asks nobody for news or updates.
 QUIET := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
@@ -42,6 +42,13 @@ lint: .venv/test  ## look for mistakes and wrong formatting
 format: .venv/test  ## put code and notebooks into the common format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+site: .venv/test  ## the course as a site in build/site/: notebooks, results, glossary, API, search; needs no network
+	$(BIN)/python -m sphinx -q -W -c docs -d build/doctrees . build/site
+	@echo "Open build/site/index.html"
+
+slides: .venv/test  ## a deck of slides with speaker notes for each notebook, in build/slides/; needs no network
+	$(BIN)/python docs/slides.py
 
 bench: .venv/test  ## time the course against fastai and plain loops (25 minutes; installs fastai)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"

@@ -322,7 +322,7 @@ def speed(runs: list[dict]) -> str:
         m = run["machine"]
         number = "with" if m["bfloat16"] else "without"
         parts += [
-            f"### {m['processor']}, {m['cores']} cores, {number} bfloat16",
+            f"## {m['processor']}, {m['cores']} cores, {number} bfloat16",
             f"{m['backbone']}, {m['image_size']} px, batches of {m['batch']}, pictures: {m['pictures']}; "
             f"torch {m['torch']}, {m['date']}.",
             contenders(run["scratch"], "ours", "training, all layers learn"),

@@ -51,7 +51,7 @@ def compare(logits_a, logits_b, labels, patients, seed: int = 0) -> dict:
         accuracy and auc: B minus A, with the 95 % interval of the patient bootstrap;
         only_a, only_b: how many slices only one of them got right;
         p_mcnemar: exact McNemar test of these two (https://doi.org/10.1007/BF02295996); it takes the
-            slices as independent.
+        slices as independent.
     """
     (a, labels), (b, _) = checked_scores(logits_a, labels), checked_scores(logits_b, labels)
     weights, groups = patient_weights(patients, seed), len(np.unique(np.asarray(patients)))
