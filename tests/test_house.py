@@ -15,7 +15,7 @@ TAUGHT = ("data", "models", "training", "evaluation", "explain", "plotting")
 ORDER = """
     runs.files runs.checks runs.progress runs.device
     sources.pretrained models runs.settings runs.checkpoints runs.records runs.notebooks runs.clean
-    runs.commands
+    runs.plans runs.cluster runs.sweep runs.commands
     phantom.anatomy phantom.disease phantom.patients phantom.stacks phantom.lesion
     sources.dicom sources.walk sources.nifti sources.images sources.series sources.volumes
     sources.patients sources.folders sources.downloads sources.datasets

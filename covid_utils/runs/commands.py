@@ -8,9 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .clean import refresh
+from .cluster import SweepError
 from .files import read_json, shown
 from .notebooks import NotebookError, declared, find_notebooks, run
 from .settings import FIELDS, read_profile, typed
+from .sweep import summary, sweep
+
+GOES_ON = (
+    "A training that was under way goes on after its last finished epoch.",
+    "Finished runs and their results.csv stay: start the same sweep again, and it goes on.",
+)
 
 
 def main(
@@ -39,13 +46,17 @@ def main(
             return check()
         if options.command == "predict":
             return predict(options.run_dir, options.files, options.out)
+        if options.command == "sweep":
+            table = sweep(options.plan, options.scheduler)
+            print(summary(table))
+            return int((table.status != "finished").any())
         notebooks = find_notebooks(options.notebooks) if options.command == "tutorial" else options.notebooks
         folder = run(notebooks, _parameters(options, notebooks))
-    except (NotebookError, ValueError, OSError) as error:
+    except (NotebookError, SweepError, ValueError, OSError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nStopped. A training that was under way goes on after its last finished epoch.", file=sys.stderr)
+        print(f"\nStopped. {GOES_ON[options.command == 'sweep']}", file=sys.stderr)
         return 130
     if options.command == "tutorial":
         print(f"\n{results(folder)}")
@@ -66,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
             "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="pairs", help=takes
         )
         command.add_argument("-f", metavar="FILE", dest="profile", help="a YAML file of parameters; -p goes first")
+    many = commands.add_parser("sweep", help="execute notebooks many times with other parameters, in parallel")
+    many.add_argument("plan", metavar="FILE", help="a YAML file: notebooks, folder, parameters, grid or list, seeds")
+    many.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster; by default workers start here")
     asked = commands.add_parser("predict", help="ask the trained network of a run about slices and scans of your own")
     asked.add_argument("run_dir", help="runs/default after `make tutorial`")
     asked.add_argument(

@@ -1,0 +1,122 @@
+"""Where the runs of a sweep are executed: Dask workers on this machine, or a cluster that exists."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+
+import joblib
+import psutil
+
+from .plans import Run
+
+LOCAL = "127.0.0.1"
+MEMORY = 2 * 2**30  # bytes that a run wants at least: so many run at once at most
+KILLED = "Its worker was killed, twice: out of memory, perhaps. Lower image_size or batch_size, or start fewer workers."
+
+
+class SweepError(RuntimeError):
+    """A sweep that stopped before its end; the message says how it goes on."""
+
+
+def each_done(client, work: Callable[[Run, str], dict], runs: list[Run]) -> Iterator[dict]:
+    """Hand all runs to the cluster and yield the row of each when it is done; one whose workers died has failed.
+
+    Args:
+        work: called in a worker with a run and a token, the same for all runs of this call; returns its row.
+
+    Raises SweepError if the scheduler goes away.
+    """
+    from distributed import KilledWorker, as_completed
+
+    token = uuid.uuid4().hex
+    names = {(f"sweep-{token}", run.name): run.name for run in runs}
+    futures = client.map(work, runs, key=list(names), token=token)
+    waiting = as_completed(futures)
+    del futures  # a future that nobody holds is forgotten by the scheduler
+    for future in waiting:
+        if future.status == "finished":
+            yield future.result()
+        elif future.status == "cancelled":
+            raise SweepError("The scheduler went away. Finished runs stay: start the same sweep again, and it goes on.")
+        else:
+            error = future.exception()
+            text = KILLED if isinstance(error, KilledWorker) else f"{type(error).__name__}: {error}".splitlines()[-1]
+            yield {"name": names[future.key], "status": "failed", "error": text}
+
+
+@contextlib.contextmanager
+def cluster_of(scheduler: str | None, runs: int) -> Iterator:
+    """A Dask client: of the scheduler at an address, or of workers on this machine, which end with it."""
+    import dask
+    from distributed import Client, Nanny, Scheduler, SpecCluster
+
+    quiet = {"logging": {"distributed": "critical"}, "distributed.scheduler.worker-saturation": 1.0}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(dask.config.set(quiet))
+        stack.enter_context(_silent())
+        if scheduler:
+            try:
+                client = Client(scheduler, timeout=10)
+            except (OSError, ValueError) as error:
+                reason = str(error).splitlines()[0]
+                raise OSError(
+                    f"No scheduler answers at {scheduler} ({reason}): start `dask scheduler` there."
+                ) from None
+            yield stack.enter_context(client)
+            return
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+        here = {"host": LOCAL, "dashboard_address": f"{LOCAL}:0", "dashboard": False}
+        worker = here | {"nthreads": 1, "memory_limit": 0, "local_directory": scratch, "silence_logs": logging.CRITICAL}
+        workers = {
+            number: {"cls": Nanny, "options": worker | {"env": environment}}
+            for number, environment in enumerate(environments(runs))
+        }
+        options = here | {"port": 0, "allowed_failures": 1000}  # runs count for themselves: Dask blames those that wait
+        cluster = SpecCluster(workers, {"cls": Scheduler, "options": options}, silence_logs=logging.CRITICAL)
+        yield stack.enter_context(Client(stack.enter_context(cluster)))
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Dask's loggers say nothing but what is critical; afterwards they are as they were."""
+    logs = [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.startswith("distributed")]
+    levels = [log.level for log in logs]
+    try:
+        for log in logs:
+            log.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
+
+
+def environments(runs: int) -> list[dict[str, str]]:
+    """What each worker on this machine adds to its environment: one a GPU, else as many as cores and memory feed.
+
+    The cores are dealt out as threads, so that runs don't fight for them; by the number of all runs, not of those
+    that are missing, so that a sweep that goes on computes with the same threads, and gets the same bits.
+    """
+    gpus, cores = _gpus(), joblib.cpu_count()
+    most = len(gpus) or min(cores, max(1, int(psutil.virtual_memory().total // MEMORY)))
+    count = max(1, min(most, runs))
+    threads = str(min(max(1, cores // count), int(os.environ.get("OMP_NUM_THREADS") or cores)))
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    shares = [dict.fromkeys(names, threads) for _ in range(count)]
+    for share, gpu in zip(shares, gpus, strict=False):
+        share["CUDA_VISIBLE_DEVICES"] = gpu
+    return shares
+
+
+def _gpus() -> list[str]:
+    """The CUDA devices that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name.strip() for name in visible.split(",") if name.strip() and name.strip() != "-1"]
+    import torch
+
+    return [str(number) for number in range(torch.cuda.device_count())]

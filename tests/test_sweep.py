@@ -1,0 +1,360 @@
+"""Sweeps: plans that are checked, and runs on real Dask schedulers and workers that fail, are killed, and go on."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+import yaml
+
+from covid_utils.runs import cluster, sweep
+from covid_utils.runs.files import PROJECT, read_json
+from covid_utils.runs.plans import read_plan
+
+PYTHON = [sys.executable, "-m"]
+RECORD = """
+import os
+
+from covid_utils.runs.files import resolve, write_json
+
+auc = {"value": epochs / 10, "low": 0.05, "high": 0.95}
+where = {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")}
+toy = {"auc": auc, "confusion": [[1, 2]], "worker": os.getppid()} | where
+write_json(resolve(run_dir) / "metrics.json", {"toy": toy})
+"""
+KILL = """
+import os, pathlib, signal, time
+
+from covid_utils.runs.files import resolve
+
+mark = resolve(run_dir) / "killed"
+if epochs == 9 or (epochs == 2 and not mark.exists()):
+    mark.touch()
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+"""
+
+
+def until(true, seconds=60):
+    """Wait until a function says something true, and return that."""
+    for _ in range(10 * seconds):
+        if found := true():
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"not true after {seconds} s")
+
+
+def written(tmp_path, **plan):
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump(plan))
+    return path
+
+
+def started(*arguments, **options):
+    """A process in a session of its own, as a terminal's command is; SIGINT reaches it however this one was started."""
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            [*PYTHON, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            start_new_session=True, cwd=PROJECT, **options,
+        )  # fmt: skip
+    finally:
+        signal.signal(signal.SIGINT, old)
+
+
+def scheduler_in(folder):
+    """A Dask scheduler in a process of its own, and its address."""
+    file = folder / "scheduler.json"
+    options = ["--host=127.0.0.1", "--port=0", "--no-dashboard", "--dashboard-address=127.0.0.1:0"]
+    process = started("dask", "scheduler", *options, f"--scheduler-file={file}")
+    return process, until(lambda: file.exists() and read_json(file)["address"])
+
+
+def worker_of(address, folder):
+    return started("dask", "worker", address, "--host=127.0.0.1", "--nthreads=1", "--no-dashboard",
+                   f"--local-directory={folder}")  # fmt: skip
+
+
+def end(*processes):
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.communicate(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def dask(tmp_path_factory):
+    """The address of a scheduler with two workers, each in a process of its own."""
+    folder = tmp_path_factory.mktemp("dask")
+    scheduler, address = scheduler_in(folder)
+    workers = [worker_of(address, folder) for _ in range(2)]
+    yield address
+    end(*workers, scheduler)
+
+
+# ------------------------------------------------------------------------------------------- plans
+
+
+def test_a_plan_becomes_checked_runs_in_folders_of_their_own(toy, tmp_path):
+    notebook = toy("01_toy")
+    plan = written(tmp_path, notebooks=[str(notebook)], folder=str(tmp_path / "all"), parameters={"image_size": 64},
+                   grid={"epochs": ["1e1", 20]})  # fmt: skip
+    with pytest.raises(ValueError, match=r"Sweep .*plan\.yaml: Parameter epochs must be a whole number, not '1e1'"):
+        read_plan(plan)
+    folder, runs = read_plan({"notebooks": [notebook], "folder": tmp_path / "all", "grid": {"epochs": [10, 20]}})
+    assert folder == tmp_path / "all"
+    assert [run.parameters for run in runs] == [{"epochs": 10}, {"epochs": 20}]
+    assert [run.name[:-7] for run in runs] == ["epochs=10", "epochs=20"] and len({run.folder for run in runs}) == 2
+    other = read_plan(
+        {"notebooks": [notebook], "folder": "x", "parameters": {"image_size": 64}, "list": [{"epochs": 10}]}
+    )
+    assert other[1][0].name.startswith("epochs=10-") and other[1][0].name != runs[0].name, (
+        "other parameters, another run"
+    )
+
+
+def test_seeds_vary_fastest_and_names_are_fit_for_files():
+    plan = {
+        "notebooks": ["03"],
+        "folder": "x",
+        "seeds": [0, 1],
+        "grid": {"weights": ["scratch", "data/a b.safetensors"]},
+    }
+    names = [run.name[:-7] for run in read_plan(plan)[1]]
+    assert names == [f"weights={start},seed={seed}" for start in ("scratch", "a-b") for seed in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"notebook": "02"}, "Unknown key 'notebook': did you mean 'notebooks'"),
+        ({"notebooks": ["77_none"]}, "No notebook 77_none: give a file, or one of"),
+        ({"notebooks": []}, "`notebooks` must be a list of at least one entry"),
+        ({"folder": None}, "needs a `folder`"),
+        ({"parameters": {"epoch": 3}}, "Unknown parameter 'epoch': did you mean 'epochs'"),
+        ({"parameters": {"epochs": 1.5}}, "epochs must be a whole number, not 1.5"),
+        ({"parameters": {"weights": "bundled"}}, "weights has no effect on 02_scratch.ipynb"),
+        ({"parameters": {"run_dir": "runs/x"}}, "name the folder of all of them with `folder`"),
+        ({"parameters": [3]}, "`parameters` must hold `parameter: value`"),
+        ({"grid": {}}, "The grid is empty"),
+        ({"grid": {"epochs": []}}, "`epochs` must be a list of at least one entry"),
+        ({"grid": {"epochs": 3}}, "`epochs` must be a list"),
+        ({"grid": {"epochs": [3, "three"]}}, "epochs must be a whole number, not 'three'"),
+        ({"grid": {"epochs": [3, "3"]}}, "Runs 1 and 2 are the same"),
+        ({"list": [{"epochs": 3}, {"epochs": 4}, {"epochs": 3}]}, "Runs 1 and 3 are the same"),
+        ({"list": [{"epochs": 3}], "grid": {"epochs": [3]}}, "`grid` or a `list`, not both"),
+        ({"list": [{"seed": 3}], "seeds": [1]}, "not both"),
+        ({"parameters": {"seed": 3}, "seeds": [1]}, "seed is both fixed and varied"),
+        ({"seeds": 5}, "`seeds` must be a list"),
+    ],
+)  # fmt: skip
+def test_a_wrong_plan_is_one_sentence_before_anything_starts(change, words, tmp_path):
+    plan = {"notebooks": ["02"], "folder": str(tmp_path / "all")} | change
+    with pytest.raises(ValueError, match=words) as caught:
+        sweep.sweep(plan)
+    assert "\n" not in str(caught.value) and not (tmp_path / "all").exists()
+
+
+def test_a_folder_that_cannot_be_written_and_a_file_that_cannot_be_read(toy, tmp_path, capsys):
+    from covid_utils.runs.commands import main
+
+    (tmp_path / "file").touch()
+    plan = {"notebooks": [str(toy("01_toy"))], "folder": str(tmp_path / "file" / "all")}
+    assert main(["sweep", str(written(tmp_path, **plan))]) == 1
+    assert main(["sweep", str(tmp_path / "none.yaml")]) == 1
+    told = capsys.readouterr().err.strip().splitlines()
+    assert "Cannot write" in told[0] and "Name another `folder`" in told[0] and "Cannot read the sweep" in told[-1]
+
+
+# ------------------------------------------------------------------------- workers on this machine
+
+
+def test_cores_and_gpus_are_dealt_out(monkeypatch):
+    monkeypatch.setattr(cluster.joblib, "cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(cluster, "MEMORY", 1)
+    assert [share["OMP_NUM_THREADS"] for share in cluster.environments(100)] == ["1"] * 8
+    assert [share["OMP_NUM_THREADS"] for share in cluster.environments(3)] == ["2"] * 3
+    monkeypatch.setattr(cluster, "MEMORY", cluster.psutil.virtual_memory().total // 3)
+    assert len(cluster.environments(100)) == 3, "no more runs at once than fit into the memory"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-5")
+    shares = cluster.environments(100)
+    assert [share["CUDA_VISIBLE_DEVICES"] for share in shares] == ["2", "GPU-5"]
+    assert [share["OMP_NUM_THREADS"] for share in shares] == ["4", "4"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert cluster.environments(1) == [dict.fromkeys(shares[0], "1") | {"CUDA_VISIBLE_DEVICES": "2"}]
+
+
+def test_a_sweep_of_the_command_line_and_its_rerun(toy, tmp_path):
+    """Two GPUs that are not there, a run that fails, and a rerun that makes only that one."""
+    cure = tmp_path / "cure"
+    sick = f"import pathlib\nif epochs == 2 and not pathlib.Path({str(cure)!r}).exists():\n    "
+    sick += "raise OSError('two\\nis ill')"
+    notebook, folder = toy("01_toy", sick, RECORD), tmp_path / "all"
+    plan = written(tmp_path, notebooks=[str(notebook)], folder=str(folder), grid={"epochs": [1, 2, 3, 4]})
+    call = [*PYTHON, "covid_utils", "sweep", str(plan)]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "3,5"}
+    first = subprocess.run(call, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120)
+    assert (first.returncode, first.stderr) == (1, "")
+    table = pd.read_csv(folder / "results.csv")
+    assert table.status.tolist() == ["finished", "failed", "finished", "finished"]
+    assert table["toy.auc"].dropna().tolist() == [0.1, 0.3, 0.4] and table["toy.auc.low"][0] == 0.05
+    assert table["toy.CUDA_VISIBLE_DEVICES"].dropna().unique().tolist() in ([3, 5], [5, 3])
+    assert table.groupby("toy.worker")["toy.CUDA_VISIBLE_DEVICES"].nunique().tolist() == [1, 1]
+    assert (table.seconds > 0).all() and table.memory_mib.between(20, 4000).all()
+    assert table.error[1] == "is ill" and table.notebook[1].endswith("01_toy.failed.ipynb")
+    assert (
+        "3 of 4 runs finished" in first.stdout
+        and f"failed: {table.name[1]}: is ill ({table.notebook[1]})" in first.stdout
+    )
+    made = {path: path.stat().st_mtime_ns for path in folder.glob("*/01_toy.ipynb")}
+    assert len(made) == 3
+
+    cure.touch()
+    assert subprocess.run(call, cwd=PROJECT, env=environment, timeout=120).returncode == 0
+    assert all(path.stat().st_mtime_ns == moment for path, moment in made.items())
+    assert len(list(folder.glob("*/01_toy.ipynb"))) == 4 and not list(folder.glob("*/*.failed.ipynb"))
+    assert pd.read_csv(folder / "results.csv").status.eq("finished").all()
+    assert {path.name for path in folder.glob("*/*")} == {"01_toy.ipynb", "metrics.json", "run.json"}, (
+        "nothing else is left"
+    )
+
+
+def test_ctrl_c_leaves_what_is_finished(toy, tmp_path):
+    """While it runs, nobody outside this machine can reach it, and a second process is refused."""
+    notebook, folder = toy("01_toy", "import time\ntime.sleep(600 if epochs > 1 else 0)", RECORD), tmp_path / "all"
+    plan = written(tmp_path, notebooks=[str(notebook)], folder=str(folder), grid={"epochs": [1, 2, 3]})
+    running = started("covid_utils", "sweep", plan)
+    until(lambda: list(folder.glob("*/run.json")) and len(list(folder.glob("*/.tries"))) > 0)
+    tree = [psutil.Process(running.pid), *psutil.Process(running.pid).children(recursive=True)]
+    listening = [each.laddr.ip for each in psutil.net_connections("tcp") if each.status == "LISTEN" and
+                 each.pid in {process.pid for process in tree}]  # fmt: skip
+    assert len(listening) > 3 and set(listening) == {"127.0.0.1"}
+    with pytest.raises(OSError, match="Another process is at the sweep in .*all: wait for it"):
+        sweep.sweep(plan)
+    os.killpg(running.pid, signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert (running.returncode, out) == (130, "")
+    assert (
+        err.strip() == "Stopped. Finished runs and their results.csv stay: start the same sweep again, and it goes on."
+    )
+    assert pd.read_csv(folder / "results.csv").status.tolist() == ["finished", "missing", "missing"]
+    assert not psutil.wait_procs(tree, timeout=15)[1], "no worker and no kernel stays behind"
+
+
+# ----------------------------------------------------- a scheduler and workers in their own processes
+
+
+def test_a_cluster_that_exists_goes_on_when_its_workers_are_killed(dask, toy, tmp_path):
+    plan = {"notebooks": [toy("01_toy", KILL, RECORD)], "folder": tmp_path / "all", "grid": {"epochs": [1, 2, 9]}}
+    table = sweep.sweep(plan, dask).set_index("epochs")
+    assert table.status.to_dict() == {1: "finished", 2: "finished", 9: "failed"}
+    assert table.error.to_dict() == {1: "", 2: "", 9: cluster.KILLED}
+    assert table.notebook[9].endswith("01_toy.failed.ipynb") and Path(table.notebook[9]).stat().st_size > 1000
+    assert not list((tmp_path / "all").glob("*/.*")), "killed runs leave nothing lying about"
+    assert sweep.summary(table.reset_index()).splitlines()[0] == "2 of 3 runs finished."
+
+
+def test_only_the_same_run_counts_as_done(dask, toy, tmp_path):
+    notebook = toy("01_toy", RECORD)
+
+    def again(**fixed):
+        """Sweep, and when each run's results were written, by its folder."""
+        plan = {"notebooks": [notebook], "folder": tmp_path / "all", "parameters": fixed, "grid": {"epochs": [1]}}
+        assert sweep.sweep(plan, dask).status.tolist() == ["finished"]
+        return {path.parent.name: path.stat().st_mtime_ns for path in tmp_path.glob("all/*/metrics.json")}
+
+    first = again()
+    assert again() == first
+    wider = again(image_size=64)
+    assert len(wider) == 2 and first.items() < wider.items(), "other parameters are another run"
+    toy("01_toy", RECORD, "'another last cell'")
+    (name,) = first
+    assert again()[name] != first[name], "another notebook is another run"
+    record = tmp_path / "all" / name / "run.json"
+    record.write_text(record.read_text()[:40])
+    known = again(image_size=64)
+    assert again()[name] != known[name], "a damaged record counts for nothing"
+
+
+def test_a_scheduler_that_goes_away_ends_in_one_sentence(toy, tmp_path):
+    notebook = toy("01_toy", "import time\ntime.sleep(600 if epochs > 1 else 0)", RECORD)
+    plan = written(tmp_path, notebooks=[str(notebook)], folder=str(tmp_path / "all"), grid={"epochs": [1, 2]})
+    scheduler, address = scheduler_in(tmp_path)
+    worker = worker_of(address, tmp_path)
+    running = started("covid_utils", "sweep", plan, "--scheduler", address)
+    until(lambda: list(tmp_path.glob("all/*/run.json")))
+    scheduler.kill()
+    out, err = running.communicate(timeout=60)
+    end(worker, scheduler)
+    assert (running.returncode, out) == (1, "")
+    assert err.strip() == "The scheduler went away. Finished runs stay: start the same sweep again, and it goes on."
+    assert pd.read_csv(tmp_path / "all" / "results.csv").status.tolist() == ["finished", "missing"]
+    with pytest.raises(OSError, match="No scheduler answers at tcp://127.0.0.1:9 "):
+        sweep.sweep(plan, "tcp://127.0.0.1:9")
+
+
+# ------------------------------------------------------------------------------------------ two hosts
+
+
+@pytest.fixture
+def hosts():
+    """Two network namespaces as two hosts, joined by a cable: a prefix for a command on either, and both addresses."""
+    names, addresses = [f"cu{os.getpid() % 10**6}{end}" for end in "ab"], ("10.213.7.1", "10.213.7.2")
+    inside = [["ip", "netns", "exec", name] for name in names]
+    steps = [["ip", "netns", "add", name] for name in names]
+    steps += [["ip", "link", "add", names[0], "netns", names[0], "type", "veth", "peer", names[1], "netns", names[1]]]
+    for prefix, name, address in zip(inside, names, addresses, strict=True):
+        steps += [[*prefix, "ip", "address", "add", f"{address}/24", "dev", name]]
+        steps += [[*prefix, "ip", "link", "set", device, "up"] for device in (name, "lo")]
+    try:
+        for step in steps:
+            try:
+                subprocess.run(step, check=True, capture_output=True, text=True)
+            except (OSError, subprocess.CalledProcessError) as error:
+                pytest.skip(f"this machine allows no network namespaces: {getattr(error, 'stderr', error)}")
+        yield inside, addresses
+    finally:
+        for name in names if shutil.which("ip") else ():
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
+
+
+def test_a_sweep_across_two_hosts(hosts, toy, tmp_path):
+    """Scheduler and sweep on one host, the worker on another: what they share is a folder."""
+    (near, far), (address, other) = hosts
+    addresses = "import psutil\nfrom covid_utils.runs.files import resolve, write_json\n"
+    addresses += (
+        "here = sorted(each.address for each in sum(psutil.net_if_addrs().values(), []) if '10.' in each.address)"
+    )
+    notebook = toy("01_toy", addresses, 'write_json(resolve(run_dir) / "metrics.json", {"toy": {"host": here[0]}})')
+    plan = written(tmp_path, notebooks=[str(notebook)], folder=str(tmp_path / "all"), grid={"epochs": [1, 2]})
+    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": PROJECT}
+    file = tmp_path / "scheduler.json"
+    call = [*near, *PYTHON, "dask", "scheduler", f"--host={address}", "--port=8786", "--dashboard-address=127.0.0.1:0"]
+    scheduler = subprocess.Popen([*call, f"--scheduler-file={file}"], **options)
+    until(file.exists)
+    call = [
+        *far,
+        *PYTHON,
+        "dask",
+        "worker",
+        f"tcp://{address}:8786",
+        f"--host={other}",
+        "--nthreads=1",
+        "--no-dashboard",
+    ]
+    worker = subprocess.Popen([*call, f"--local-directory={tmp_path}"], **options)
+    call = [*near, *PYTHON, "covid_utils", "sweep", str(plan), "--scheduler", f"tcp://{address}:8786"]
+    try:
+        done = subprocess.run(call, cwd=PROJECT, capture_output=True, text=True, timeout=120)
+    finally:
+        end(worker, scheduler)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert pd.read_csv(tmp_path / "all" / "results.csv")["toy.host"].tolist() == [other, other]
