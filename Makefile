@@ -29,8 +29,9 @@ committed: .venv/test
 	home=$$(mktemp -d) && COVID_UTILS_HOME=$$home $(BIN)/python -m pytest -p no:cacheprovider --nbval-lax \
 		--nbval-current-env --nbval-cell-timeout=600 $(NOTEBOOKS) && rm -r $$home
 
-browser: .venv/test  ## run every notebook in JupyterLab in a headless Chromium
+browser: site slides  ## run every notebook in JupyterLab, and look at site and slides, in a headless Chromium
 	$(BIN)/python tests/browser.py
+	$(BIN)/python tests/browser_pages.py
 
 notebooks: .venv/test  ## execute the committed notebooks anew: all of them, or none is touched
 	$(BIN)/python -m covid_utils notebooks

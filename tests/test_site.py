@@ -1,0 +1,109 @@
+"""The site as it is built: whole, with links that lead somewhere, and with nothing from another host."""
+
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+import pytest
+from test_house import MODULES, TAUGHT
+
+from covid_utils.runs.files import PROJECT
+from covid_utils.runs.notebooks import find_notebooks
+
+LOADED = {("script", "src"), ("img", "src"), ("link", "href"), ("iframe", "src"), ("source", "src"), ("img", "srcset")}
+
+
+class Page(HTMLParser):
+    """What a page loads and links to, its anchors, and its pictures' words."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.text = path.read_text(encoding="utf-8")
+        self.loads, self.links, self.ids, self.pictures = set(), set(), set(), []
+        self.feed(self.text)
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.loads |= {value for name, value in attributes if (tag, name) in LOADED}
+        self.links |= {given["href"]} if tag == "a" and given.get("href") else set()
+        self.ids |= {given[name] for name in ("id", "name") if given.get(name)}
+        self.pictures += [given.get("alt")] if tag == "img" else []
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The folder of the site, made as `make site` makes it: a warning is an error."""
+    folder = tmp_path_factory.mktemp("site")
+    call = [sys.executable, "-m", "sphinx", "-q", "-W", "-c", "docs", "-d", folder / "trees", ".", folder / "site"]
+    ended = subprocess.run(call, cwd=PROJECT, capture_output=True, text=True, timeout=600)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def pages(site):
+    return {path: Page(path) for path in site.rglob("*.html")}
+
+
+def test_links_and_anchors_lead_somewhere(site, pages):
+    checked = 0
+    for path, page in pages.items():
+        for link in page.links | page.loads:
+            address = urlsplit(link)
+            if address.scheme in ("http", "https", "data", "mailto"):
+                continue
+            target = (path.parent / unquote(address.path)).resolve() if address.path else path
+            assert target.is_file() and target.is_relative_to(site), f"{path.name} links to {link}, which is not there"
+            if address.fragment and target.suffix == ".html":
+                ids = pages[target].ids
+                assert unquote(address.fragment) in ids, f"{path.name} links to {link}: there is no such place"
+            checked += 1
+    assert checked > 1000
+
+
+def test_nothing_comes_from_another_host(site, pages):
+    for path, page in pages.items():
+        assert not [each for each in page.loads if re.match(r"(https?:)?//", each)], path.name
+        assert not re.search(r"<script[^>]*>[^<]*(mathjax|require\.js|cdn)", page.text, re.IGNORECASE), path.name
+    for path in site.rglob("*.css"):
+        styles = path.read_text(encoding="utf-8")
+        assert not re.search(r"(url\(|@import)\s*[\"']?(https?:)?//", styles), path.name
+
+
+def test_the_course_is_on_it(site, pages):
+    start = pages[site / "index.html"]
+    assert "<h1>Transfer learning for chest CT, hands on" in start.text and len(start.pictures) == 2
+    for name in ("results", "heat-maps", "speed", "design", "reporting", "teaching", "glossary", "api"):
+        assert f"docs/{name}.html" in start.links, f"{name} is not in the side bar"
+    for path in find_notebooks():
+        page = pages[site / "notebooks" / f"{path.stem}.html"]
+        outputs = [output for cell in nbformat.read(path, 4).cells for output in cell.get("outputs", [])]
+        said = [kind["alt"] for output in outputs for kind in output.get("metadata", {}).values() if "alt" in kind]
+        assert page.pictures == said and said, f"{path.name}: figures, each with its alternative text, in order"
+    assert "ground" in (site / "searchindex.js").read_text(encoding="utf-8")
+
+
+def test_the_helper_is_listed_whole(site, pages):
+    page = pages[site / "docs" / "api.html"]
+    for name in TAUGHT:
+        functions = re.findall(r"^def ([a-z]\w+)", MODULES[name].read_text(encoding="utf-8"), re.MULTILINE)
+        assert {f"covid_utils.{name}.{function}" for function in functions} <= page.ids
+    for name in set(MODULES) - set(TAUGHT) - {"__main__"}:
+        room, *_, module = name.split(".")
+        assert f"covid_utils.{room}" in page.text and f">{module}</span>" in page.text, f"{name} is not listed"
+
+
+def test_formulas_need_no_script(site, pages):
+    text = "".join(page.text for page in pages.values())
+    assert "<math " in text and "$-" not in text
+
+
+def test_anchors_of_the_glossary_are_those_of_github(site, pages):
+    """So that `docs/glossary.md#ground-glass` works on GitHub, in JupyterLab and here."""
+    words = re.findall(r"^### (.*)", (PROJECT / "docs" / "glossary.md").read_text(encoding="utf-8"), re.MULTILINE)
+    anchors = [re.sub(r"[^\w\- ]", "", word.lower()).replace(" ", "-") for word in words]
+    assert len(anchors) == len(set(anchors)) > 50
+    assert set(anchors) <= pages[site / "docs" / "glossary.html"].ids
