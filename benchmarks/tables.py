@@ -28,7 +28,14 @@ from covid_utils.sources.datasets import DATASETS
 RESULTS = PROJECT / "benchmarks" / "results"
 PAGES = [
     PROJECT / name
-    for name in ("README.md", "docs/results.md", "docs/speed.md", "docs/heat-maps.md", "data/weights/README.md")
+    for name in (
+        "README.md",
+        "docs/results.md",
+        "docs/speed.md",
+        "docs/heat-maps.md",
+        "docs/teaching.md",
+        "data/weights/README.md",
+    )
 ]
 MODELS = {
     "1-nearest neighbour": "1-nearest neighbour on pixels (learns nothing)",
@@ -255,6 +262,27 @@ def strangers(rows: list[dict]) -> str:
     )
 
 
+def classroom(rows: list[dict]) -> str:
+    """Memory and time of kernels that run at once: what one has resident, all together, and times one alone."""
+    heads = ("notebook", "kernels at once", "one of them, GiB", "all together, GiB", "seconds", "times one alone")
+    lines, said = [list(heads)], []
+    alone = {row["notebook"]: row["seconds"] for row in rows if row["kernels"] == 1}
+    for row in rows:
+        times = f"{row['seconds'] / alone[row['notebook']]:.1f}" if row["kernels"] > 1 else ""
+        memory = [f"{row[name]:.1f}" for name in ("largest, GiB", "together, GiB")]
+        lines.append([row["notebook"], str(row["kernels"]), *memory, str(row["seconds"]), times])
+        busy = f"{row['taken by other programs, %']} %"
+        said.append(f"{busy} before {row['notebook']} × {row['kernels']}")
+    first = rows[0]
+    cores = {(row["cores"], row["threads"], row["epochs"]) for row in rows}
+    assert len(cores) == 1, "rows of one machine and one recipe"
+    note = (
+        f"{first['cores']} cores, {first['threads']} thread for each kernel, {first['epochs']} epochs. The cores were "
+        f"shared with other programs, which took ({', '.join(said)}): the memory is sure, the times are rough."
+    )
+    return markdown(lines) + "\n\n" + note
+
+
 def rows_of(rows: list[dict], network: str, name: str, part: str) -> list[dict]:
     """The rows of a network's map on the patients of a part, one for each seed."""
     return [row for row in rows if (row["network"], row["map"], row["part"]) == (network, name, part)]
@@ -436,6 +464,7 @@ def tables() -> dict[str, str]:
         "heat-maps-road": heat_maps_road(maps),
         "heat-maps-real": heat_maps_real(read_json(RESULTS / "heat_maps_real.json")),
         "strangers": strangers(read_json(RESULTS / "strangers.json")),
+        "classroom": classroom(read_json(RESULTS / "classroom.json")),
         "leaks": leaks(read_json(RESULTS / "leaks.json")),
         "kept-features": kept_features(read_json(RESULTS / "trunk_cache.json")),
     }
