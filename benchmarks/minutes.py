@@ -5,7 +5,9 @@
 
 Reads a finished run of the default recipe, made in an empty home while nothing else computed, and puts it into
 benchmarks/results/minutes.json in the place of an older one of the same name. `labs/speed.py` expects a notebook to
-take as many times as long as a training slice does.
+take as many times as long as a training slice does. (Where other programs did compute, as for the rows of this
+repository: run everything on one thread, with `time.perf_counter = time.process_time` in a `sitecustomize.py` on
+PYTHONPATH, so that all seconds are of the processor's time.)
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import pandas as pd
 
 from covid_utils.labs.speed import RECORD
 from covid_utils.runs.files import read_json, write_json
+from covid_utils.runs.found import load_model
 from covid_utils.runs.settings import Settings
 
 SECTIONS = {  # what each notebook calls its part of a run's manifest
@@ -29,7 +32,7 @@ SECTIONS = {  # what each notebook calls its part of a run's manifest
 
 
 def record(run: Path, where: str) -> dict:
-    """Seconds of each notebook, and training slices a second in notebook 2 (median over its epochs).
+    """Seconds of each notebook, training slices a second in notebook 2 (median over its epochs), and in which format.
 
     Raises ValueError if the run is not whole, or not one of the default recipe.
     """
@@ -45,6 +48,7 @@ def record(run: Path, where: str) -> dict:
     learned = counts["COVID"] + counts["non-COVID"]
     return {
         "where": where,
+        "bfloat16": load_model(run / "scratch" / "checkpoints" / "best.safetensors")[0].bfloat16.get("learning", False),
         "torch": manifest["scratch"]["versions"]["torch"],
         "slices/s": round(learned / pd.read_csv(run / "scratch" / "history.csv").seconds.median(), 1),
         "seconds": {notebook: manifest[section]["seconds"] for section, notebook in SECTIONS.items()},

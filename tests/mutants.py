@@ -101,6 +101,17 @@ MUTANTS = [  # file in covid_utils, what stands there, what is put in its place,
     ),
     ("labs/faithfulness.py", "reset_parameters()", "requires_grad_(True)", "test_faithfulness.py"),
     ("labs/localization.py", "board & (maps ==", "(maps ==", "test_localization.py"),
+    ("labs/machine.py", 'int(stat["inactive_file"])', "0", "test_machine.py"),
+    ("labs/machine.py", "red |= not check.ok\n    try", "pass\n    try", "test_machine.py"),
+    ("labs/machine.py", 'or unmet(needs("torchvision", "torch"))', "", "test_machine.py"),
+    ("labs/speed.py", "one < 1.1 * many", "one > 1.1 * many", "test_machine.py"),
+    ("labs/speed.py", "learned += BATCHES * len(slices)", "learned += len(slices)", "test_machine.py"),
+    (
+        "labs/speed.py",
+        'run["seconds"][name] * run["slices/s"]',
+        'run["seconds"][name] / run["slices/s"]',
+        "test_machine.py",
+    ),
     ("labs/shortcuts.py", "(patients == 1) == agrees", "agrees", "test_audit.py"),
     # phantom: the label's own rule first
     (

@@ -5,16 +5,21 @@ import re
 
 import accuracy
 import learning_curve
+import nbformat
 import PIL.Image
 import pytest
 import tables
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
+from covid_utils.evaluation import mcnemar
+from covid_utils.labs.decisions import sample_size
 from covid_utils.phantom.patients import draw_patient
 from covid_utils.runs.files import PROJECT
+from covid_utils.runs.notebooks import find_notebooks
 from covid_utils.runs.settings import Settings
 
 PAGES = [PROJECT / name for name in ("README.md", "CONTRIBUTING.md")]
+TEACHING = (PROJECT / "docs" / "teaching.md").read_text(encoding="utf-8")
 PAGES += [*PROJECT.glob("docs/*.md"), *PROJECT.glob("data/*.md"), *PROJECT.glob("data/weights/*.md")]
 
 
@@ -49,6 +54,41 @@ def test_the_walk_in_the_design_notes_runs(tmp_path):
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+
+
+def test_the_teaching_guide_names_places_that_exist():
+    """ "2 *Many epochs*" is a heading of notebook 2."""
+    places = re.findall(r"\b([0-5]) \*([^*]+)\*", TEACHING)
+    assert len(places) > 50
+    for number, heading in places:
+        (path,) = find_notebooks([f"0{number}"])
+        cells = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "markdown"]
+        headings = re.findall(r"^#+ (.+)$", "\n".join(cells), re.MULTILINE)
+        assert heading in headings, f"notebook {number} has no heading {heading!r}"
+
+
+def test_the_minutes_of_each_plan_add_up():
+    plans = re.split(r"^### ", TEACHING.partition("## Four plans")[2].partition("## What students")[0], flags=re.M)[1:]
+    assert [plan.partition("\n")[0] for plan in plans[:2]] == [
+        "A talk with a demonstration, 45 minutes",
+        "Ninety minutes with laptops",
+    ]
+    for plan, wanted in zip(plans, (45, 90, 210), strict=False):
+        assert sum(map(int, re.findall(r"^\| (\d+) \|", plan, re.MULTILINE))) == wanted, plan
+
+
+def test_the_numbers_that_the_teaching_guide_quotes_stand_in_recorded_tables():
+    content = tables.tables()
+    for name, numbers in (
+        ("difficulty", ("98.8", "48.6")),
+        ("real-random", ("92.0",)),
+        ("variance", ("68.6 to 76.3",)),
+    ):
+        for number in numbers:
+            assert number in TEACHING and number in content[name]
+    assert f"p = {mcnemar(0, 7):.3f}" in TEACHING and f"p = {mcnemar(19, 26):.2f}" in TEACHING
+    for share in (0.03, 0.1):
+        assert str(sample_size(0.02, share)) in TEACHING
 
 
 def test_every_recipe_trains_what_its_name_says():

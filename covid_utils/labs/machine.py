@@ -23,7 +23,7 @@ from ..runs.files import PROJECT, home, resolve, shown
 
 GIB = 2**30
 BUSY = 50  # percent of the processor in other hands: notebooks then take about twice as long
-MEMORY, DISK = 2.5, 1.0  # GiB: a notebook takes up to 2.2, a run with its data 0.6 (docs/teaching.md has the memory)
+MEMORY, DISK = 2.0, 1.0  # GiB: a notebook takes up to 1.8 (docs/teaching.md), a run with its data 0.5
 INSTALL = "run 'make tutorial', or 'python -m pip install -c constraints.txt -e .', in the project's folder"
 
 
