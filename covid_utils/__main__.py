@@ -10,5 +10,19 @@ def predict(*arguments) -> int:
     return predict_files(*arguments)
 
 
+def export(*arguments) -> int:
+    """`labs.export.export_run`, likewise."""
+    from .labs.export import export_run
+
+    return export_run(*arguments)
+
+
+def demo(*arguments) -> int:
+    """`labs.demo.serve`, likewise."""
+    from .labs.demo import serve
+
+    return serve(*arguments)
+
+
 if __name__ == "__main__":
-    raise SystemExit(main(predict=predict))
+    raise SystemExit(main(predict=predict, export=export, demo=demo))

@@ -20,6 +20,7 @@ ORDER = """
     data runs.cached runs.formats training runs.found evaluation explain plotting
     labs.tables labs.decisions labs.audit labs.shortcuts labs.localization labs.faithfulness labs.fine_maps
     labs.photographs labs.cam_figures labs.score_figures labs.widgets labs.answers labs.answer_files
+    labs.model_card labs.export labs.demo
     __main__
 """.split()
 MODULES = {
