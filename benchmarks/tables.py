@@ -505,8 +505,6 @@ def tables() -> dict[str, str]:
         "patients": patients(read_json(RESULTS / "patients.json")),
         "better-answers": better_answers(read_json(RESULTS / "better_answers.json")["gains"]),
         "craft": craft(read_json(RESULTS / "craft.json")),
-
-
         "classroom": classroom(read_json(RESULTS / "classroom.json")),
         "leaks": leaks(read_json(RESULTS / "leaks.json")),
         "kept-features": kept_features(read_json(RESULTS / "trunk_cache.json")),

@@ -10,6 +10,20 @@ def predict(*arguments) -> int:
     return predict_files(*arguments)
 
 
+def export(*arguments) -> int:
+    """`labs.export.export_run`, likewise."""
+    from .labs.export import export_run
+
+    return export_run(*arguments)
+
+
+def demo(*arguments) -> int:
+    """`labs.demo.serve`, likewise."""
+    from .labs.demo import serve
+
+    return serve(*arguments)
+
+
 def check() -> int:
     """`labs.machine.report`, with the checks that measure; these need PyTorch, which may be missing."""
     from .labs.machine import report
@@ -28,4 +42,4 @@ if __name__ == "__main__":
     except ImportError as error:  # no command can run; the check says which packages are missing
         print(f"{error}\n", file=sys.stderr)
         raise SystemExit(check() or 1) from None
-    raise SystemExit(main(predict=predict, check=check))
+    raise SystemExit(main(predict=predict, export=export, demo=demo, check=check))

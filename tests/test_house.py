@@ -22,7 +22,8 @@ ORDER = """
     data runs.cached runs.formats training runs.found evaluation explain plotting
     labs.tables labs.decisions labs.audit labs.shortcuts labs.localization labs.faithfulness labs.fine_maps
     labs.photographs labs.cam_figures labs.score_figures labs.widgets labs.craft
-    labs.whole_patients labs.answers labs.answer_patients labs.answer_files labs.machine labs.speed
+    labs.whole_patients labs.answers labs.answer_patients labs.answer_files labs.model_card labs.export
+    labs.machine labs.speed
     __main__
 """.split()
 MODULES = {

@@ -57,6 +57,19 @@ class Reader:
     rule: PatientRule | None
 
 
+def trained_file(run_dir: str | Path) -> Path:
+    """The checkpoint of a run's transfer model, or of the one from scratch. Raises FileNotFoundError if it has none."""
+    folder = resolve(run_dir)
+    files = [folder / name / "checkpoints" / "best.safetensors" for name in ("transfer", "scratch")]
+    file = next((each for each in files if each.is_file()), None)
+    if file is None:
+        raise FileNotFoundError(
+            f"There is no trained network in {shown(folder)}: run the notebooks with this run_dir first (make tutorial "
+            "fills runs/default)."
+        )
+    return file
+
+
 def read_run(run_dir: str | Path) -> Reader:
     """The network of a run, the transfer model or, where there is none, the one from scratch, ready to answer.
 
@@ -66,14 +79,7 @@ def read_run(run_dir: str | Path) -> Reader:
         FileNotFoundError: no trained network there.
         ValueError: a damaged checkpoint, one of another version of the course, or data that changed since.
     """
-    folder = resolve(run_dir)
-    files = [folder / name / "checkpoints" / "best.safetensors" for name in ("transfer", "scratch")]
-    file = next((each for each in files if each.is_file()), None)
-    if file is None:
-        raise FileNotFoundError(
-            f"There is no trained network in {shown(folder)}: run the notebooks with this run_dir first (make tutorial "
-            "fills runs/default)."
-        )
+    file = trained_file(run_dir)
     model, notes = load_model(file)
     parameters = {name: value for name, value in notes["parameters"].items() if name != "data"}
     if set(parameters) - set(FIELDS):

@@ -20,17 +20,13 @@ GOES_ON = (
 )
 
 
-def main(
-    arguments: list[str] | None = None,
-    predict: Callable[..., int] | None = None,
-    check: Callable[[], int] | None = None,
-) -> int:
+def main(arguments: list[str] | None = None, **labs: Callable[..., int]) -> int:
     """Do what the command line asks.
 
     Args:
         arguments: those after `python -m covid_utils`; by default the process's own.
-        predict: `labs.answer_files.predict_files`.
-        check: `labs.machine.report`.
+        labs: what the commands "predict", "export", "demo" and "check" call, which stands above this module: see
+            `__main__`.
 
     Returns:
         The exit code: 0, 1 after an error (one sentence on stderr), 130 after Ctrl-C.
@@ -43,16 +39,20 @@ def main(
             refresh()
             return 0
         if options.command == "check":
-            return check()
+            return labs["check"]()
         if options.command == "predict":
-            return predict(options.run_dir, options.files, options.out)
+            return labs["predict"](options.run_dir, options.files, options.out)
+        if options.command == "export":
+            return labs["export"](options.run_dir, options.out)
+        if options.command == "demo":
+            return labs["demo"](options.run_dir)
         if options.command == "sweep":
             table = sweep(options.plan, options.scheduler)
             print(summary(table))
             return int((table.status != "finished").any())
         notebooks = find_notebooks(options.notebooks) if options.command == "tutorial" else options.notebooks
         folder = run(notebooks, _parameters(options, notebooks))
-    except (NotebookError, SweepError, ValueError, OSError) as error:
+    except (NotebookError, SweepError, ValueError, OSError, ImportError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -87,6 +87,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     asked.add_argument("--out", type=Path, help="a folder for the pictures and answers.csv (RUN_DIR/answers)")
     commands.add_parser("check", help="is this machine ready? (exit code 1 if there is something to mend)")
+    exported = commands.add_parser("export", help="write a run's network as ONNX, with a model card")
+    exported.add_argument("run_dir", help="runs/default after `make tutorial`")
+    exported.add_argument("--out", type=Path, help="a folder for model.onnx and README.md (RUN_DIR/export)")
+    page = commands.add_parser("demo", help="ask a run's network on a page in the browser, on this machine only")
+    page.add_argument("run_dir", nargs="?", default="runs/default", help="runs/default after `make tutorial`")
     commands.add_parser("notebooks", help="execute the committed notebooks anew and clean them for git")
     return parser
 
