@@ -14,7 +14,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-tutorial: .venv/runtime  ## execute the notebooks 00 to 05 and show the results (8 to 10 minutes)
+tutorial: .venv/runtime  ## execute the notebooks 00 to 06 and show the results (a quarter of an hour)
 	$(BIN)/python -m covid_utils tutorial
 
 lab: .venv/runtime  ## open JupyterLab in notebooks/, on this machine only

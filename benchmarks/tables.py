@@ -34,6 +34,7 @@ PAGES = [
         "docs/speed.md",
         "docs/heat-maps.md",
         "docs/teaching.md",
+        "docs/scale.md",
         "data/weights/README.md",
     )
 ]
@@ -476,6 +477,75 @@ def datasets() -> str:
     return markdown([*lines, ["a folder", "your own", own, "yours"]])
 
 
+PAPER = {  # of docs/scale.md; what is assumed, and nobody has measured here
+    "images a GPU takes a second, ResNet-50 at 224 pixels, three of four stages frozen": 1000,
+    "seconds of a run beside its training (start, decoding, scores)": 30,
+    "price of a GPU-hour, dollars": 2,
+    "gigabytes of memory of a run": 4,
+}
+
+
+def sweep_paper(cost: dict, runs: int = 10_000, gpus: int = 100) -> str:
+    """What many runs of the article's recipe would need, from its numbers, assumptions, and measured costs."""
+    speed, beside, price, memory = PAPER.values()
+    slices, held_out, epochs = 2481, 400, 50
+    seconds = epochs * (slices - held_out) / speed + beside
+    hours = runs * seconds / 3600
+    busy = max(row["main_cpu_ms"] for row in cost["throughput"]["found"]) / 1000
+    lines = [["what", "how much"], *([f"*assumed:* {name}", f"{value:,}"] for name, value in PAPER.items())]
+    lines += [
+        ["seconds of a run", f"{seconds:.0f}"],
+        ["GPU-hours", f"{hours:,.0f}"],
+        [f"hours on {gpus} GPUs", f"{hours / gpus:.1f}"],
+        ["dollars", f"{hours * price:,.0f}"],
+        ["runs that end each second, scheduler", f"{gpus / seconds:.1f}"],
+        ["of one core, scheduler (highest measured processor time of a run)", f"{gpus / seconds * busy:.1%}"],
+        ["MB through the scheduler, in all (2 kB a run)", f"{runs * 2 / 1000:.0f}"],
+        ["MB that a worker reads: all slices, decoded, 1 byte a pixel", f"{slices * 224**2 / 1e6:.0f}"],
+        ["GB of memory, all workers", f"{gpus * memory:,}"],
+    ]
+    return markdown(lines)
+
+
+def sweep_cost(cost: dict) -> str:
+    """What a sweep costs beside its runs: throughput of simulated ones, overhead of ones that do nothing."""
+    said = cost["throughput"]
+    ideal = [
+        ["workers", "1,000 simulated runs, s", "runs a second", "scheduler's processor time, ms a run", "memory, MB"]
+    ]
+    for row in said["found"]:
+        rate = f"{row['runs'] / row['seconds']:.1f}"
+        ideal.append(
+            [row["workers"], f"{row['seconds']:.0f}", rate, f"{row['main_cpu_ms']:.1f}", f"{row['main_mib']:.0f}"]
+        )
+    text = markdown([[str(each) for each in line] for line in ideal])
+    text += f"\n\n{said['cores']} cores, load {said['load_before']:.0f} before and {said['load_after']:.0f} after."
+    if "overhead" not in cost:
+        return text
+    found, load = cost["overhead"]["found"], cost["overhead"]
+    main, worker = (" to ".join(f"{value:.0f}" for value in found[name]) for name in ("main_mib", "worker_mib"))
+    return (
+        f"{text}\n\n{found['runs']} runs of a notebook that does nothing, on one worker: papermill's own time "
+        f"{found['papermill_seconds']:.2f} s a run, all else {found['other_seconds']:.3f} s, "
+        f"**{found['other_seconds'] / found['papermill_seconds']:.1%}** of it. Memory after a tenth of the runs and after "
+        f"all: scheduler and client {main} MB, worker {worker} MB (load {load['load_before']:.0f} before, "
+        f"{load['load_after']:.0f} after)."
+    )
+
+
+def sweep_threads(cost: dict) -> str:
+    """Two runs at a time with one thread each, or one after the other with two."""
+    if "threads" not in cost:
+        return "*Not measured yet: `benchmarks/sweep_cost.py threads`.*"
+    rows, lines = (
+        cost["threads"]["found"],
+        [["four trainings (ResNet-18, 64 pixels), two cores", "seconds, each round"]],
+    )
+    for how in dict.fromkeys(row["how"] for row in rows):
+        lines.append([how, ", ".join(f"{row['seconds']:.0f}" for row in rows if row["how"] == how)])
+    return markdown(lines) + f"\n\nLoad before {cost['threads']['load_before']:.1f}."
+
+
 def tables() -> dict[str, str]:
     """All tables by name."""
     real, phantom = read_json(RESULTS / "sars-cov-2-ct.json"), read_json(RESULTS / "phantom.json")
@@ -508,6 +578,9 @@ def tables() -> dict[str, str]:
         "classroom": classroom(read_json(RESULTS / "classroom.json")),
         "leaks": leaks(read_json(RESULTS / "leaks.json")),
         "kept-features": kept_features(read_json(RESULTS / "trunk_cache.json")),
+        "sweep-cost": sweep_cost(read_json(RESULTS / "sweep_cost.json")),
+        "sweep-threads": sweep_threads(read_json(RESULTS / "sweep_cost.json")),
+        "sweep-paper": sweep_paper(read_json(RESULTS / "sweep_cost.json")),
     }
 
 

@@ -1,6 +1,6 @@
 """Run every notebook in JupyterLab in a headless Chromium, as a learner does: `python tests/browser.py`.
 
-Uses the profile `small.yaml`. Checks that nothing fails, that all pictures are shown, that the curves of 02
+Uses the profile `smoke.yaml`. Checks that nothing fails, that all pictures are shown, that the curves of 02
 and 03 move while the network learns, and that the pictures of 04 and 05 follow their sliders; leaves a screenshot of
 each whole notebook in runs/browser/.
 """
@@ -67,7 +67,7 @@ TOP = """() => {
 
 def prepare(notebook: Path, folder: Path) -> None:
     """A copy of the notebook without outputs, with the small profile and four epochs."""
-    parameters = read_profile(PROJECT / "notebooks" / "profiles" / "small.yaml")
+    parameters = read_profile(PROJECT / "notebooks" / "profiles" / "smoke.yaml")
     parameters |= {"epochs": 4, "run_dir": str(folder / "run")}
     parameters = {name: value for name, value in parameters.items() if name in declared(notebook)}
     copy = folder / notebook.name

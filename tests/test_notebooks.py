@@ -19,7 +19,7 @@ from covid_utils.runs.settings import FIELDS, read_profile
 
 NOTEBOOKS = find_notebooks()
 OFFLINE = [sys.executable, str(PROJECT / "tests" / "offline.py"), sys.executable]
-SMALL = PROJECT / "notebooks" / "profiles" / "small.yaml"
+SMALL = PROJECT / "notebooks" / "profiles" / "smoke.yaml"
 CONNECT = "import socket; socket.create_connection(('192.0.2.1', 80), timeout=20)"
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -32,8 +32,8 @@ def code_cells(path):
 
 
 def test_the_course_is_whole():
-    """A look at the machine and five notebooks, each leading to the next, titled as the README says."""
-    assert [path.stem[:2] for path in NOTEBOOKS] == ["00", "01", "02", "03", "04", "05"]
+    """A look at the machine and six notebooks, each leading to the next, titled as the README says."""
+    assert [path.stem[:2] for path in NOTEBOOKS] == ["00", "01", "02", "03", "04", "05", "06"]
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
     cells = [nbformat.read(path, 4).cells for path in NOTEBOOKS]
     titles = [each[0].source.splitlines()[0].removeprefix("# ") for each in cells]
@@ -119,6 +119,7 @@ SECTIONS = {  # what each notebook writes into a run's results, and a number in 
     "03_transfer": ("transfer", lambda found: found["test"]["auc"]["value"]),
     "04_cam": ("cam", lambda found: found["localization"]["average precision"]["lung mask"][""]["value"]),
     "05_evaluation": ("evaluation", lambda found: found["test"]["specificity"]["value"]),
+    "06_sweeps": ("sweep", lambda found: found["accuracy"]["scratch"]["40"]["value"]),
 }
 
 
@@ -136,7 +137,8 @@ def test_each_notebook_runs_alone(path, small, tmp_path):
     given = {name: value for name, value in small(tmp_path / "run").items() if name in declared(path)}
     assert given.items() <= manifest[section]["parameters"].items() and len(manifest[section]["data"]) == 64
     made = {folder.parent.name for folder in (tmp_path / "run").glob("*/checkpoints")}
-    wanted = {"00_start": set(), "01_data": set(), "02_scratch": {"scratch"}}.get(path.stem, {"scratch", "transfer"})
+    few = {"00_start": set(), "01_data": set(), "02_scratch": {"scratch"}, "06_sweeps": set()}
+    wanted = few.get(path.stem, {"scratch", "transfer"})
     assert wanted <= made
 
 

@@ -19,7 +19,7 @@ from .settings import Settings
 def identity(settings: Settings, fingerprint: str) -> dict:
     """What makes two runs the same run: all parameters but places and the device, and the data's fingerprint."""
     parameters = dataclasses.asdict(settings)
-    for name in ("run_dir", "data_dir", "resume", "device", "data_seed"):  # what that one does, the fingerprint knows
+    for name in ("run_dir", "data_dir", "resume", "device", "seeds", "data_seed"):  # the last is in the fingerprint
         del parameters[name]
     if settings.weights == "scratch":
         parameters["trainable"] = "all"  # whatever is asked for: nothing is frozen then

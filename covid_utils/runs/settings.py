@@ -27,6 +27,7 @@ LIMITS = {  # lowest and highest sensible value
     "learning_rate": (1e-8, 10.0),
     "seed": (0, 2**31 - 1),
     "data_seed": (-1, 2**31 - 1),
+    "seeds": (2, 1000),
 }
 
 
@@ -55,6 +56,7 @@ class Settings:
     optimizer: str = "adamw"  # "adamw" with a one-cycle schedule, or the article's "sgd"
     seed: int = 0
     data_seed: int = -1  # of the slices and their split, where a sweep varies it apart from the network's; -1: `seed`
+    seeds: int = 3  # how many a sweep tries (notebook 6)
     device: str = "auto"  # "auto" takes a CUDA GPU if there is one; or "cpu", "cuda", "mps"
     run_dir: str = "runs/default"
     resume: bool = True  # go on with an unfinished run of the same parameters
