@@ -14,12 +14,16 @@ TAUGHT = ("data", "models", "training", "evaluation", "explain", "plotting")
 # From the ground up: a module imports only from those that stand before it.
 ORDER = """
     runs.files runs.checks runs.progress runs.device
-    sources.pretrained models runs.settings runs.checkpoints runs.records runs.notebooks runs.clean runs.commands
+    sources.pretrained models runs.settings runs.checkpoints runs.records
+    runs.notebooks runs.clean runs.handout runs.commands
     phantom.anatomy phantom.disease phantom.patients phantom.lesion
     sources.dicom sources.walk sources.images sources.patients sources.folders sources.downloads sources.datasets
     data runs.cached runs.formats training runs.found evaluation explain plotting
     labs.tables labs.decisions labs.audit labs.shortcuts labs.localization labs.faithfulness labs.fine_maps
     labs.photographs labs.cam_figures labs.score_figures labs.widgets labs.answers labs.answer_files
+    labs.exercises.verdicts labs.exercises.kept labs.exercises.nb01_data labs.exercises.nb02_scratch
+    labs.exercises.nb03_transfer labs.exercises.nb04_cam labs.exercises.nb05_evaluation labs.exercises.nb06_sweep
+    labs.exercises.board
     __main__
 """.split()
 MODULES = {

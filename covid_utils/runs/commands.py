@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .clean import refresh
 from .files import read_json, shown
+from .handout import write_handouts
 from .notebooks import NotebookError, declared, find_notebooks, run
 from .settings import FIELDS, read_profile, typed
 
@@ -29,6 +30,9 @@ def main(arguments: list[str] | None = None, predict: Callable[..., int] | None 
     try:
         if options.command == "notebooks":
             refresh()
+            return 0
+        if options.command == "handout":
+            print(f"Copies for learners and teachers: {shown(write_handouts())}")
             return 0
         if options.command == "predict":
             return predict(options.run_dir, options.files, options.out)
@@ -63,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     asked.add_argument("run_dir", help="runs/default after `make tutorial`")
     asked.add_argument("files", nargs="+", type=Path, metavar="FILE", help="slices, or folders of them")
     asked.add_argument("--out", type=Path, help="a folder for the pictures and answers.csv (RUN_DIR/answers)")
+    commands.add_parser("handout", help="write copies for learners (no solutions) and teachers into build/handout/")
     commands.add_parser("notebooks", help="execute the committed notebooks anew and clean them for git")
     return parser
 
