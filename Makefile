@@ -1,7 +1,7 @@
 # `make` alone lists what can be made.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test unit committed lab notebooks lint format browser site slides bench weights clean
+.PHONY: help tutorial test unit committed lab notebooks lint format browser site slides handout bench weights clean
 
 # JupyterLab asks nobody for news or updates.
 QUIET := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
@@ -35,6 +35,9 @@ browser: site slides  ## run every notebook in JupyterLab, and look at site and 
 
 notebooks: .venv/test  ## execute the committed notebooks anew: all of them, or none is touched
 	$(BIN)/python -m covid_utils notebooks
+
+handout: .venv/runtime  ## copies of the notebooks for learners (no solutions, no outputs) and teachers, in build/handout/
+	$(BIN)/python -m covid_utils handout
 
 lint: .venv/test  ## look for mistakes and wrong formatting
 	$(BIN)/ruff check

@@ -15,7 +15,7 @@ TAUGHT = ("data", "models", "training", "evaluation", "explain", "plotting")
 ORDER = """
     runs.files runs.checks runs.progress runs.device
     sources.pretrained models runs.settings runs.checkpoints runs.records runs.notebooks runs.clean
-    runs.plans runs.cluster runs.sweep runs.commands
+    runs.handout runs.plans runs.cluster runs.sweep runs.commands
     phantom.anatomy phantom.disease phantom.patients phantom.stacks phantom.lesion
     sources.dicom sources.walk sources.nifti sources.images sources.series sources.volumes
     sources.patients sources.folders sources.downloads sources.datasets
@@ -24,6 +24,9 @@ ORDER = """
     labs.photographs labs.cam_figures labs.score_figures labs.widgets labs.craft
     labs.whole_patients labs.answers labs.answer_patients labs.answer_files labs.model_card labs.export
     labs.machine labs.speed
+    labs.exercises.verdicts labs.exercises.kept labs.exercises.nb01_data labs.exercises.nb02_scratch
+    labs.exercises.nb03_transfer labs.exercises.nb04_cam labs.exercises.nb05_evaluation labs.exercises.nb06_sweep
+    labs.exercises.board
     __main__
 """.split()
 MODULES = {

@@ -10,6 +10,7 @@ from pathlib import Path
 from .clean import refresh
 from .cluster import SweepError
 from .files import read_json, shown
+from .handout import write_handouts
 from .notebooks import NotebookError, declared, find_notebooks, run
 from .settings import FIELDS, read_profile, typed
 from .sweep import summary, sweep
@@ -40,6 +41,9 @@ def main(arguments: list[str] | None = None, **labs: Callable[..., int]) -> int:
             return 0
         if options.command == "check":
             return labs["check"]()
+        if options.command == "handout":
+            print(f"Copies for learners and teachers: {shown(write_handouts())}")
+            return 0
         if options.command == "predict":
             return labs["predict"](options.run_dir, options.files, options.out)
         if options.command == "export":
@@ -92,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     exported.add_argument("--out", type=Path, help="a folder for model.onnx and README.md (RUN_DIR/export)")
     page = commands.add_parser("demo", help="ask a run's network on a page in the browser, on this machine only")
     page.add_argument("run_dir", nargs="?", default="runs/default", help="runs/default after `make tutorial`")
+    commands.add_parser("handout", help="write copies for learners (no solutions) and teachers into build/handout/")
     commands.add_parser("notebooks", help="execute the committed notebooks anew and clean them for git")
     return parser
 

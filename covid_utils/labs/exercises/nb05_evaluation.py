@@ -1,0 +1,103 @@
+"""Exercises of notebook 5: a bootstrap over patients, a threshold, the temperature, two models drawn in pairs."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import expit
+
+from ..decisions import temperature
+from .nb03_transfer import standard_error, votes
+from .verdicts import Miss, array, ask
+
+DRAWS = 1500
+
+
+def _bootstrap(answer) -> str:
+    """Forty patients of four slices; the draws' spread tells what was drawn."""
+    right, _, patients = votes(2)
+    rng = np.random.default_rng(5)
+    drawn = array(ask(answer, right.copy(), patients.copy(), DRAWS, rng), (DRAWS,), f"{DRAWS} accuracies")
+    if drawn.max() > 1.001:
+        raise Miss("percent" if np.isclose(drawn.mean(), 100 * right.mean(), rtol=0.05) else "sums")
+    spread, honest = drawn.std(), standard_error(right.astype(float), patients)
+    if spread < 1e-9:
+        raise Miss("no spread")
+    naive = (right.mean() * (1 - right.mean()) / len(right)) ** 0.5
+    if abs(drawn.mean() - right.mean()) > 0.02:
+        raise Miss("off", mean=f"{drawn.mean():.1%}", truth=f"{right.mean():.1%}")
+    if abs(spread / honest - 1) < 0.1:
+        points = f"{100 * spread:.1f} points, is the standard error; slices alone would say {100 * naive:.1f}."
+        return f"The spread of your draws, {points}"
+    if abs(spread / naive - 1) < 0.1:
+        raise Miss("slices", spread=f"{100 * spread:.1f}", honest=f"{100 * honest:.1f}")
+    raise Miss(
+        "once" if 0.65 < spread / honest < 0.9 else "wrong", spread=f"{100 * spread:.1f}", honest=f"{100 * honest:.1f}"
+    )
+
+
+def _scores(seed: int, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Logits, (N,), that are too sure by `scale`, and labels, 0 or 1; more healthy than ill."""
+    rng = np.random.default_rng(seed)
+    true = rng.normal(-0.4, 2, 300)
+    return true * scale, (rng.random(300) < expit(true)).astype(int)
+
+
+def _threshold(answer) -> str:
+    """The highest threshold at which enough ill slices are found; a logit as high as it is a yes."""
+    for seed, wanted in ((0, 0.95), (1, 0.9), (2, 0.8)):
+        logits, labels = _scores(seed)
+        covid, others = np.sort(logits[labels == 1]), logits[labels == 0]
+        said = float(array(ask(answer, logits.copy(), labels.copy(), wanted), (), "one number, a logit"))
+        best = covid[int(np.floor((1 - wanted) * len(covid) + 1e-9))]
+        found, best_cleared = (covid >= said).mean(), (others < best).mean()
+        if found >= wanted - 1e-9 and (others < said).mean() >= best_cleared - 1e-9:
+            continue
+        low = np.sort(others)[::-1][int(np.floor((1 - wanted) * len(others)))]
+        if np.isclose(said, expit(best), atol=1e-3):
+            raise Miss("probability")
+        if abs(said - np.quantile(others, wanted)) < 0.1 or abs(said - low) < 1e-9:
+            raise Miss("specificity")
+        if abs(said - np.quantile(logits, 1 - wanted)) < 0.1 and abs(said - best) > 0.1:
+            raise Miss("everybody")
+        if abs((covid < said).mean() - wanted) < 0.02:
+            raise Miss("other end", found=f"{found:.0%}", wanted=f"{wanted:.0%}")
+        if found < wanted:
+            raise Miss("misses", found=f"{found:.1%}", wanted=f"{wanted:.0%}")
+        raise Miss("too low", cleared=f"{(others < said).mean():.0%}", best=f"{best_cleared:.0%}")
+    return "As few false alarms as that sensitivity allows, and no fewer."
+
+
+def _temperature(answer) -> str:
+    """Logits that are too sure, and some that are not sure enough."""
+    for seed, scale in ((3, 2.5), (4, 0.4)):
+        logits, labels = _scores(seed, scale)
+        truth = temperature(logits, labels)
+        said = float(array(ask(answer, logits.copy(), labels.copy()), (), "one number, the temperature"))
+        if np.isclose(said, truth, rtol=0.1):
+            continue
+        kinds = {"one": 1.0, "inverse": 1 / truth, "logarithm": np.log(truth)}
+        near = next((kind for kind, each in kinds.items() if np.isclose(said, each, rtol=0.1)), "")
+        narrow = said > 0.9 and scale < 1  # only temperatures above 1 were tried
+        raise Miss(("narrow" if narrow and seed == 4 else near) or "wrong", said=f"{said:.2f}")
+    return "Your number makes the log loss least, for a network that is too sure and for one that is not sure enough."
+
+
+def _pairs(answer) -> str:
+    """The gain of a model in draws of patients, the same ones for both models."""
+    a, b, patients = votes(3)
+    rng = np.random.default_rng(6)
+    drawn = array(ask(answer, a.copy(), b.copy(), patients.copy(), DRAWS, rng), (DRAWS,), f"{DRAWS} differences")
+    gain = b.mean() - a.mean()
+    if abs(drawn.mean() + gain) < 0.03:
+        raise Miss("sign")
+    if abs(drawn.mean() - gain) > 0.03:
+        raise Miss("off", mean=f"{drawn.mean():+.3f}", truth=f"{gain:+.3f}")
+    spread, honest = drawn.std(), standard_error(b.astype(float) - a, patients)
+    if abs(spread / honest - 1) < 0.1:
+        return "Each draw has the same patients for both models, so what is hard for both cancels."
+    apart = np.hypot(*(standard_error(each.astype(float), patients) for each in (a, b)))
+    kind = "unpaired" if abs(spread / apart - 1) < 0.12 else "slices" if spread < 0.72 * honest else "wrong"
+    raise Miss(kind, spread=f"{100 * spread:.1f}", honest=f"{100 * honest:.1f}")
+
+
+JUDGES = {"bootstrap": _bootstrap, "threshold": _threshold, "temperature": _temperature, "pairs": _pairs}

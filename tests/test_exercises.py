@@ -1,0 +1,301 @@
+"""Exercises: starters miss, solutions pass, each usual mistake gets its own hint; progress and handouts stay whole."""
+
+import ast
+import re
+import threading
+import time
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from exercise_answers import RIGHT, WRONG
+
+from covid_utils.labs.exercises import board, kept
+from covid_utils.labs.exercises.verdicts import Exercise, judged, within
+from covid_utils.runs import handout
+from covid_utils.runs.commands import main
+from covid_utils.runs.files import PROJECT, read_json
+from covid_utils.runs.notebooks import execute, find_notebooks
+from covid_utils.runs.settings import read_profile
+
+NOTEBOOKS = {path.stem[:2]: nbformat.read(path, 4) for path in find_notebooks()}
+TO_COME = {"05", "06"}  # whose checks are there before their cells
+CALL = re.compile(r'^check\("([^"]+)", (\w+)\)$', re.MULTILINE)
+
+
+def tagged(notebook, tag):
+    return [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
+
+
+STARTERS = {
+    CALL.search(cell.source)[1]: (number, cell.source)
+    for number, notebook in NOTEBOOKS.items()
+    for cell in tagged(notebook, "exercise")
+}
+
+
+def answer(number: str, source: str):
+    """What a starter or solution cell hands to its check, with nothing of the notebook but its imports before it."""
+    names = {}
+    for cell in NOTEBOOKS[number].cells:
+        if cell.cell_type == "code":
+            imports = [line for line in ast.parse(cell.source).body if isinstance(line, ast.Import | ast.ImportFrom)]
+            exec(compile(ast.Module(imports, []), "imports", "exec"), names)
+    handed = []
+    names["check"] = lambda name, value: handed.append(value)
+    exec(source, names)
+    (value,) = handed
+    return value
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A home of its own, for runs/progress.json."""
+    monkeypatch.setenv("COVID_UTILS_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What was displayed: (plain text, HTML)."""
+    boxes = []
+    monkeypatch.setattr(board, "display", lambda data, raw: boxes.append((data["text/plain"], data["text/html"])))
+    return boxes
+
+
+# ------------------------------------------------------------------------------------------------------- checks
+
+
+def test_every_exercise_has_texts_for_all_its_mistakes_and_three_wrong_answers():
+    room = PROJECT / "covid_utils" / "labs" / "exercises"
+    assert set(board.JUDGES) == set(board.EXERCISES) == set(RIGHT) == set(WRONG)
+    assert all(len(kinds) >= 3 for kinds in WRONG.values())
+    for number, said in board.TEXTS.items():
+        (code,) = room.glob(f"nb{number}_*.py")
+        texts = {kind for exercise in said["exercises"].values() for kind in exercise["hints"]}
+        # every quoted word that is a kind of mistake stands in the module that tells it apart
+        assert all(f'"{kind}"' in code.read_text(encoding="utf-8") for kind in texts - {"untried"}), number
+        for exercise in said["exercises"].values():
+            assert all(len(hints) == 2 and all(hints) for hints in exercise["hints"].values())
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_another_right_answer_passes(name):
+    start = time.perf_counter()
+    kind, text = judged(board.EXERCISES[name], RIGHT[name])
+    assert (kind, text != "") == ("", True), text
+    assert time.perf_counter() - start < 10  # far less than a second on an idle machine
+
+
+@pytest.mark.parametrize("name,kind", [(name, kind) for name, kinds in WRONG.items() for kind in kinds])
+def test_a_usual_mistake_gets_the_hint_meant_for_it(name, kind):
+    wrong, word = WRONG[name][kind]
+    found, hint = judged(board.EXERCISES[name], wrong)
+    assert found == kind and word in hint, hint
+    again, stronger = judged(board.EXERCISES[name], wrong, misses=1)
+    assert again == kind and stronger.startswith(hint) and len(stronger) > len(hint) + 10
+
+
+@pytest.mark.parametrize("name", STARTERS)
+def test_a_starter_misses_without_an_error_and_its_solution_passes(name):
+    number, starter = STARTERS[name]
+    assert name in board.TEXTS[number]["exercises"]
+    kind, hint = judged(board.EXERCISES[name], answer(number, starter))
+    assert kind == "untried" and len(hint) > 40, (kind, hint)
+    (cell,) = [
+        each for each in tagged(handout.teachers_copy(NOTEBOOKS[number]), "exercise") if f'"{name}"' in each.source
+    ]
+    kind, text = judged(board.EXERCISES[name], answer(number, cell.source))
+    assert kind == "", text
+
+
+@pytest.mark.parametrize("number", sorted(NOTEBOOKS))
+def test_each_notebook_asks_its_own_exercises_in_their_order(number):
+    asked = [name for name, (where, _) in STARTERS.items() if where == number]
+    told = list(board.TEXTS[number]["exercises"])
+    assert asked == told or (number in TO_COME and not asked)
+    code = "\n".join(cell.source for cell in NOTEBOOKS[number].cells if cell.cell_type == "code")
+    for name in board.TEXTS[number]["predictions"] if asked else ():
+        assert code.index(f'predict_first("{name}"') < code.index(f'you_said("{name}"')
+    assert not asked or 4 <= len(asked) + len(re.findall(r"^### Exercise .*To try", _text(number), re.MULTILINE)) <= 6
+
+
+def _text(number):
+    return "\n".join(cell.source for cell in NOTEBOOKS[number].cells if cell.cell_type == "markdown")
+
+
+def test_what_goes_wrong_in_an_answer_is_a_sentence():
+    def broken(table, seed):
+        return table["patients"]
+
+    split = board.EXERCISES["split"]
+    kind, text = judged(split, broken)
+    assert kind == "stopped" and "KeyError" in text and 'table["patients"]' in text and "\n" not in text
+    for wrong, said in ((3, "function itself"), (lambda table, seed: None, "returns nothing"), (..., "still")):
+        assert said in judged(split, wrong)[1], said
+    assert judged(split, lambda: 1)[0] in ("stopped", "unreadable")
+    for odd in (lambda *given: object(), lambda *given: "text", lambda *given: [[1], [1, 2]], lambda *given: np.nan):
+        for name, exercise in board.EXERCISES.items():
+            kind, text = judged(exercise, odd)
+            assert kind and text, name
+
+
+def test_an_answer_that_never_ends_is_stopped(monkeypatch):
+    def endless(*given):
+        while True:
+            pass
+
+    before = threading.active_count()
+    with pytest.raises(TimeoutError):
+        within(0.2, endless)
+    for _ in range(100):
+        time.sleep(0.05)
+        if threading.active_count() == before:
+            break
+    assert threading.active_count() == before
+    monkeypatch.setattr("covid_utils.labs.exercises.verdicts.LIMIT", 0.2)
+    assert judged(board.EXERCISES["hits"], endless)[0] == "slow"
+
+
+def test_a_check_leaves_the_random_numbers_alone():
+    torch.manual_seed(7)
+    wanted = torch.rand(3)
+    torch.manual_seed(7)
+    judged(board.EXERCISES["step"], RIGHT["step"])
+    assert torch.equal(torch.rand(3), wanted)
+
+
+# ----------------------------------------------------------------------------------------------- boxes, progress
+
+
+def test_check_says_in_words_what_its_colour_says_and_remembers(home, shown):
+    board.check("hits", WRONG["hits"]["energy"][0])
+    board.check("hits", WRONG["hits"]["threshold"][0])
+    board.check("hits", lambda maps, lesions: ...)  # the starter again: no miss
+    board.check("hits", RIGHT["hits"])
+    first, second, untried, right = (plain for plain, _ in shown)
+    assert first.startswith("Not yet:") and "argmax" not in first and "argmax" in second
+    assert untried.startswith("Not yet:") and right.startswith("Right.")
+    assert all(f"<strong>{plain.split(maxsplit=1)[0].rstrip()}"[:9] in page for plain, page in shown)
+    assert board.GREEN in shown[3][1] and board.ORANGE in shown[0][1]
+    assert "<code>argmax</code>" in shown[1][1] and "&lt;" in _page(shown, "a < b")
+    row = read_json(home / kept.FILE)["exercises"]["hits"]
+    assert row["misses"] == 0 and len(row["passed"]) == 10
+    board.check("hits", WRONG["hits"]["energy"][0])
+    assert read_json(home / kept.FILE)["exercises"]["hits"]["passed"] == row["passed"]  # what was passed stays so
+    with pytest.raises(ValueError, match="did you mean 'hits'"):
+        board.check("hit", 1)
+
+
+def _page(shown, text):
+    board.show("Not yet:", text, board.ORANGE)
+    return shown.pop()[1]
+
+
+def test_a_starter_leaves_no_trace(home, shown):
+    for number, source in STARTERS.values():
+        exec(CALL.search(source)[0], {"check": board.check, CALL.search(source)[2]: answer(number, source)})
+    board.predict_first("look-up, random split", ...)
+    assert all(plain.startswith(("Not yet:", "Predict:")) for plain, _ in shown) and not (home / kept.FILE).exists()
+
+
+def test_a_prediction_is_shown_beside_the_result(home, shown):
+    board.you_said("look-up, random split", 62.0, " %")
+    board.predict_first("look-up, random split", 80)
+    board.you_said("look-up, random split", 62.0, " %")
+    board.predict_first("COVID slices", [1, 2, 7])
+    board.you_said("COVID slices", np.array([2, 7, 9, 11]))
+    board.predict_first("lower loss", "Training")
+    board.you_said("lower loss", "training")
+    without, _, number, _, several, _, word = (plain for plain, _ in shown)
+    assert "62 %" in without and "no prediction" in without
+    assert "80 %" in number and "62 %" in number and "18 points too high" in number
+    assert "2 of 4 found, 1 named in error" in several and "As you said" in word
+    assert read_json(home / kept.FILE)["predictions"]["look-up, random split"] == {"said": 80, "was": 62.0}
+    with pytest.raises(ValueError, match="look-up, random split"):
+        board.predict_first("look-up random split", 1)
+
+
+def test_my_progress_lists_what_was_done(home, shown):
+    board.check("hits", WRONG["hits"]["energy"][0])
+    board.check("sign", RIGHT["sign"])
+    board.predict_first("sum of cells", 3)
+    table = board.my_progress("04").set_index("exercise").done
+    assert table[board.EXERCISES["hits"].title] == "missed 1 times so far"
+    assert table[board.EXERCISES["sign"].title].startswith("passed, 20")
+    assert table["predict: the sum of all cells plus the bias"] == "you said 3"
+    assert (table == "open").sum() == len(table) - 3
+    assert set(board.my_progress().index) == set(board.TEXTS)
+    with pytest.raises(ValueError, match="no notebook '4'"):
+        board.my_progress("4")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"exercises": {"hits": 3}, "predictions": {}}', "\x00\x80", "{}"])
+def test_a_damaged_file_of_progress_is_put_aside(home, shown, content):
+    path = home / kept.FILE
+    path.parent.mkdir()
+    for count in (1, 2):
+        path.write_text(content, encoding="latin-1")
+        board.check("sign", RIGHT["sign"])
+        assert "damaged" in shown[-1][0] and shown[-1][0].startswith("Right.")
+        assert path.with_name(f"progress.damaged-{count}.json").read_text(encoding="latin-1") == content
+    assert read_json(path)["exercises"]["sign"]["passed"]
+
+
+def test_progress_that_cannot_be_written_is_said_and_kept_for_the_session(home, shown, monkeypatch):
+    def full(*_):
+        raise OSError("no room")
+
+    monkeypatch.setattr(kept, "write_json", full)
+    monkeypatch.setattr(kept, "_unwritten", {})
+    board.check("hits", WRONG["hits"]["energy"][0])
+    board.check("hits", WRONG["hits"]["energy"][0])
+    assert "only until this kernel ends" in shown[0][0] and "argmax" in shown[1][0] + "argmax"
+    assert len(shown[1][0]) > len(shown[0][0])  # the second miss was counted
+
+
+# ------------------------------------------------------------------------------------------------------ handouts
+
+
+def test_handouts_for_learners_and_teachers(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("covid_utils.runs.commands.write_handouts", lambda: handout.write_handouts(tmp_path))
+    assert main(["handout"]) == 0 and str(tmp_path) in capsys.readouterr().out
+    for path in find_notebooks():
+        source = nbformat.read(path, 4)
+        learner, teacher = (nbformat.read(tmp_path / who / path.name, 4) for who in ("learner", "teacher"))
+        hidden = [handout.CODE.search(cell.source) for cell in tagged(source, "solution")]
+        lines = {line for cell in learner.cells for line in cell.source.splitlines()}
+        assert not tagged(learner, "solution")
+        for code, starter in zip(filter(None, hidden), tagged(source, "exercise"), strict=True):
+            written = set(code[1].splitlines()) - set(starter.source.splitlines())
+            assert written and not written & lines
+        assert not any(cell.get("outputs") for cell in [*learner.cells, *teacher.cells])
+        assert len(tagged(learner, "exercise")) == len(tagged(teacher, "exercise")) == sum(map(bool, hidden))
+        for cell in tagged(teacher, "exercise"):
+            assert "..." not in cell.source and len(CALL.findall(cell.source)) == 1
+        for target in re.findall(r"\]\((\.\./[^)#]+)", "\n".join(lines)):
+            assert (PROJECT / "build" / "handout" / "learner" / target).resolve().exists(), target
+
+
+def test_the_teachers_copy_passes_when_it_is_run(tmp_path, home):
+    """All of the first notebook; the cells of the others ran above."""
+    folder = handout.write_handouts(tmp_path / "handout")
+    profile = read_profile(PROJECT / "notebooks" / "profiles" / "small.yaml")
+    output = execute(folder / "teacher" / "01_data.ipynb", tmp_path / "run" / "01.ipynb", profile)
+    for cell in tagged(nbformat.read(output, 4), "exercise"):
+        assert any("Right." in str(out.get("data", {}).get("text/plain")) for out in cell.outputs), cell.source
+    passed = read_json(home / kept.FILE)["exercises"]
+    assert set(passed) == set(board.TEXTS["01"]["exercises"]) and all(row["passed"] for row in passed.values())
+
+
+def test_a_starter_without_its_solution_is_an_error():
+    cells = [nbformat.v4.new_code_cell('x = ...\ncheck("hits", x)', metadata={"tags": ["exercise"]})]
+    with pytest.raises(ValueError, match="No solution follows"):
+        handout.teachers_copy(nbformat.v4.new_notebook(cells=cells))
+    with pytest.raises(ValueError, match="python code"):
+        handout.solved('check("hits", x)', "no code")
+    assert handout.solved('x = ...\n\ncheck("a", x)', "<details>\n\n```python\nx = 1\n```\n</details>") == (
+        'x = 1\n\n\ncheck("a", x)'
+    )
+    assert isinstance(board.EXERCISES["hits"], Exercise)
