@@ -1,14 +1,14 @@
 # `make` alone lists what can be made.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test unit committed lab notebooks lint format browser site slides handout bench weights clean
+.PHONY: help tutorial test unit committed lab notebooks lint format browser site slides handout bench weights resolve clean
 
 # JupyterLab asks nobody for news or updates.
 QUIET := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
 BIN := .venv/bin
-SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
-PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+SUPPORTED := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
 
 help:  ## this list
@@ -39,9 +39,10 @@ notebooks: .venv/test  ## execute the committed notebooks anew: all of them, or 
 handout: .venv/runtime  ## copies of the notebooks for learners (no solutions, no outputs) and teachers, in build/handout/
 	$(BIN)/python -m covid_utils handout
 
-lint: .venv/test  ## look for mistakes and wrong formatting
+lint: .venv/test  ## look for mistakes, wrong formatting and misspelt words
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/codespell
 
 format: .venv/test  ## put code and notebooks into the common format
 	$(BIN)/ruff check --fix
@@ -63,6 +64,10 @@ weights: .venv/runtime  ## make the bundled weights anew (an hour on two cores)
 	$(BIN)/python benchmarks/pretrain.py --backbone efficientnet_lite0
 	$(BIN)/python benchmarks/pretrain.py --backbone efficientnet_lite0 --weights imagenet
 
+resolve: .venv/test  ## do the tested versions fit on all systems and Pythons? Before a release; asks the index
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[release]"
+	$(BIN)/python tests/resolve.py
+
 clean:  ## delete the virtual environment and all caches; runs/ and data/ stay
 	rm -rf .venv .pytest_cache .ruff_cache covid_utils.egg-info
 	find covid_utils tests notebooks benchmarks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
@@ -70,7 +75,7 @@ clean:  ## delete the virtual environment and all caches; runs/ and data/ stay
 # Each stamp file is as new as the last successful installation.
 .venv/runtime: pyproject.toml constraints.txt
 	@$(if $(PYTHON),$(PYTHON),false) -c '$(SUPPORTED)' || { \
-		echo 'This needs Python 3.11, 3.12 or 3.13: install one, or name it as in "make PYTHON=/path/to/python3.12".'; exit 1; }
+		echo 'This needs Python 3.11 or newer: install one, or name it as in "make PYTHON=/path/to/python3.12".'; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@

@@ -1,0 +1,111 @@
+"""Do the tested versions fit together on every system and Python, and does each come as a wheel? Before a release:
+
+    make resolve
+
+For each, uv chooses from the index what `pip install -c constraints.txt` would install there; nothing is installed, no
+file is written. The table names what keeps a combination from working; exit code 1 if anything does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[1]
+PYTHONS = ("3.11.2", "3.12", "3.13", "3.14")  # 3.11.2 is Debian 12's
+SYSTEMS = {  # what uv calls them
+    "Linux x86_64": "x86_64-manylinux_2_28",
+    "macOS arm64": "aarch64-apple-darwin",
+    "Windows x86_64": "x86_64-pc-windows-msvc",
+}
+SOURCE_ONLY = ("grad-cam",)  # plain Python that its authors publish without a wheel: pip builds it anywhere
+UNPINNED = ("nvidia-", "cuda-", "triton")  # what PyTorch brings along for a GPU; which ones depends on the machine
+
+
+def compile_(requirements: str, system: str, python: str, *options: str) -> subprocess.CompletedProcess:
+    """uv's answer to these requirements (lines of a requirements file) on that system: pins, or why there are none."""
+    call = [
+        find_uv(),
+        "pip",
+        "compile",
+        "-",
+        "--quiet",
+        "--no-header",
+        "--no-annotate",
+        "--no-emit-package=covid-utils",
+    ]
+    call += ["--python-platform", SYSTEMS[system], "--python-version", python, *options]
+    environment = os.environ | {"MACOSX_DEPLOYMENT_TARGET": "14.0"}  # PyTorch's wheels for a Mac want macOS 14
+    return subprocess.run(call, cwd=PROJECT, input=requirements, env=environment, capture_output=True, text=True)
+
+
+def find_uv() -> str:
+    beside = Path(sys.executable).parent
+    found = shutil.which("uv", path=f"{beside}{os.pathsep}{os.environ.get('PATH', '')}")
+    if found is None:
+        raise SystemExit("This needs uv: run 'make resolve', or 'pip install uv' first.")
+    return found
+
+
+def chosen(extras: list[str], system: str, python: str) -> tuple[list[str], str]:
+    """Pins such as "numpy==2.4.6" with these extras under constraints.txt, and uv's error (empty if there is none)."""
+    ended = compile_(f".[{','.join(extras)}]", system, python, "--constraint=constraints.txt")
+    pins = [line.split(";")[0].strip() for line in ended.stdout.splitlines() if "==" in line]
+    return pins, "" if ended.returncode == 0 else " ".join(ended.stderr.split())
+
+
+def without_wheel(pins: list[str], system: str, python: str) -> list[str]:
+    """Those pins that come without a wheel for that system: halves of the list, until one remains."""
+    pins = [pin for pin in pins if pin.split("==")[0] not in SOURCE_ONLY]
+    if not pins or not compile_("\n".join(pins), system, python, "--no-deps", "--only-binary=:all:").returncode:
+        return []
+    middle = len(pins) // 2
+    return (
+        pins
+        if not middle
+        else [each for half in (pins[:middle], pins[middle:]) for each in without_wheel(half, system, python)]
+    )
+
+
+def unpinned(pins: list[str], constraints: str) -> list[str]:
+    """Those pins that constraints.txt does not hold, GPU packages aside."""
+    tested = {re.sub(r"[-_.]+", "-", line).lower() for line in constraints.splitlines()}
+    names = [pin for pin in pins if not pin.startswith(UNPINNED)]
+    return [pin for pin in names if re.sub(r"[-_.]+", "-", pin).lower() not in tested]
+
+
+def verdict(system: str, python: str) -> str:
+    """ "ok", or what is wrong there: no solution, wheels that are missing, versions that nobody has tested."""
+    extras = list(
+        tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    )
+    pins, error = chosen(extras, system, python)
+    if error:
+        return f"no solution: {error}"
+    missing = without_wheel(pins, system, python)
+    # fastai (extra `bench`) is timed against, not used: its own dependencies are left open
+    ours, _ = chosen([extra for extra in extras if extra != "bench"], system, python)
+    loose = unpinned(ours, (PROJECT / "constraints.txt").read_text(encoding="utf-8"))
+    said = [f"no wheel: {', '.join(missing)}"] if missing else []
+    said += [f"not in constraints.txt: {', '.join(loose)}"] if loose else []
+    return "; ".join(said) or "ok"
+
+
+def main() -> int:
+    print("| system | Python | |\n| --- | --- | --- |")
+    verdicts = []
+    for system in SYSTEMS:
+        for python in PYTHONS:
+            verdicts.append(verdict(system, python))
+            print(f"| {system} | {python} | {verdicts[-1]} |", flush=True)
+    print(f"\nBuilt from source everywhere: {', '.join(SOURCE_ONLY)}.")
+    return any(each != "ok" for each in verdicts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

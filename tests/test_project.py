@@ -1,0 +1,198 @@
+"""What stands in more than one file of the project says the same, and what others' machines run is there."""
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+import tomllib
+
+import pytest
+import resolve
+import yaml
+
+from covid_utils.runs import hosted
+from covid_utils.runs.files import PROJECT
+
+PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+OLDEST = (3, 11)
+WORKFLOWS = sorted((PROJECT / ".github" / "workflows").glob("*.yml"))
+
+
+def text(name: str) -> str:
+    return (PROJECT / name).read_text(encoding="utf-8")
+
+
+def test_one_version():
+    newest = re.search(r"^## \[(\S+)\] - (\d{4}-\d\d-\d\d)$", text("CHANGELOG.md"), re.MULTILINE)
+    citation = yaml.safe_load(text("CITATION.cff"))
+    assert newest[1] == citation["version"] == PYPROJECT["version"]
+    assert newest[2] == str(citation["date-released"])
+    assert citation["license"] == PYPROJECT["license"]
+
+
+def test_one_range_of_pythons():
+    """Makefile, pyproject.toml, pages, conda, workflows and `make resolve` start at one Python, and none has an end."""
+    oldest = ".".join(map(str, OLDEST))
+    assert PYPROJECT["requires-python"] == f">={oldest}"
+    supported = re.search(r"^SUPPORTED := (.*)$", text("Makefile"), re.MULTILINE)[1]
+    for version, wrong in {(3, 10, 14): 1, (*OLDEST, 0): 0, (3, 14, 0): 0, (4, 0): 0}.items():
+        with pytest.raises(SystemExit) as ended:
+            exec(
+                supported.replace("import sys; ", ""),
+                {"sys": type("", (), {"version_info": version, "exit": sys.exit})},
+            )
+        assert bool(ended.value.code) == bool(wrong), version
+    tried = re.search(r"for p in python3 (.*); do", text("Makefile"))[1].split()
+    tested = yaml.safe_load(text(".github/workflows/tests.yml"))["jobs"]["unit"]["strategy"]["matrix"]["python"]
+    assert [f"python{each}" for each in tested[::-1]] == tried
+    assert [".".join(each.split(".")[:2]) for each in resolve.PYTHONS] == tested and tested[0] == oldest
+    for page in ("README.md", "CONTRIBUTING.md", ".ci/run", "Makefile"):
+        assert f"Python {oldest} or newer" in text(page), page
+    for version in (yaml.safe_load(text("environment.yml"))["dependencies"][0], text(".binder/runtime.txt").strip()):
+        assert re.split("[=-]+", version)[1] in tested
+
+
+def test_dependencies_are_listed_once():
+    """conda, Binder and Codespaces install this project under constraints.txt, and name no package of it."""
+    conda = yaml.safe_load(text("environment.yml"))["dependencies"]
+    assert conda[1:] == ["pip", {"pip": ["--constraint constraints.txt", "--editable ."]}]
+    names = {hosted.normal(re.match(r"[\w.-]+", each)[0]) for each in PYPROJECT["dependencies"]}
+    for name in (".binder/requirements.txt", ".binder/postBuild", ".devcontainer/install"):
+        installed = re.findall(r"^\s*(?:uv )?pip install (.*)$", text(name), re.MULTILINE) or [text(name)]
+        assert not names & set(re.split(r"[\s\"=<>]+", " ".join(installed))), name
+        assert ("-c constraints.txt -e" in text(name)) == (name != ".binder/requirements.txt")
+    lines = text("constraints.txt").splitlines()
+    assert lines[0].startswith("#") and lines[1:] == sorted(
+        lines[1:], key=lambda line: hosted.normal(line.split("==")[0])
+    )
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines[1:])
+
+
+def test_what_binder_and_codespaces_run_is_there():
+    assert stat.S_IMODE((PROJECT / ".binder" / "postBuild").stat().st_mode) & stat.S_IXUSR or os.name == "nt"
+    for script in (".binder/postBuild", ".devcontainer/install"):
+        if os.name != "nt":
+            assert subprocess.run(["bash", "-n", PROJECT / script]).returncode == 0
+    container = json.loads(text(".devcontainer/devcontainer.json"))
+    assert container["postCreateCommand"] == "bash .devcontainer/install"
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_workflows_are_careful_and_find_what_they_run(path):
+    workflow, said = yaml.safe_load(text(path)), text(path)
+    targets = re.findall(r"^([a-z]+):", text("Makefile"), re.MULTILINE)
+    assert workflow["permissions"] == {"contents": "read"} and workflow["concurrency"]
+    for name, job in workflow["jobs"].items():
+        assert job["timeout-minutes"] and "permissions" not in job, name
+        for step in job["steps"]:
+            if "uses" in step:
+                assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", step["uses"]), f"{step['uses']}: pin a commit"
+            for target in re.findall(r"make ([\w-]+)", step.get("run", "")):
+                assert target in targets, f"{name}: there is no 'make {target}'"
+            for file in re.findall(r"[\w./]+\.(?:py|txt|sh)\b", step.get("run", "")):
+                assert (PROJECT / file).exists(), f"{name}: there is no {file}"
+    assert "secrets." not in said and "pull_request_target" not in said
+
+
+def test_the_forms_for_issues_ask_something():
+    forms = [path for path in (PROJECT / ".github" / "ISSUE_TEMPLATE").glob("*.yml") if path.name != "config.yml"]
+    assert len(forms) == 3
+    for path in forms:
+        form = yaml.safe_load(text(path))
+        assert form["name"] and form["description"]
+        assert any(each.get("validations", {}).get("required") for each in form["body"])
+        assert len({each["id"] for each in form["body"]}) == len(form["body"])
+
+
+# --------------------------------------------------------------------------------- Colab and Kaggle
+
+
+def first_cell() -> str:
+    return re.search(r"```python\n(.*?)```", text("docs/anywhere.md"), re.DOTALL)[1]
+
+
+def run_cell(folder, address: str, **environment: str) -> subprocess.CompletedProcess:
+    """The cell in an empty folder, with another address, and then where covid_utils comes from."""
+    code = first_cell().replace("https://github.com/OWNER/REPO", address)
+    code += "\nimport covid_utils.runs.files as files\nprint(files.PROJECT)\n"
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("COLAB_", "KAGGLE_"))}
+    call = [sys.executable, "-c", code]
+    return subprocess.run(call, cwd=folder, env=plain | environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("variable", ["COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"])
+def test_the_first_cell_fetches_the_course_on_a_hosted_machine(tmp_path, variable):
+    source = tmp_path / "source"
+    (source / "covid_utils" / "runs").mkdir(parents=True)
+    for name in ("__init__.py", "runs/__init__.py", "runs/files.py", "runs/hosted.py"):
+        (source / "covid_utils" / name).write_text(text(f"covid_utils/{name}"), encoding="utf-8")
+    (source / "pyproject.toml").write_text('[project]\ndependencies = ["pytest>=99"]', encoding="utf-8")
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-C", str(source)]
+    for call in (["init", "-q"], ["add", "."], ["commit", "-qm", "course"]):
+        subprocess.run([*git, *call], check=True)
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    for _ in range(2):  # the second time it is there
+        ended = run_cell(folder, source.as_uri(), **{variable: "x"})
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout.splitlines()[-1] == str((folder / "course").resolve())
+
+
+def test_the_first_cell_does_nothing_elsewhere(tmp_path):
+    ended = run_cell(tmp_path, "file:///nowhere", PYTHONPATH=str(PROJECT))
+    assert ended.returncode == 0 and ended.stdout.strip() == str(PROJECT) and not list(tmp_path.iterdir())
+
+
+def test_the_first_cell_says_what_is_wrong_without_a_network(tmp_path):
+    ended = run_cell(tmp_path, "file:///nowhere", KAGGLE_KERNEL_RUN_TYPE="Interactive")
+    assert ended.stderr.strip().endswith("OSError: The course could not be fetched: is Internet switched on?")
+
+
+def test_only_what_is_lacking_is_installed(monkeypatch):
+    """What is there is held at its version, also if it is older than asked for; JupyterLab is not wanted."""
+    calls = []
+
+    def pip(call, **_):
+        calls.append((call, open(call[call.index("--constraint") + 1]).read().splitlines()))
+        return subprocess.CompletedProcess(call, len(calls) - 1, "", "first line\nERROR: no such version\n")
+
+    there = [type("Distribution", (), {"name": name, "version": "0.1"}) for name in ("Torch", "scikit_learn", "numpy")]
+    monkeypatch.setattr(hosted, "distributions", lambda: there)
+    monkeypatch.setattr(hosted.subprocess, "run", pip)
+    hosted.install()
+    (call, held) = calls[0]
+    asked = call[call.index("--constraint") + 2 :]
+    names = [re.match(r"[\w.-]+", each)[0] for each in PYPROJECT["dependencies"]]
+    assert [re.match(r"[\w.-]+", each)[0] for each in asked] == [
+        name for name in names if name not in ("torch", "scikit-learn", "numpy", "jupyterlab")
+    ]
+    assert held == ["Torch==0.1", "scikit_learn==0.1", "numpy==0.1"]
+    with pytest.raises(RuntimeError, match=r"could not install .*papermill.*: ERROR: no such version$"):
+        hosted.install()
+
+
+# ---------------------------------------------------------------------------------------- make resolve
+
+
+def index(without: set[str]):
+    """A stand-in for uv: resolves everything but wheels of these, as `resolve.compile_` asks."""
+
+    def answer(requirements, system, python, *options):
+        fails = "--only-binary=:all:" in options and without & set(requirements.splitlines())
+        pins = "numpy==2.4.6\ngrad-cam==1.5.7\ntorch==2.15.0 ; sys_platform\nnvidia-nccl-cu13==2.30\nnew_thing==1.0\n"
+        return subprocess.CompletedProcess([], bool(fails), pins, "")
+
+    return answer
+
+
+def test_resolve_names_what_has_no_wheel_and_what_was_not_tested(monkeypatch):
+    monkeypatch.setattr(resolve, "compile_", index({"torch==2.15.0"}))
+    assert resolve.without_wheel([*"abcdefg", "torch==2.15.0", "h"], "Linux x86_64", "3.14") == ["torch==2.15.0"]
+    assert resolve.without_wheel(["a", "b"], "Linux x86_64", "3.14") == resolve.without_wheel([], "", "") == []
+    assert resolve.verdict("Linux x86_64", "3.14") == "no wheel: torch==2.15.0; not in constraints.txt: new_thing==1.0"
+    monkeypatch.setattr(resolve, "compile_", lambda *_: subprocess.CompletedProcess([], 1, "", "no\n  way"))
+    assert resolve.verdict("Linux x86_64", "3.14") == "no solution: no way"
+    monkeypatch.setattr(resolve, "verdict", lambda *_: "ok")
+    assert resolve.main() == 0
