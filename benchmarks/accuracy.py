@@ -4,25 +4,27 @@
     .venv/bin/python benchmarks/accuracy.py phantom --splits patient --seeds 0 --models "scratch, 2400 patients"
     .venv/bin/python benchmarks/accuracy.py sars-cov-2-ct
 
-The second wants the real slices in data/sars-cov-2-ct (see data/README.md). What was tried to choose
+The third wants the real slices in data/sars-cov-2-ct (see data/README.md). What was tried to choose
 the recipes, on validation slices, benchmarks/search.py has recorded. A row that is in benchmarks/results/<dataset>.json
-with the same recipe is not made again, so that it can be stopped and started at any time; benchmarks/tables.py then
-writes the tables.
+with the same recipe is not made again. The networks are a sweep of notebooks/train.ipynb in runs/accuracy/<dataset>, so
+that it can be stopped and started at any time, and run on a cluster; benchmarks/tables.py then writes the tables.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 from pathlib import Path
 
-from search import recorded, trained
+import pandas as pd
+from search import recorded
 
 from covid_utils.data import load_data
 from covid_utils.evaluation import metrics_with_intervals, percent
 from covid_utils.labs.audit import grey_histogram, nearest_neighbour
-from covid_utils.runs.files import PROJECT, write_json
+from covid_utils.runs.files import PROJECT, read_json, resolve, write_json
 from covid_utils.runs.settings import Settings
-from covid_utils.training import predict
+from covid_utils.runs.sweep import summary, sweep
 
 KEY = ("split", "seed", "model")
 LITE0 = {"backbone": "efficientnet_lite0"}
@@ -61,38 +63,69 @@ def results(dataset: str) -> Path:
     return PROJECT / "benchmarks" / "results" / f"{dataset}.json"
 
 
-def main() -> None:
+def baseline(dataset: str, split: str, seed: int, name: str) -> dict:
+    """A baseline's part of a row: scores and logits."""
+    data = load_data(Settings(dataset, split=split, seed=seed), progress=False)
+    test = data.table[data.table.split == "test"]
+    logits = BASELINES[name](data)
+    return {"test": metrics_with_intervals(logits, test.label, test.patient), "logits": written(logits)}
+
+
+def network(run: dict) -> dict:
+    """The same of a run of the sweep, and its best epoch, seconds and validation accuracy."""
+    folder = resolve(run["notebook"]).parent
+    found, test = read_json(folder / "metrics.json")["network"], pd.read_csv(folder / "test.csv")
+    row = {"best_epoch": found["best_epoch"], "seconds": round(run["seconds"]), "val_accuracy": found["val_accuracy"]}
+    return row | {"test": found["test"], "logits": written(test.logit)}
+
+
+def written(logits) -> str:
+    """Logits as text, so that other scores can be had later."""
+    return " ".join(f"{value:.4g}" for value in logits)
+
+
+def keep(path: Path, key: tuple, recipe: dict, found: dict) -> None:
+    """Record a row, and say it."""
+    row = dict(zip(KEY, key, strict=True)) | {"recipe": recipe} | found
+    rows = recorded(path, KEY) | {key: row}
+    write_json(path, [rows[key] for key in sorted(rows)])
+    scores = {score: percent(row["test"][score]) for score in ("accuracy", "auc")}
+    print(f"{key[0]}, seed {key[1]}, {key[2]}: {scores}, {row.get('seconds', 0)} s", flush=True)
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", choices=RECIPES)
     parser.add_argument("--splits", nargs="+", default=["patient", "random"])
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
     parser.add_argument("--models", nargs="*", help="if not given, all but the longest")
+    parser.add_argument("--scheduler", help="of a Dask cluster (docs/scale.md)")
     options = parser.parse_args()
-    recipes = dict.fromkeys(BASELINES, {}) | RECIPES[options.dataset]
+    path, recipes = results(options.dataset), dict.fromkeys(BASELINES, {}) | RECIPES[options.dataset]
     names = options.models or [name for name in recipes if name not in ON_DEMAND]
-    for split in options.splits:
-        for seed in options.seeds:
-            for name in names:
-                row = {"split": split, "seed": seed, "model": name, "recipe": recipes[name]}
-                known = recorded(results(options.dataset), KEY).get((split, seed, name))
-                if known and known.get("recipe") == row["recipe"]:
-                    continue
-                settings = Settings(options.dataset, split=split, seed=seed, **recipes[name])
-                data = load_data(settings, progress=False)
-                test = data.table[data.table.split == "test"]
-                if name in BASELINES:
-                    logits = BASELINES[name](data)
-                else:
-                    model, found = trained(settings, data)
-                    logits = predict(model, data.images[test.index]).numpy()
-                    row |= {name: found[name] for name in ("best_epoch", "seconds")} | {"val_accuracy": found["best"]}
-                row["test"] = metrics_with_intervals(logits, test.label, test.patient)
-                row["logits"] = " ".join(f"{value:.4g}" for value in logits)  # so that other scores can be had later
-                rows = recorded(results(options.dataset), KEY) | {(split, seed, name): row}
-                write_json(results(options.dataset), [rows[key] for key in sorted(rows)])
-                scores = {score: percent(row["test"][score]) for score in ("accuracy", "auc")}
-                print(f"{split}, seed {seed}, {name}: {scores}, {row.get('seconds', 0)} s", flush=True)
+    known = {key: row.get("recipe") for key, row in recorded(path, KEY).items()}
+    wanted = [
+        key for key in itertools.product(options.splits, options.seeds, names) if known.get(key) != recipes[key[2]]
+    ]
+    for key in wanted:
+        if key[2] in BASELINES:
+            keep(path, key, {}, baseline(options.dataset, *key))
+    learning = [key for key in wanted if key[2] not in BASELINES]
+    if not learning:
+        return 0
+    plan = {
+        "notebooks": ["train"],
+        "folder": f"runs/accuracy/{options.dataset}",
+        "parameters": {"dataset": options.dataset},
+        "list": [{"split": split, "seed": seed} | recipes[name] for split, seed, name in learning],
+    }
+    table = sweep(plan, options.scheduler)
+    for key, run in zip(learning, table.to_dict("records"), strict=True):
+        if run["status"] == "finished":
+            keep(path, key, recipes[key[2]], network(run))
+    print(summary(table))
+    return int((table.status != "finished").any())
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -4,8 +4,8 @@
     .venv/bin/python benchmarks/cluster_kubernetes.py benchmarks/sweeps/starts.yaml --image IMAGE --claim CLAIM
 
 Run it in a pod that mounts the volume CLAIM at /shared and has COVID_UTILS_HOME=/shared; the workers get both, too.
-IMAGE holds this project, installed, and is the same everywhere. The operator must be in the cluster (its documentation says
-how). Pods that are taken away are made anew, and their run is tried once more; what is finished stays.
+IMAGE holds this project, installed, and is the same everywhere. The operator must be in the cluster (its documentation
+says how). Pods that are taken away are made anew, and their run is tried once more; what is finished stays.
 """
 
 from __future__ import annotations

@@ -56,6 +56,7 @@ def stub_plan(folder: Path, runs: int) -> dict:
     """A plan of runs of a notebook with parameters and an empty cell."""
     cell = nbformat.v4.new_code_cell('seed = 0\nrun_dir = "runs/stub"', metadata={"tags": ["parameters"]})
     notebook = nbformat.v4.new_notebook(cells=[cell, nbformat.v4.new_code_cell("seed")])
+    notebook.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
     nbformat.write(notebook, folder / "stub.ipynb")
     return {"notebooks": [folder / "stub.ipynb"], "folder": folder / "runs", "seeds": list(range(runs))}
 

@@ -527,8 +527,8 @@ def sweep_cost(cost: dict) -> str:
     return (
         f"{text}\n\n{found['runs']} runs of a notebook that does nothing, on one worker: papermill's own time "
         f"{found['papermill_seconds']:.2f} s a run, all else {found['other_seconds']:.3f} s, "
-        f"**{found['other_seconds'] / found['papermill_seconds']:.1%}** of it. Memory after a tenth of the runs and after "
-        f"all: scheduler and client {main} MB, worker {worker} MB (load {load['load_before']:.0f} before, "
+        f"**{found['other_seconds'] / found['papermill_seconds']:.1%}** of it. Memory after a tenth of the runs and "
+        f"after all: scheduler and client {main} MB, worker {worker} MB (load {load['load_before']:.0f} before, "
         f"{load['load_after']:.0f} after)."
     )
 

@@ -53,6 +53,14 @@ MUTANTS = [  # file in covid_utils, what stands there, what is put in its place,
     ("training.py", "ascending=[False, True]", "ascending=[False, False]", "test_training.py"),
     ("training.py", "momentum=0.99", "momentum=0.9", "test_training.py"),
     ("training.py", "    checkpoints.load_best()\n", "    model.eval()\n", "test_training.py"),
+    # sweeps
+    ("runs/plans.py", "if key in seen:", "if False:", "test_sweep.py"),
+    ("runs/plans.py", "name not in known", "False", "test_sweep.py"),
+    ("runs/sweep.py", "> 2:", "> 200:", "test_sweep.py"),
+    ("runs/sweep.py", "== run.identity():", "!= None:", "test_sweep.py"),
+    ("runs/sweep.py", 'folder.glob(".*.ipynb"), *folder.glob("*.failed', 'folder.glob("*.failed', "test_sweep.py"),
+    ("runs/cluster.py", 'here = {"host": LOCAL', 'here = {"host": "0.0.0.0"', "test_sweep.py"),
+    ("runs/cluster.py", '["CUDA_VISIBLE_DEVICES"] = gpu', '["CUDA_VISIBLE_DEVICES"] = gpus[0]', "test_sweep.py"),
     # evaluation, explain
     (
         "evaluation.py",

@@ -16,6 +16,7 @@ import yaml
 from covid_utils.runs import cluster, sweep
 from covid_utils.runs.files import PROJECT, read_json
 from covid_utils.runs.plans import read_plan
+from covid_utils.runs.settings import read_profile
 
 PYTHON = [sys.executable, "-m"]
 RECORD = """
@@ -170,6 +171,19 @@ def test_a_folder_that_cannot_be_written_and_a_file_that_cannot_be_read(toy, tmp
     assert main(["sweep", str(tmp_path / "none.yaml")]) == 1
     told = capsys.readouterr().err.strip().splitlines()
     assert "Cannot write" in told[0] and "Name another `folder`" in told[0] and "Cannot read the sweep" in told[-1]
+
+
+@pytest.mark.parametrize("path", sorted(PROJECT.glob("notebooks/profiles/*.yaml")), ids=lambda path: path.stem)
+def test_profiles_hold_parameters(path):
+    profile = read_profile(path)
+    assert profile and (path.stem == "smoke" or profile["run_dir"] == f"runs/{path.stem}")
+    assert {path.stem for path in path.parent.iterdir()} == {"quick", "smoke", "article", "best"}
+
+
+@pytest.mark.parametrize("path", sorted(PROJECT.glob("benchmarks/sweeps/*.yaml")), ids=lambda path: path.stem)
+def test_plans_of_the_benchmarks_can_be_run(path):
+    folder, runs = read_plan(path)
+    assert folder.name == path.stem and len(runs) > 1
 
 
 # ------------------------------------------------------------------------- workers on this machine
