@@ -2,6 +2,7 @@
 
 import ast
 import re
+import sys
 import threading
 import time
 
@@ -76,6 +77,8 @@ def test_every_exercise_has_texts_for_all_its_mistakes_and_three_wrong_answers()
         texts = {kind for exercise in said["exercises"].values() for kind in exercise["hints"]}
         # every quoted word that is a kind of mistake stands in the module that tells it apart
         assert all(f'"{kind}"' in code.read_text(encoding="utf-8") for kind in texts - {"untried"}), number
+        titles = [*said["predictions"].values(), *(exercise["title"] for exercise in said["exercises"].values())]
+        assert max(map(len, titles)) <= 41  # what a table shows in full
         for exercise in said["exercises"].values():
             assert all(len(hints) == 2 and all(hints) for hints in exercise["hints"].values())
 
@@ -118,7 +121,7 @@ def test_each_notebook_asks_its_own_exercises_in_their_order(number):
     code = "\n".join(cell.source for cell in NOTEBOOKS[number].cells if cell.cell_type == "code")
     for name in board.TEXTS[number]["predictions"] if asked else ():
         assert code.index(f'predict_first("{name}"') < code.index(f'you_said("{name}"')
-    assert not asked or 4 <= len(asked) + len(re.findall(r"^### Exercise .*try", _text(number), re.MULTILINE)) <= 6
+    assert not asked or 4 <= len(asked) + len(re.findall(r"^### Exercise .*To try", _text(number), re.MULTILINE)) <= 6
 
 
 def _text(number):
@@ -135,6 +138,7 @@ def test_what_goes_wrong_in_an_answer_is_a_sentence():
     for wrong, said in ((3, "function itself"), (lambda table, seed: None, "returns nothing"), (..., "still")):
         assert said in judged(split, wrong)[1], said
     assert judged(split, lambda: 1)[0] in ("stopped", "unreadable")
+    assert "SystemExit" in judged(split, lambda table, seed: sys.exit(3))[1]
     for odd in (lambda *given: object(), lambda *given: "text", lambda *given: [[1], [1, 2]], lambda *given: np.nan):
         for name, exercise in board.EXERCISES.items():
             kind, text = judged(exercise, odd)
@@ -220,11 +224,11 @@ def test_a_prediction_is_shown_beside_the_result(home, shown):
 def test_my_progress_lists_what_was_done(home, shown):
     board.check("hits", WRONG["hits"]["energy"][0])
     board.check("sign", RIGHT["sign"])
-    board.predict_first("sum of cells", 3)
+    board.predict_first("sum of cells", "logit")
     table = board.my_progress("04").set_index("exercise").done
     assert table[board.EXERCISES["hits"].title] == "missed 1 times so far"
     assert table[board.EXERCISES["sign"].title].startswith("passed, 20")
-    assert table["predict: the sum of all cells plus the bias"] == "you said 3"
+    assert table["predict: what all cells and the bias add up to"] == "you said logit"
     assert (table == "open").sum() == len(table) - 3
     assert set(board.my_progress().index) == set(board.TEXTS)
     with pytest.raises(ValueError, match="no notebook '4'"):
@@ -265,13 +269,16 @@ def test_handouts_for_learners_and_teachers(monkeypatch, tmp_path, capsys):
         source = nbformat.read(path, 4)
         learner, teacher = (nbformat.read(tmp_path / who / path.name, 4) for who in ("learner", "teacher"))
         hidden = [handout.CODE.search(cell.source) for cell in tagged(source, "solution")]
-        text = nbformat.writes(learner)
-        assert not tagged(learner, "solution") and not any(code and code[1].splitlines()[-1] in text for code in hidden)
+        lines = {line for cell in learner.cells for line in cell.source.splitlines()}
+        assert not tagged(learner, "solution")
+        for code, starter in zip(filter(None, hidden), tagged(source, "exercise"), strict=True):
+            written = set(code[1].splitlines()) - set(starter.source.splitlines())
+            assert written and not written & lines
         assert not any(cell.get("outputs") for cell in [*learner.cells, *teacher.cells])
         assert len(tagged(learner, "exercise")) == len(tagged(teacher, "exercise")) == sum(map(bool, hidden))
         for cell in tagged(teacher, "exercise"):
             assert "..." not in cell.source and len(CALL.findall(cell.source)) == 1
-        for target in re.findall(r"\]\((\.\./[^)#]+)", text):
+        for target in re.findall(r"\]\((\.\./[^)#]+)", "\n".join(lines)):
             assert (PROJECT / "build" / "handout" / "learner" / target).resolve().exists(), target
 
 
