@@ -2,6 +2,7 @@
 
 import ast
 import re
+import sys
 import threading
 import time
 
@@ -76,6 +77,8 @@ def test_every_exercise_has_texts_for_all_its_mistakes_and_three_wrong_answers()
         texts = {kind for exercise in said["exercises"].values() for kind in exercise["hints"]}
         # every quoted word that is a kind of mistake stands in the module that tells it apart
         assert all(f'"{kind}"' in code.read_text(encoding="utf-8") for kind in texts - {"untried"}), number
+        titles = [*said["predictions"].values(), *(exercise["title"] for exercise in said["exercises"].values())]
+        assert max(map(len, titles)) <= 41  # what a table shows in full
         for exercise in said["exercises"].values():
             assert all(len(hints) == 2 and all(hints) for hints in exercise["hints"].values())
 
@@ -135,6 +138,7 @@ def test_what_goes_wrong_in_an_answer_is_a_sentence():
     for wrong, said in ((3, "function itself"), (lambda table, seed: None, "returns nothing"), (..., "still")):
         assert said in judged(split, wrong)[1], said
     assert judged(split, lambda: 1)[0] in ("stopped", "unreadable")
+    assert "SystemExit" in judged(split, lambda table, seed: sys.exit(3))[1]
     for odd in (lambda *given: object(), lambda *given: "text", lambda *given: [[1], [1, 2]], lambda *given: np.nan):
         for name, exercise in board.EXERCISES.items():
             kind, text = judged(exercise, odd)
@@ -220,11 +224,11 @@ def test_a_prediction_is_shown_beside_the_result(home, shown):
 def test_my_progress_lists_what_was_done(home, shown):
     board.check("hits", WRONG["hits"]["energy"][0])
     board.check("sign", RIGHT["sign"])
-    board.predict_first("sum of cells", 3)
+    board.predict_first("sum of cells", "logit")
     table = board.my_progress("04").set_index("exercise").done
     assert table[board.EXERCISES["hits"].title] == "missed 1 times so far"
     assert table[board.EXERCISES["sign"].title].startswith("passed, 20")
-    assert table["predict: the sum of all cells plus the bias"] == "you said 3"
+    assert table["predict: what all cells and the bias add up to"] == "you said logit"
     assert (table == "open").sum() == len(table) - 3
     assert set(board.my_progress().index) == set(board.TEXTS)
     with pytest.raises(ValueError, match="no notebook '4'"):

@@ -139,7 +139,7 @@ def show_channels(image, activations, weights, raw, alt: str, count: int = 5) ->
     for axis in axes[1:]:
         axis.axis("off")
     figure.tight_layout()
-    show(figure, alt, small=True)
+    show(figure, alt, photo=True, small=True)
 
 
 @styled

@@ -47,9 +47,9 @@ def check(name: str, answer: Any) -> None:
     kind, text = judged(EXERCISES[name], answer, row["misses"])
     if not kind:
         row = {"misses": 0, "passed": row["passed"] or datetime.date.today().isoformat()}
-    elif kind != "untried":  # the starter as it was given is no miss
+    else:
         row = row | {"misses": row["misses"] + 1}
-    if kind != "untried":
+    if kind != "untried":  # the starter as it was given is no miss
         progress["exercises"][name] = row
         told += kept.write(progress)
     if row["misses"] > 2:

@@ -78,26 +78,22 @@ def judged(exercise: Exercise, answer: Any, misses: int = 0) -> tuple[str, str]:
         the kind of the mistake, "" if there is none, and what to say.
     """
     try:
-        return "", within(LIMIT, lambda: _judge(exercise, answer))
+        with repeatable(0), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if answer is ...:
+                raise Miss("untried")
+            return "", within(LIMIT, lambda: exercise.judge(answer))
     except Miss as miss:
         kind, facts = miss.kind, miss.facts
     except TimeoutError:
         kind, facts = "slow", {}
-    except Exception as error:  # whatever the learner's code does wrong is an answer, too
+    except (Exception, SystemExit) as error:  # whatever the learner's code does wrong is an answer, too
         kind, facts = _stopped(error)
     hint, stronger = (COMMON | exercise.hints)[kind]
     return kind, (f"{hint} {stronger}" if misses or kind == "untried" else hint).format(**facts)
 
 
-def _judge(exercise: Exercise, answer: Any) -> str:
-    with repeatable(0), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if answer is ...:
-            raise Miss("untried")
-        return exercise.judge(answer)
-
-
-def _stopped(error: Exception) -> tuple[str, dict[str, str]]:
+def _stopped(error: BaseException) -> tuple[str, dict[str, str]]:
     """An exception in one sentence, with the last line of the learner's own code that it passed through."""
     said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".rstrip(": ")
     own = [step for step in traceback.extract_tb(error.__traceback__) if not step.filename.startswith(FOREIGN)]
@@ -114,7 +110,7 @@ def within(seconds: float, work: Callable[[], Any]) -> Any:
     def run() -> None:
         try:
             found.append((True, work()))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             found.append((False, error))
 
     thread = threading.Thread(target=run, daemon=True)
@@ -122,9 +118,11 @@ def within(seconds: float, work: Callable[[], Any]) -> Any:
     try:
         thread.join(seconds)
     finally:  # too slow, or somebody pressed stop
-        if thread.is_alive():
+        late = thread.is_alive()
+        if late:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
-    if not found:
+            thread.join(1)
+    if late:
         raise TimeoutError
     right, value = found[0]
     if right:
