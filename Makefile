@@ -18,7 +18,7 @@ tutorial: .venv/runtime  ## execute the notebooks 00 to 06 and show the results 
 	$(BIN)/python -m covid_utils tutorial
 
 lab: .venv/runtime  ## open JupyterLab in notebooks/, on this machine only
-	$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=notebooks $(QUIET)
+	$(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks $(QUIET)
 
 test: unit committed  ## unit tests, every notebook as committed, and every notebook with a small profile
 

@@ -62,8 +62,8 @@ def blocks(source: str) -> list[str]:
 
 
 def sentences(text: str) -> list[str]:
-    """Those of a paragraph or an item; a question, a table or code is one."""
-    if QUESTION.match(text) or text.startswith(("|", "```")):
+    """Those of a paragraph or an item; a table, code, a question or an exercise (a numbered item) that fits is one."""
+    if re.match(r"\||```", text) or (words(text) <= WORDS and (QUESTION.search(text) or re.match(r"\d+\. ", text))):
         return [text]
     mark, rest = ITEM.fullmatch(text).groups() if ITEM.fullmatch(text) else ("", text)
     first, *others = SENTENCE.split(rest)
@@ -74,7 +74,7 @@ def gist(texts: list[str]) -> list[str]:
     """Of each text the first sentence and, as WORDS allows, those with a term in bold, then those that follow on."""
     parts, kept, total = [sentences(text) for text in texts], set(), 0
     ranked = sorted(
-        ((0 if i == 0 else 1 if "**" in sentence else 2), n, i)
+        ((0 if i == 0 or QUESTION.search(sentence) else 1 if "**" in sentence else 2), n, i)
         for n, part in enumerate(parts)
         for i, sentence in enumerate(part)
     )
@@ -147,7 +147,7 @@ class Deck:
                 self.aside(block)
             else:
                 self.pending.append(block)
-                if number == 0 and self.slides and self.slides[-1].outputs and not QUESTION.match(block):
+                if number == 0 and self.slides and self.slides[-1].outputs and not QUESTION.search(block):
                     self.aside(block)  # what is said of a figure, while it is still to be seen
         if folded := FOLDED.findall(cell.source):
             self.flush()
@@ -156,11 +156,11 @@ class Deck:
     def lead(self, room: int) -> list[str]:
         """Takes from the prose that has come up what leads to a result; the rest becomes slides."""
         text = []
-        if words(*self.pending) <= room and not any(map(QUESTION.match, self.pending)):
+        if words(*self.pending) <= room and not any(map(QUESTION.search, self.pending)):
             text, self.pending = self.pending, []
         else:
             *rest, end = sentences(self.pending[-1])
-            if LEADS.match(end) and words(end) <= CAPTION and not QUESTION.match(end):
+            if LEADS.match(end) and words(end) <= CAPTION and not QUESTION.search(end):
                 text, self.pending[-1:] = [end], [" ".join(rest)] if rest else []
         self.flush()
         return text
@@ -173,7 +173,7 @@ class Deck:
             return self.flush()
         kinds = [kind_of(output) for output in cell.outputs]
         own = cell.source if len(cell.source.splitlines()) <= (3 if "table" in kinds else SHORT) else ""
-        if not kinds and own and self.pending and not any(map(QUESTION.match, self.pending)):
+        if not kinds and own and self.pending and not any(map(QUESTION.search, self.pending)):
             self.add(self.lead(WORDS), code=own)
         self.sources([output.data["text/markdown"] for output in cell.outputs if kind_of(output) == "source"])
         for output, kind in zip(cell.outputs, kinds, strict=True):
@@ -195,7 +195,7 @@ class Deck:
         elif not self.pending and last.outputs and room_below(last) >= len(blocks(text)) and words(text) <= WORDS:
             last.after = [each for each in last.after if not each.startswith("<small>")] + [text]
         else:
-            if words(*self.pending, text) > WORDS or any(map(QUESTION.match, self.pending)):
+            if words(*self.pending, text) > WORDS or any(map(QUESTION.search, self.pending)):
                 self.flush()
             self.pending += blocks(text)
             self.flush()

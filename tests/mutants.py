@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
-MUTANTS = [  # file in covid_utils, what stands there, what is put in its place, the tests that must notice
+MUTANTS = [  # file, seen from covid_utils, what stands there, what is put in its place, the tests that must notice
     # data
     ("data.py", "RandomSampler(slices) if shuffle else", "SequentialSampler(slices) if shuffle else", "test_data.py"),
     ("data.py", "drop_last=lonely", "drop_last=False", "test_data.py"),
@@ -256,6 +256,31 @@ MUTANTS = [  # file in covid_utils, what stands there, what is put in its place,
     ("runs/found.py", '"weights", "data")', '"weights")', "test_training.py"),
     ("runs/progress.py", "        if self.handle is None:", "        if True:", "test_progress.py"),
     ("runs/settings.py", "if name not in own:", "if False:", "test_runs.py"),
+    # slides and site
+    (
+        "../docs/deck.py",
+        "            if self.begun and self.pending:",
+        "            if self.pending:",
+        "test_slides.py",
+    ),
+    (
+        "../docs/deck.py",
+        "for full, part in zip(group, shown, strict=True) if part != full",
+        "for full in []",
+        "test_slides.py",
+    ),
+    (
+        "../docs/deck.py",
+        "if words(*self.pending, text) > WORDS or any(",
+        "if words(text) > WORDS or all(",
+        "test_slides.py",
+    ),
+    ("../docs/deck.py", 'else 1 if "**" in sentence else 2)', "else 1)", "test_slides.py"),
+    ("../docs/deck.py", '"solution" in cell.metadata', '"solutions" in cell.metadata', "test_slides.py"),
+    ("../docs/slides.html.j2", "or '') | escape_html }}", "or '') * 0 }}", "test_slides.py"),
+    ("../docs/conf.py", '{"image": {"alt": kind["alt"]}}', "{}", "test_site.py"),
+    ("../docs/conf.py", "nb_ipywidgets_js = {}", "", "test_site.py"),
+    ("../docs/conf.py", "myst_heading_anchors = 4", "myst_heading_anchors = 1", "test_site.py"),
 ]
 
 

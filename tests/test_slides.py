@@ -37,6 +37,8 @@ def test_a_question_never_stands_with_its_answer():
         asked, answered = deck("## Chapter\n\nText.\n\n**Predict first:** how many?", ("count()", answer))
         assert asked.text == ["Text.", "**Predict first:** how many?"] and not asked.outputs
         assert "how many" not in str(answered.text + answered.after)
+    asked, answered = deck("## Chapter\n\nWe train it. **Predict first:** how well?", ("count()", figure()))
+    assert "how well" in asked.text[0] and not asked.outputs
 
 
 def test_a_figure_has_the_sentence_that_leads_to_it_and_the_result_that_follows():
@@ -100,7 +102,8 @@ def test_cells_may_be_skipped_and_solutions_are_for_the_speaker():
     [
         ("One. Two (e.g. this). Three?", ["One.", "Two (e.g. this).", "Three?"]),
         ("**So.** What is it? (Yes.) A 95 % interval.", ["**So.**", "What is it?", "(Yes.)", "A 95 % interval."]),
-        ("1. Set `a = 1`. What then?", ["1. Set `a = 1`.", "What then?"]),
+        ("- Set `a = 1`. What then?", ["- Set `a = 1`.", "What then?"]),
+        ("1. Set `a = 1`. What then?", ["1. Set `a = 1`. What then?"]),
         ("**Predict first:** a? b?", ["**Predict first:** a? b?"]),
     ],
 )
