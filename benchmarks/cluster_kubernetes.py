@@ -24,7 +24,7 @@ def specification(image: str, claim: str, pods: int, cores: int, gpus: int, memo
 
     env = {"COVID_UTILS_HOME": SHARED, "OMP_NUM_THREADS": str(cores), "MKL_NUM_THREADS": str(cores)}
     limits = {"cpu": str(cores), "memory": memory} | ({"nvidia.com/gpu": str(gpus)} if gpus else {})
-    command = ["dask", "worker", "--nthreads", "1", "--no-dashboard", "--name", "$(DASK_WORKER_NAME)"]
+    command = ["dask", "worker", "--nthreads", "1"]  # its name and ports are the operator's
     spec = make_cluster_spec("sweep", image=image, n_workers=pods, env=env, worker_command=command)
     pod = spec["spec"]["worker"]["spec"]
     pod["volumes"] = [{"name": "shared", "persistentVolumeClaim": {"claimName": claim}}]
