@@ -1,12 +1,13 @@
 # `make` alone lists what can be made.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test unit committed lab notebooks lint format browser bench weights clean
+.PHONY: help tutorial test unit committed lab demo notebooks lint format browser bench weights clean
 
 # JupyterLab asks nobody for news or updates.
 QUIET := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
 BIN := .venv/bin
+RUN ?= runs/default
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
@@ -20,6 +21,9 @@ tutorial: .venv/runtime  ## execute the notebooks 01 to 05 and show the results 
 lab: .venv/runtime  ## open JupyterLab in notebooks/, on this machine only
 	$(BIN)/jupyter lab --ip=127.0.0.1 --notebook-dir=notebooks $(QUIET)
 
+demo: .venv/demo  ## ask the network of RUN=runs/default on a page in the browser, on this machine only
+	$(BIN)/python -m covid_utils demo $(RUN)
+
 test: unit committed  ## unit tests, every notebook as committed, and every notebook with a small profile
 
 unit: .venv/test
@@ -29,7 +33,7 @@ committed: .venv/test
 	home=$$(mktemp -d) && COVID_UTILS_HOME=$$home $(BIN)/python -m pytest -p no:cacheprovider --nbval-lax \
 		--nbval-current-env --nbval-cell-timeout=600 $(NOTEBOOKS) && rm -r $$home
 
-browser: .venv/test  ## run every notebook in JupyterLab in a headless Chromium
+browser: .venv/test  ## run every notebook in JupyterLab, and the demo, in a headless Chromium
 	$(BIN)/python tests/browser.py
 
 notebooks: .venv/test  ## execute the committed notebooks anew: all of them, or none is touched
@@ -62,6 +66,10 @@ clean:  ## delete the virtual environment and all caches; runs/ and data/ stay
 		echo 'This needs Python 3.11, 3.12 or 3.13: install one, or name it as in "make PYTHON=/path/to/python3.12".'; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+.venv/demo: .venv/runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[demo]"
 	@touch $@
 
 .venv/test: .venv/runtime
