@@ -1,12 +1,13 @@
 # `make` alone lists what can be made.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test unit committed lab notebooks lint format browser site slides handout bench weights resolve clean
+.PHONY: help tutorial test unit committed lab demo notebooks lint format browser site slides handout bench weights resolve clean
 
 # JupyterLab asks nobody for news or updates.
 QUIET := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
 BIN := .venv/bin
+RUN ?= runs/default
 SUPPORTED := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
@@ -20,6 +21,9 @@ tutorial: .venv/runtime  ## execute the notebooks 00 to 06 and show the results 
 lab: .venv/runtime  ## open JupyterLab in notebooks/, on this machine only
 	$(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks $(QUIET)
 
+demo: .venv/demo  ## ask the network of RUN=runs/default on a page in the browser, on this machine only
+	$(BIN)/python -m covid_utils demo $(RUN)
+
 test: unit committed  ## unit tests, every notebook as committed, and every notebook with a small profile
 
 unit: .venv/test
@@ -29,7 +33,7 @@ committed: .venv/test
 	home=$$(mktemp -d) && COVID_UTILS_HOME=$$home $(BIN)/python -m pytest -p no:cacheprovider --nbval-lax \
 		--nbval-current-env --nbval-cell-timeout=600 $(NOTEBOOKS) && rm -r $$home
 
-browser: site slides  ## run every notebook in JupyterLab, and look at site and slides, in a headless Chromium
+browser: site slides  ## run every notebook in JupyterLab, and look at demo, site and slides, in a headless Chromium
 	$(BIN)/python tests/browser.py
 	$(BIN)/python tests/browser_pages.py
 
@@ -78,6 +82,10 @@ clean:  ## delete the virtual environment and all caches; runs/ and data/ stay
 		echo 'This needs Python 3.11 or newer: install one, or name it as in "make PYTHON=/path/to/python3.12".'; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+.venv/demo: .venv/runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[demo]"
 	@touch $@
 
 .venv/test: .venv/runtime

@@ -1,8 +1,9 @@
 """Run every notebook in JupyterLab in a headless Chromium, as a learner does: `python tests/browser.py`.
 
 Uses the profile `smoke.yaml`. Checks that nothing fails, that all pictures are shown, that the curves of 02
-and 03 move while the network learns, and that the pictures of 04 and 05 follow their sliders; leaves a screenshot of
-each whole notebook in runs/browser/.
+and 03 move while the network learns, and that the pictures of 04 and 05 follow their sliders, and then the demo
+(`browser_demo.py`); leaves a screenshot of each whole notebook and of the demo in runs/browser/.
+`python tests/browser.py demo notebooks/04_cam.ipynb`: only these.
 """
 
 import json
@@ -21,6 +22,7 @@ import nbformat
 import papermill
 import PIL.Image
 import skimage.data
+from browser_demo import check_demo
 from playwright.sync_api import Page, sync_playwright
 
 from covid_utils.runs.files import PROJECT
@@ -182,7 +184,7 @@ def ask(page: Page) -> str:
 
 
 def main(names: list[str]) -> int:
-    notebooks = [Path(name).resolve() for name in names] or find_notebooks()
+    notebooks = [Path(name).resolve() for name in names if name != "demo"] if names else find_notebooks()
     browser = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         print("No Chromium on this machine: install it (apt-get install chromium) or name one in CHROMIUM.")
@@ -203,6 +205,8 @@ def main(names: list[str]) -> int:
                 page.set_default_timeout(600_000)
                 print(f"{notebook.name}: {check(page, address, token, notebook)}", flush=True)
                 page.close()
+            if not names or "demo" in names:
+                print(f"The demo: {check_demo(context, FOLDER)}", flush=True)
             context.close()
     finally:
         lab.terminate()

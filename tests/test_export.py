@@ -1,4 +1,4 @@
-"""A network taken along: the ONNX file answers as the course does, and its card tells what the run knows, no more."""
+"""A network taken along: the ONNX file answers as the course does."""
 
 import contextlib
 import io
@@ -18,33 +18,17 @@ from toy import tiny_data
 
 from covid_utils.__main__ import export as export_command
 from covid_utils.labs import answers, export
-from covid_utils.labs.model_card import model_card
 from covid_utils.models import Preprocessing
 from covid_utils.runs import device
 from covid_utils.runs.commands import main
 from covid_utils.runs.files import PROJECT
-from covid_utils.runs.records import record
 from covid_utils.runs.settings import Settings
 from covid_utils.sources.images import read_slice
-from covid_utils.training import fit, new_model, predict
-
-ANSWER = {"value": 0.8125, "low": 0.7, "high": 0.9}
+from covid_utils.training import new_model, predict
 
 
 def random_slices(*shape: int) -> np.ndarray:
     return np.random.default_rng(sum(shape)).integers(0, 256, shape, dtype=np.uint8)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A run of a few steps on the toy slices, and its settings."""
-    folder = tmp_path_factory.mktemp("run")
-    settings = Settings(run_dir=folder, image_size=32, epochs=2, batch_size=16)
-    fit(new_model(settings), tiny_data(), settings, folder / "scratch")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(answers, "load_data", lambda *_, **__: replace(tiny_data(), fingerprint="toy"))
-        answers.read_run(folder)  # kept from now on
-    return folder, settings
 
 
 def make_reader(backbone: str, preprocess: Preprocessing) -> answers.Reader:
@@ -101,8 +85,8 @@ def test_the_file_answers_as_the_course_does(case, monkeypatch):
         assert strangeness == pytest.approx(answers.strangeness(reader, images), rel=1e-3)
 
 
-def test_the_command_and_the_example_in_the_card(run, tmp_path, monkeypatch, capsys):
-    folder, _ = run
+def test_the_command_and_the_example_in_the_card(toy_run, tmp_path, monkeypatch, capsys):
+    folder, _ = toy_run
     assert main(["export", str(folder), "--out", str(tmp_path)], export=export_command) == 0
     said = capsys.readouterr()
     assert "model.onnx" in said.out and not said.err
@@ -126,61 +110,10 @@ def test_the_command_and_the_example_in_the_card(run, tmp_path, monkeypatch, cap
     assert float(strangeness) == pytest.approx(wanted["strangeness"], rel=1e-3)
 
 
-def test_the_card_holds_what_the_run_recorded(run, tmp_path):
-    folder, settings = run
-    reader = answers.read_run(folder)
-    bare = model_card(reader, folder)
-    for lacking in ("notebook 1 was not run", "notebook 2 was not run", "notebook 5 was not run"):
-        assert lacking in bare
-    counts = {"COVID": 11, "non-COVID": 12, "patients": 13}
-    scores = dict.fromkeys("accuracy sensitivity specificity precision f1 average_precision".split(), ANSWER)
-    scores["auc"] = dict.fromkeys(("value", "low", "high"))  # as JSON has it where there is no number
-    look_up = {"patient": {"value": 0.375, "low": 0.2, "high": 0.5}, "random": ANSWER}
-    record(settings, "data", {"counts": dict.fromkeys(("train", "val", "test"), counts), "nearest_neighbour": look_up},
-           "toy", 1.0)  # fmt: skip
-    record(settings, "scratch", {"test": scores}, "toy", 1.0)
-    card = model_card(reader, folder)
-    assert "| test | 11 | 12 | 13 |" in card and "37.5 % (20.0 to 50.0) of the test slices" in card
-    assert "| accuracy | 81.2 % (70.0 to 90.0) |" in card and "| AUC | – |" in card
-    assert f"**{reader.threshold:.3f}**" in card and f"**{reader.temperature:.2f}**" in card
-    assert "2 epochs" in card and "seed 0" in card and "random weights" in card and "notebook 5 was not run" in card
-    record(settings, "scratch", {"test": scores}, "other slices", 1.0)  # a later training, of something else
-    assert "81.2 %" not in model_card(reader, folder)
-
-
-def test_the_card_of_a_transfer_model(run, tmp_path):
-    """Its threshold, and what notebook 5 found; where the weights and slices lie is nobody's business."""
-    from covid_utils.sources.pretrained import read_weights, save_weights
-
-    folder, settings = run
-    state, notes = read_weights(folder / "scratch" / "checkpoints" / "best.safetensors")
-    own = {"dataset": "/home/me/secret/slices", "weights": "/home/me/secret/mine.safetensors", "trainable": "layer3"}
-    notes["parameters"] |= own
-    save_weights(tmp_path / "transfer" / "checkpoints" / "best.safetensors", state, notes)
-    settings, reader = replace(settings, run_dir=tmp_path, **own), answers.read_run(folder)
-    names = "accuracy sensitivity specificity precision f1 auc average_precision".split()
-    at = dict.fromkeys(names, {"value": 0.5, "low": 0.25, "high": 0.75})
-    found = {
-        "threshold": {"probability": float(expit(reader.threshold)), "at_threshold": at},
-        "audit": {"patient": ["**Leak:** much."], "random": ["none of this"]},
-        "external": {"transfer": {"value": 0.625, "low": 0.5, "high": 0.75}},
-    }
-    record(settings, "transfer", {"test": dict.fromkeys(names, ANSWER)}, "toy", 1.0)
-    record(settings, "evaluation", found, "toy", 1.0)
-    card = model_card(reader, tmp_path)
-    assert "| accuracy | 81.2 % (70.0 to 90.0) | 50.0 % (25.0 to 75.0) |" in card
-    assert "**Leak:** much." in card and "another hospital, at logit 0: 62.5 % (50.0 to 75.0)" in card
-    assert "none of this" not in card and "stages from layer3 on" in card and "secret" not in card
-    assert "secret" not in str(export.described(reader, tmp_path))
-    found["threshold"]["probability"] = 0.999  # of another network
-    record(settings, "evaluation", found, "toy", 1.0)
-    assert "50.0 % (25.0 to 75.0)" not in model_card(reader, tmp_path)
-
-
 @pytest.mark.parametrize("package", export.NEEDED)
-def test_a_missing_package_is_one_sentence(run, package, monkeypatch, capsys):
+def test_a_missing_package_is_one_sentence(toy_run, package, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, package, None)
-    assert main(["export", str(run[0])], export=export_command) == 1
+    assert main(["export", str(toy_run[0])], export=export_command) == 1
     said = capsys.readouterr().err.strip()
     assert 'pip install -c constraints.txt -e ".[export]"' in said and "\n" not in said
 

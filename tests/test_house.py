@@ -22,7 +22,7 @@ ORDER = """
     data runs.cached runs.formats training runs.found evaluation explain plotting
     labs.tables labs.decisions labs.audit labs.shortcuts labs.localization labs.faithfulness labs.fine_maps
     labs.photographs labs.cam_figures labs.score_figures labs.widgets labs.craft
-    labs.whole_patients labs.answers labs.answer_patients labs.answer_files labs.model_card labs.export
+    labs.whole_patients labs.answers labs.answer_patients labs.answer_files labs.model_card labs.export labs.demo
     labs.machine labs.speed
     labs.exercises.verdicts labs.exercises.kept labs.exercises.nb01_data labs.exercises.nb02_scratch
     labs.exercises.nb03_transfer labs.exercises.nb04_cam labs.exercises.nb05_evaluation labs.exercises.nb06_sweep

@@ -1,0 +1,126 @@
+"""The demo in a real browser, as a visitor uses it; a part of `browser.py`."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.parse import urlparse
+
+import numpy as np
+from PIL import Image
+from playwright.sync_api import BrowserContext, Page
+
+from covid_utils.phantom.patients import draw_patient
+from covid_utils.runs.files import PROJECT, read_json
+
+COURSE = [sys.executable, "-m", "covid_utils"]
+DROP = """([name, text]) => {
+    const content = Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
+    const data = new DataTransfer();
+    data.items.add(new File([content], name, {type: 'image/png'}));
+    const told = {dataTransfer: data, bubbles: true, cancelable: true};
+    document.querySelector('h1').dispatchEvent(new DragEvent('dragover', told));
+    if (document.querySelector('h1').dispatchEvent(new DragEvent('drop', told)))
+        throw new Error('the browser would open the file');
+}"""
+
+
+def check_demo(context: BrowserContext, folder: Path) -> str:
+    """Serve the demo of the run in `folder`, ask it in every way there is, and look at it. Returns what was seen."""
+    run, start = folder / "run", time.monotonic()
+    if not list(run.glob("*/checkpoints/best.safetensors")):
+        small = str(PROJECT / "notebooks" / "profiles" / "small.yaml")
+        notebook = str(PROJECT / "notebooks" / "02_scratch.ipynb")
+        subprocess.run([*COURSE, "run", notebook, "-f", small, "-p", "run_dir", str(run)], check=True)
+    slices = {"slice.png": draw_patient(3, seed=7, image_size=128, n_slices=1).images[0]}
+    slices["large.png"] = np.random.default_rng(0).integers(0, 256, (2200, 2200, 3), dtype=np.uint8)  # 14 MB
+    for name, image in slices.items():
+        Image.fromarray(image).save(folder / name)
+    (folder / "broken.png").write_bytes(b"no picture")
+    files = [str(folder / name) for name in slices]
+    subprocess.run([*COURSE, "predict", str(run), *files, "--out", str(folder / "predicted")], check=True)
+    wanted = {Path(row["file"]).name: row for row in read_json(folder / "predicted" / "answers.json")}
+
+    log, nobody = folder / "demo-command.log", f"{sys.executable} -c pass %s"  # a browser that does nothing
+    with log.open("w") as lines:
+        demo = subprocess.Popen(
+            [*COURSE, "demo", str(run)], stdout=lines, stderr=lines, env=os.environ | {"BROWSER": nobody}
+        )
+    try:
+        address = _address(log, demo)
+        page = context.new_page()
+        page.set_default_timeout(300_000)
+        away, errors = _watch(page)
+        page.goto(address.split("?")[0])
+        assert "/login" in page.url and not page.locator("button.widget-upload").count(), "it opens without its token"
+        shown = time.monotonic()
+        page.goto(address)
+        page.locator("button.widget-upload").wait_for()
+        shown = time.monotonic() - shown
+
+        with page.expect_file_chooser() as chooser:
+            page.locator("button.widget-upload").click()
+        chooser.value.set_files([folder / "slice.png", folder / "broken.png"])
+        _row(page, "slice.png", wanted)
+        assert "broken.png cannot be read" in page.inner_text("body")
+        page.locator("img:visible").first.wait_for()
+        page.set_viewport_size({"width": 1000, "height": 1000})
+        page.screenshot(path=folder / "demo.png")
+
+        page.evaluate(DROP, ["dropped.png", base64.b64encode((folder / "slice.png").read_bytes()).decode()])
+        _row(page, "dropped.png", {"dropped.png": wanted["slice.png"]})
+        page.evaluate(DROP, ["large.png", base64.b64encode((folder / "large.png").read_bytes()).decode()])
+        _row(page, "large.png", wanted)
+        assert "do not believe the answer" in page.inner_text("body")
+        page.get_by_role("button", name="a phantom slice").click()
+        page.locator("td", has_text=re.compile("imaginary patient .* drawn as")).wait_for()
+        page.wait_for_timeout(1000)
+        assert not away and not errors, (away, errors)
+        page.close()
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(60) == 0
+    finally:
+        demo.terminate()
+        demo.wait(60)
+    return f"shown after {shown:.0f} s, no request to another host, {time.monotonic() - start:.0f} s"
+
+
+def _address(log: Path, demo: subprocess.Popen) -> str:
+    """Where the command says that the page is."""
+    for _ in range(600):
+        found = re.search(r"http://127\.0\.0\.1:\d+/\?token=\w+", log.read_text())
+        if found:
+            return found[0]
+        assert demo.poll() is None, log.read_text()
+        time.sleep(0.5)
+    raise AssertionError(f"The demo does not start: see {log}")
+
+
+def _watch(page: Page) -> tuple[list, list]:
+    """Lists that fill with requests that leave this machine, and with errors of the page's scripts."""
+    away, errors = [], []
+
+    def keep(request) -> None:
+        # "csp": the page's own policy has kept the browser from asking
+        if urlparse(request.url).hostname not in (None, "127.0.0.1") and request.failure != "csp":
+            away.append((request.url, request.failure))
+
+    page.on("requestfinished", keep)
+    page.on("requestfailed", keep)
+    page.on("pageerror", lambda error: errors.append(error))  # Playwright wants a function of Python
+    return away, errors
+
+
+def _row(page: Page, name: str, wanted: dict) -> None:
+    """Wait for the row of a file, and compare it with what the command said."""
+    row = page.locator("tr", has=page.locator("td", has_text=re.compile(f"^{re.escape(name)}$")))
+    row.wait_for()
+    cells = row.locator("td").all_inner_texts()
+    assert abs(float(cells[1]) - wanted[name]["probability"]) < 6e-4, (cells, wanted[name])
+    assert cells[3] == wanted[name]["decision"], (cells, wanted[name])

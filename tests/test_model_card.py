@@ -1,0 +1,63 @@
+"""A model card tells what the run has recorded, what it lacks, and nothing else."""
+
+import shutil
+from dataclasses import replace
+
+from scipy.special import expit
+
+from covid_utils.labs import answers, export
+from covid_utils.labs.model_card import model_card
+from covid_utils.runs.records import record
+from covid_utils.sources.pretrained import read_weights, save_weights
+
+ANSWER = {"value": 0.8125, "low": 0.7, "high": 0.9}
+
+
+def test_the_card_holds_what_the_run_recorded(toy_run, tmp_path):
+    folder = shutil.copytree(toy_run[0], tmp_path / "run")
+    settings = replace(toy_run[1], run_dir=folder)
+    reader = answers.read_run(folder)
+    bare = model_card(reader, folder)
+    for lacking in ("notebook 1 was not run", "notebook 2 was not run", "notebook 5 was not run"):
+        assert lacking in bare
+    counts = {"COVID": 11, "non-COVID": 12, "patients": 13}
+    scores = dict.fromkeys("accuracy sensitivity specificity precision f1 average_precision".split(), ANSWER)
+    scores["auc"] = dict.fromkeys(("value", "low", "high"))  # as JSON has it where there is no number
+    look_up = {"patient": {"value": 0.375, "low": 0.2, "high": 0.5}, "random": ANSWER}
+    record(settings, "data", {"counts": dict.fromkeys(("train", "val", "test"), counts), "nearest_neighbour": look_up},
+           "toy", 1.0)  # fmt: skip
+    record(settings, "scratch", {"test": scores}, "toy", 1.0)
+    card = model_card(reader, folder)
+    assert "| test | 11 | 12 | 13 |" in card and "37.5 % (20.0 to 50.0) of the test slices" in card
+    assert "| accuracy | 81.2 % (70.0 to 90.0) |" in card and "| AUC | – |" in card
+    assert f"**{reader.threshold:.3f}**" in card and f"**{reader.temperature:.2f}**" in card
+    assert "2 epochs" in card and "seed 0" in card and "random weights" in card and "notebook 5 was not run" in card
+    record(settings, "scratch", {"test": scores}, "other slices", 1.0)  # a later training, of something else
+    assert "81.2 %" not in model_card(reader, folder)
+
+
+def test_the_card_of_a_transfer_model(toy_run, tmp_path):
+    """Its threshold, and what notebook 5 found; where the weights and slices lie is nobody's business."""
+    folder, settings = toy_run
+    state, notes = read_weights(folder / "scratch" / "checkpoints" / "best.safetensors")
+    own = {"dataset": "/home/me/secret/slices", "weights": "/home/me/secret/mine.safetensors", "trainable": "layer3"}
+    notes["parameters"] |= own
+    save_weights(tmp_path / "transfer" / "checkpoints" / "best.safetensors", state, notes)
+    settings, reader = replace(settings, run_dir=tmp_path, **own), answers.read_run(folder)
+    names = "accuracy sensitivity specificity precision f1 auc average_precision".split()
+    at = dict.fromkeys(names, {"value": 0.5, "low": 0.25, "high": 0.75})
+    found = {
+        "threshold": {"probability": float(expit(reader.threshold)), "at_threshold": at},
+        "audit": {"patient": ["**Leak:** much."], "random": ["none of this"]},
+        "external": {"transfer": {"value": 0.625, "low": 0.5, "high": 0.75}},
+    }
+    record(settings, "transfer", {"test": dict.fromkeys(names, ANSWER)}, "toy", 1.0)
+    record(settings, "evaluation", found, "toy", 1.0)
+    card = model_card(reader, tmp_path)
+    assert "| accuracy | 81.2 % (70.0 to 90.0) | 50.0 % (25.0 to 75.0) |" in card
+    assert "**Leak:** much." in card and "another hospital, at logit 0: 62.5 % (50.0 to 75.0)" in card
+    assert "none of this" not in card and "stages from layer3 on" in card and "secret" not in card
+    assert "secret" not in str(export.described(reader, tmp_path))
+    found["threshold"]["probability"] = 0.999  # of another network
+    record(settings, "evaluation", found, "toy", 1.0)
+    assert "50.0 % (25.0 to 75.0)" not in model_card(reader, tmp_path)
