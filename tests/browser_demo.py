@@ -35,7 +35,7 @@ def check_demo(context: BrowserContext, folder: Path) -> str:
     """Serve the demo of the run in `folder`, ask it in every way there is, and look at it. Returns what was seen."""
     run, start = folder / "run", time.monotonic()
     if not list(run.glob("*/checkpoints/best.safetensors")):
-        small = str(PROJECT / "notebooks" / "profiles" / "small.yaml")
+        small = str(PROJECT / "notebooks" / "profiles" / "smoke.yaml")
         notebook = str(PROJECT / "notebooks" / "02_scratch.ipynb")
         subprocess.run([*COURSE, "run", notebook, "-f", small, "-p", "run_dir", str(run)], check=True)
     slices = {"slice.png": draw_patient(3, seed=7, image_size=128, n_slices=1).images[0]}

@@ -285,7 +285,7 @@ def test_handouts_for_learners_and_teachers(monkeypatch, tmp_path, capsys):
 def test_the_teachers_copy_passes_when_it_is_run(tmp_path, home):
     """All of the first notebook; the cells of the others ran above."""
     folder = handout.write_handouts(tmp_path / "handout")
-    profile = read_profile(PROJECT / "notebooks" / "profiles" / "small.yaml")
+    profile = read_profile(PROJECT / "notebooks" / "profiles" / "smoke.yaml")
     output = execute(folder / "teacher" / "01_data.ipynb", tmp_path / "run" / "01.ipynb", profile)
     for cell in tagged(nbformat.read(output, 4), "exercise"):
         assert any("Right." in str(out.get("data", {}).get("text/plain")) for out in cell.outputs), cell.source
