@@ -1,4 +1,4 @@
-"""How long does each notebook compute, and how fast did the network learn in the same run?
+"""How long does each notebook compute, and how fast does a network learn on that machine?
 
     COVID_UTILS_HOME=$(mktemp -d) .venv/bin/python -m covid_utils tutorial
     .venv/bin/python benchmarks/minutes.py that-folder/runs/default --where "two cores, bfloat16"
@@ -15,11 +15,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import pandas as pd
-
 from covid_utils.labs.speed import RECORD
 from covid_utils.runs.files import read_json, write_json
-from covid_utils.runs.found import load_model
 from covid_utils.runs.settings import Settings
 
 SECTIONS = {  # what each notebook calls its part of a run's manifest
@@ -32,25 +29,23 @@ SECTIONS = {  # what each notebook calls its part of a run's manifest
 
 
 def record(run: Path, where: str) -> dict:
-    """Seconds of each notebook, training slices a second in notebook 2 (median over its epochs), and in which format.
+    """Seconds of each notebook, and training slices a second as notebook 0 measured them.
 
     Raises ValueError if the run is not whole, or not one of the default recipe.
     """
     manifest = read_json(run / "manifest.json")
-    for section in SECTIONS:
+    for section in ("machine", *SECTIONS):
         if section not in manifest:
             raise ValueError(f"{run} has no section {section!r}: run all notebooks.")
     parameters, default = manifest["scratch"]["parameters"], Settings()
     for name in ("dataset", "image_size", "patients", "epochs", "batch_size"):
         if parameters[name] != getattr(default, name):
             raise ValueError(f"{run} was made with {name}={parameters[name]!r}: the default is needed.")
-    counts = read_json(run / "metrics.json")["data"]["counts"]["train"]
-    learned = counts["COVID"] + counts["non-COVID"]
+    measured = read_json(run / "metrics.json")["machine"]["slices/s"]
     return {
         "where": where,
-        "bfloat16": load_model(run / "scratch" / "checkpoints" / "best.safetensors")[0].bfloat16.get("learning", False),
         "torch": manifest["scratch"]["versions"]["torch"],
-        "slices/s": round(learned / pd.read_csv(run / "scratch" / "history.csv").seconds.median(), 1),
+        "slices/s": {name: round(value, 1) for name, value in measured.items()},
         "seconds": {notebook: manifest[section]["seconds"] for section, notebook in SECTIONS.items()},
     }
 

@@ -125,8 +125,8 @@ MUTANTS = [  # file, seen from covid_utils, what stands there, what is put in it
     ("labs/speed.py", "learned += BATCHES * len(slices)", "learned += len(slices)", "test_machine.py"),
     (
         "labs/speed.py",
-        'run["seconds"][name] * run["slices/s"]',
-        'run["seconds"][name] / run["slices/s"]',
+        'if notebook.startswith("02") else found["float32"]',
+        "if True else 0",
         "test_machine.py",
     ),
     ("labs/shortcuts.py", "(patients == 1) == agrees", "agrees", "test_audit.py"),

@@ -87,16 +87,21 @@ def threads(found: dict[str, float]) -> Check:
     return Check("speed", one < 1.1 * many, f"{many:.0f} slices learned a second, {one:.0f} on one thread alone", to_do)
 
 
+def pace(found: dict[str, float], notebook: str) -> float:
+    """The slices/s that a notebook's time goes with: in recorded runs only notebook 2 gained by bfloat16."""
+    return usual(found) if notebook.startswith("02") else found["float32"]
+
+
 def minutes(found: dict[str, float]) -> dict[str, float]:
     """What each notebook is expected to compute with its own parameters, by name, in minutes.
 
-    An estimate: a notebook is taken to need as many times as long as a training slice does as in the recorded runs in
-    the same number format (bfloat16 makes notebook 2 faster than the others).
+    An estimate: a notebook is taken to need as many times as long as a training slice does as in the recorded runs.
     """
-    bfloat16, runs = usual(found) > found["float32"], read_json(RECORD)
-    runs = [run for run in runs if run["bfloat16"] == bfloat16] or runs
-    slices = {name: median(run["seconds"][name] * run["slices/s"] for run in runs) for name in runs[0]["seconds"]}
-    return {name: count / usual(found) / 60 for name, count in slices.items()}
+    runs = read_json(RECORD)
+    slices = {
+        name: median(run["seconds"][name] * pace(run["slices/s"], name) for run in runs) for name in runs[0]["seconds"]
+    }
+    return {name: count / pace(found, name) / 60 for name, count in slices.items()}
 
 
 def durations(found: dict[str, float]) -> list[Check]:
