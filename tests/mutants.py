@@ -211,6 +211,14 @@ MUTANTS = [  # file in covid_utils, what stands there, what is put in its place,
     ("runs/found.py", '"weights", "data")', '"weights")', "test_training.py"),
     ("runs/progress.py", "        if self.handle is None:", "        if True:", "test_progress.py"),
     ("runs/settings.py", "if name not in own:", "if False:", "test_runs.py"),
+    ("runs/hosted.py", "(*installed, *OWN_PAGES)", "installed", "test_project.py"),
+    (
+        "runs/hosted.py",
+        '"--constraint", str(held), *missing',
+        '"--constraint", str(held), *installed',
+        "test_project.py",
+    ),
+    ("runs/hosted.py", "if ended.returncode:", "if False:", "test_project.py"),
 ]
 
 
