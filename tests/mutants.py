@@ -290,6 +290,14 @@ MUTANTS = [  # file, seen from covid_utils, what stands there, what is put in it
     ("../docs/conf.py", '{"image": {"alt": kind["alt"]}}', "{}", "test_site.py"),
     ("../docs/conf.py", "nb_ipywidgets_js = {}", "", "test_site.py"),
     ("../docs/conf.py", "myst_heading_anchors = 4", "myst_heading_anchors = 1", "test_site.py"),
+    ("runs/hosted.py", "(*installed, *OWN_PAGES)", "installed", "test_project.py"),
+    (
+        "runs/hosted.py",
+        '"--constraint", str(held), *missing',
+        '"--constraint", str(held), *installed',
+        "test_project.py",
+    ),
+    ("runs/hosted.py", "if ended.returncode:", "if False:", "test_project.py"),
 ]
 
 
