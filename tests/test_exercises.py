@@ -113,7 +113,7 @@ def test_a_starter_misses_without_an_error_and_its_solution_passes(name):
     assert kind == "", text
 
 
-@pytest.mark.parametrize("number", sorted(NOTEBOOKS))
+@pytest.mark.parametrize("number", sorted(set(NOTEBOOKS) - {"00"}))
 def test_each_notebook_asks_its_own_exercises_in_their_order(number):
     asked = [name for name, (where, _) in STARTERS.items() if where == number]
     told = list(board.TEXTS[number]["exercises"])
@@ -270,9 +270,10 @@ def test_handouts_for_learners_and_teachers(monkeypatch, tmp_path, capsys):
         learner, teacher = (nbformat.read(tmp_path / who / path.name, 4) for who in ("learner", "teacher"))
         hidden = [handout.CODE.search(cell.source) for cell in tagged(source, "solution")]
         lines = {line for cell in learner.cells for line in cell.source.splitlines()}
+        given = {line for cell in tagged(source, "exercise") for line in cell.source.splitlines()}
         assert not tagged(learner, "solution")
-        for code, starter in zip(filter(None, hidden), tagged(source, "exercise"), strict=True):
-            written = set(code[1].splitlines()) - set(starter.source.splitlines())
+        for code in filter(None, hidden):
+            written = set(code[1].splitlines()) - given
             assert written and not written & lines
         assert not any(cell.get("outputs") for cell in [*learner.cells, *teacher.cells])
         assert len(tagged(learner, "exercise")) == len(tagged(teacher, "exercise")) == sum(map(bool, hidden))

@@ -48,8 +48,8 @@ def versions(monkeypatch):
 # ------------------------------------------------------------------------------------------------- what is there
 
 
-@pytest.mark.parametrize("version", [(3, 10, 14), (2, 7, 18), (4, 0, 0)])
-def test_an_old_or_unknown_python_is_red(monkeypatch, version):
+@pytest.mark.parametrize("version", [(3, 10, 14), (2, 7, 18)])
+def test_an_old_python_is_red(monkeypatch, version):
     assert machine.python().ok
     monkeypatch.setattr(machine, "sys", types.SimpleNamespace(version_info=version))
     assert red(machine.python(), ".".join(map(str, version)), "make PYTHON=")
@@ -303,12 +303,7 @@ def test_a_run_is_recorded_only_if_it_is_whole_and_of_the_default_recipe(tmp_pat
     write_json(tmp_path / "metrics.json", {"machine": {"slices/s": {"float32": 20.04}}})
     write_json(tmp_path / "manifest.json", manifest)
     found = benchmark.record(tmp_path, "here")
-    assert (
-        found["bfloat16"]
-        and found["slices/s"] == 20
-        and found["seconds"]["02_scratch"] == 20
-        and found["torch"] == "2.9"
-    )
+    assert found["slices/s"] == {"float32": 20.0} and found["seconds"]["02_scratch"] == 20 and found["torch"] == "2.9"
     manifest["scratch"]["parameters"] = parameters | {"patients": 40}
     write_json(tmp_path / "manifest.json", manifest)
     with pytest.raises(ValueError, match="patients=40"):
