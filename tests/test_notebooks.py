@@ -106,6 +106,15 @@ def test_cells_are_short_and_the_parameters_are_checked(path):
 
 
 @pytest.fixture(scope="module")
+def test_each_notebook_begins_with_the_cell_that_fetches_the_course_elsewhere():
+    """Folded, and as docs/anywhere.md shows it; here it does nothing."""
+    text = (PROJECT / "docs" / "anywhere.md").read_text(encoding="utf-8")
+    wanted = re.search(r"```python\n(# On Colab.*?)\n```", text, re.DOTALL)[1]
+    for path in NOTEBOOKS:
+        first = code_cells(path)[0]
+        assert first.source == wanted and first.metadata["jupyter"]["source_hidden"] and not first.outputs
+
+
 def small(tmp_path_factory):
     """The small profile, with the data of all tests in one folder and each run in its own."""
     data = tmp_path_factory.mktemp("data")
