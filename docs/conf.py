@@ -23,8 +23,8 @@ root_doc = "README"
 TREE = {  # the side bar
     "Notebooks": [path.relative_to(PROJECT).as_posix() for path in sorted(PROJECT.glob("notebooks/[0-9]*.ipynb"))],
     "Look up": ["docs/glossary", "docs/api", "data/README", "data/weights/README"],
-    "Measured": ["docs/results", "docs/heat-maps", "docs/speed"],
-    "In depth": ["docs/teaching", "docs/reporting", "docs/design", "CONTRIBUTING"],
+    "Measured": ["docs/results", "docs/heat-maps", "docs/speed", "docs/scale"],
+    "In depth": ["docs/teaching", "docs/reporting", "docs/design", "docs/anywhere", "CONTRIBUTING", "CHANGELOG"],
 }
 
 nb_execution_mode = "off"

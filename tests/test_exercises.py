@@ -21,7 +21,6 @@ from covid_utils.runs.notebooks import execute, find_notebooks
 from covid_utils.runs.settings import read_profile
 
 NOTEBOOKS = {path.stem[:2]: nbformat.read(path, 4) for path in find_notebooks()}
-TO_COME = {"05", "06"}  # whose checks are there before their cells
 CALL = re.compile(r'^check\("([^"]+)", (\w+)\)$', re.MULTILINE)
 
 
@@ -117,11 +116,11 @@ def test_a_starter_misses_without_an_error_and_its_solution_passes(name):
 def test_each_notebook_asks_its_own_exercises_in_their_order(number):
     asked = [name for name, (where, _) in STARTERS.items() if where == number]
     told = list(board.TEXTS[number]["exercises"])
-    assert asked == told or (number in TO_COME and not asked)
+    assert asked == told
     code = "\n".join(cell.source for cell in NOTEBOOKS[number].cells if cell.cell_type == "code")
-    for name in board.TEXTS[number]["predictions"] if asked else ():
+    for name in board.TEXTS[number]["predictions"]:
         assert code.index(f'predict_first("{name}"') < code.index(f'you_said("{name}"')
-    assert not asked or 4 <= len(asked) + len(re.findall(r"^### Exercise .*To try", _text(number), re.MULTILINE)) <= 6
+    assert 4 <= len(asked) + len(re.findall(r"^### Exercise .*To try", _text(number), re.MULTILINE)) <= 6
 
 
 def _text(number):
