@@ -17,14 +17,14 @@ project = "Transfer learning for chest CT"
 html_title = project
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 # Pages stay where they lie, so that a link that works on GitHub works on the site.
-include_patterns = ["*.md", "docs/*.md", "data/README.md", "data/weights/README.md", "notebooks/[0-9]*.ipynb"]
+include_patterns = ["*.md", "docs/*.md", "data/README.md", "data/weights/README.md", "notebooks/*.ipynb"]
 exclude_patterns = [".*", "build", "runs", "**/.ipynb_checkpoints"]
 root_doc = "README"
 TREE = {  # the side bar
     "Notebooks": [path.relative_to(PROJECT).as_posix() for path in sorted(PROJECT.glob("notebooks/[0-9]*.ipynb"))],
     "Look up": ["docs/glossary", "docs/api", "data/README", "data/weights/README"],
     "Measured": ["docs/results", "docs/heat-maps", "docs/speed", "docs/scale"],
-    "In depth": ["docs/teaching", "docs/reporting", "docs/design", "docs/anywhere", "CONTRIBUTING", "CHANGELOG"],
+    "In depth": ["docs/teaching", "docs/reporting", "docs/design", "docs/anywhere", "notebooks/train.ipynb", "CONTRIBUTING", "CHANGELOG"],
 }
 
 nb_execution_mode = "off"
