@@ -33,7 +33,6 @@ nb_merge_streams = True
 nb_render_markdown_format = "myst"
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
-html_math_renderer = "mathml"
 default_role = "literal"  # docstrings write code between single backticks
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}

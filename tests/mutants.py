@@ -288,7 +288,7 @@ MUTANTS = [  # file, seen from covid_utils, what stands there, what is put in it
     ("../docs/deck.py", '"solution" in cell.metadata', '"solutions" in cell.metadata', "test_slides.py"),
     ("../docs/slides.html.j2", "or '') | escape_html }}", "or '') * 0 }}", "test_slides.py"),
     ("../docs/conf.py", '{"image": {"alt": kind["alt"]}}', "{}", "test_site.py"),
-    ("../docs/conf.py", "nb_ipywidgets_js = {}", "", "test_site.py"),
+    ("../docs/conf.py", 'myst_enable_extensions = ["dollarmath"]', "", "test_site.py"),
     ("../docs/conf.py", "myst_heading_anchors = 4", "myst_heading_anchors = 1", "test_site.py"),
     ("runs/hosted.py", "(*installed, *OWN_PAGES)", "installed", "test_project.py"),
     (
