@@ -63,7 +63,8 @@ def test_it_serves_this_machine_alone_and_ends_with_ctrl_c(toy_run, tmp_path):
         served.send_signal(signal.SIGINT)
         assert served.wait(60) == 0 and not voila.is_running()
     finally:
-        served.kill()
+        served.terminate()  # not kill: it ends Voilà, too
+        served.wait(60)
 
 
 def test_what_is_missing_is_said_in_one_sentence(toy_run, tmp_path, monkeypatch, capsys):
