@@ -67,7 +67,7 @@ def rooms() -> str:
     lines = []
     for room in sorted((PROJECT / "covid_utils").glob("*/__init__.py")):
         lines += [f"\n### `covid_utils.{room.parent.name}`\n", f"{said(room)}\n"]
-        lines += [f"- `{path.stem}`: {said(path)}" for path in sorted(room.parent.glob("[!_]*.py"))]
+        lines += [f"- `{path.stem}`: {said(path)}" for path in sorted(room.parent.rglob("[!_]*.py"))]
     return "\n".join(lines) + "\n"
 
 

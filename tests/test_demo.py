@@ -47,13 +47,13 @@ def test_it_serves_this_machine_alone_and_ends_with_ctrl_c(toy_run, tmp_path):
     served = subprocess.Popen(command, env=os.environ | {"BROWSER": browser}, stdout=subprocess.PIPE, text=True)
     try:
         address = re.search(r"http://127\.0\.0\.1:\d+/\?token=\w{40,}", served.stdout.readline())[0]
-        for _ in range(100):
+        for _ in range(300):
             if opened.exists() and opened.read_text():
                 break
             time.sleep(0.1)
         assert opened.read_text() == address
         port = int(re.search(r":(\d+)", address)[1])
-        (voila,) = psutil.Process(served.pid).children()
+        (voila,) = (each for each in psutil.Process(served.pid).children() if "voila" in each.cmdline())
         open_to = [each for each in psutil.net_connections("inet") if each.pid == voila.pid and each.status == "LISTEN"]
         assert port in {each.laddr.port for each in open_to} and {each.laddr.ip for each in open_to} == {"127.0.0.1"}
         assert address.split("=")[1] not in " ".join(voila.cmdline()), "every user of the machine could read it"
@@ -63,7 +63,8 @@ def test_it_serves_this_machine_alone_and_ends_with_ctrl_c(toy_run, tmp_path):
         served.send_signal(signal.SIGINT)
         assert served.wait(60) == 0 and not voila.is_running()
     finally:
-        served.kill()
+        served.terminate()  # not kill: it ends Voilà, too
+        served.wait(60)
 
 
 def test_what_is_missing_is_said_in_one_sentence(toy_run, tmp_path, monkeypatch, capsys):
