@@ -43,7 +43,7 @@ def watch(commands: list[list[str]], environment: dict[str, str]) -> dict[str, l
 
     Returns: peak resident memory of each kernel and of all together, GiB, and each command's seconds.
 
-    Raises RuntimeError if one of them fails.
+    Raises RuntimeError if one of them fails, MemoryError, before the machine has none left, if others take it away.
     """
     started = time.perf_counter()
     runs = [
@@ -64,6 +64,11 @@ def watch(commands: list[list[str]], environment: dict[str, str]) -> dict[str, l
             except psutil.Error:  # it has ended in between
                 pass
         together = max(together, now)
+        if free_memory() < GIB:
+            for run in runs:
+                for each in [*run.children(recursive=True), run]:
+                    each.kill()
+            raise MemoryError("Less than 1 GiB of memory was left, so all were stopped: take fewer kernels.")
         time.sleep(0.5)
     seconds = [each or time.perf_counter() - started for each in seconds]
     for run in runs:

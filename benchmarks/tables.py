@@ -312,12 +312,13 @@ def classroom(rows: list[dict]) -> str:
         lines.append([row["notebook"], str(row["kernels"]), *memory, str(row["seconds"]), times])
         busy = f"{row['taken by other programs, %']} %"
         said.append(f"{busy} before {row['notebook']} × {row['kernels']}")
-    first = rows[0]
+    first, most = rows[0], max(rows, key=lambda row: row["kernels"])
     cores = {(row["cores"], row["threads"], row["epochs"]) for row in rows}
     assert len(cores) == 1, "rows of one machine and one recipe"
     note = (
         f"{first['cores']} cores, {first['threads']} thread for each kernel, {first['epochs']} epochs. The cores were "
-        f"shared with other programs, which took ({', '.join(said)}): the memory is sure, the times are rough."
+        f"shared with other programs, which took ({', '.join(said)}): the times are rough. "
+        f"Thirty would take about {30 * most['together, GiB'] / most['kernels']:.0f} GiB, if it goes on like this."
     )
     return markdown(lines) + "\n\n" + note
 
