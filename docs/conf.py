@@ -24,7 +24,15 @@ TREE = {  # the side bar
     "Notebooks": [path.relative_to(PROJECT).as_posix() for path in sorted(PROJECT.glob("notebooks/[0-9]*.ipynb"))],
     "Look up": ["docs/glossary", "docs/api", "data/README", "data/weights/README"],
     "Measured": ["docs/results", "docs/heat-maps", "docs/speed", "docs/scale"],
-    "In depth": ["docs/teaching", "docs/reporting", "docs/design", "docs/anywhere", "notebooks/train.ipynb", "CONTRIBUTING", "CHANGELOG"],
+    "In depth": [
+        "docs/teaching",
+        "docs/reporting",
+        "docs/design",
+        "docs/anywhere",
+        "notebooks/train.ipynb",
+        "CONTRIBUTING",
+        "CHANGELOG",
+    ],
 }
 
 nb_execution_mode = "off"

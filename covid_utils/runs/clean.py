@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import nbformat
+import PIL.Image
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor, TagRemovePreprocessor
 
 from .files import replace_file
@@ -20,7 +23,7 @@ def clean_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The notebook as it belongs in git: cells and outputs, nothing of the machine or the moment.
 
     Drops what papermill added, timings, widgets (views and state) and Python's patch version, merges prints,
-    numbers the cells anew, and validates. Cleaning twice changes nothing.
+    packs pictures, numbers the cells anew, and validates. Cleaning twice changes nothing.
     """
     TagRemovePreprocessor(remove_cell_tags={"injected-parameters"}).preprocess(notebook, {})
     for cell in notebook.cells:  # nbconvert's ClearMetadataPreprocessor clears code cells only
@@ -30,6 +33,8 @@ def clean_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         cell.execution_count = number if cell.source else None
         cell.outputs = [output for output in cell.outputs if not _invisible(output)]
         for output in cell.outputs:
+            for kind in {"image/png", "image/jpeg"} & set(output.get("data", {})):
+                output.data[kind] = _packed(output.data[kind])
             if output.output_type == "execute_result":
                 output.execution_count = cell.execution_count
     CoalesceStreamsPreprocessor().preprocess(notebook, {})
@@ -52,6 +57,19 @@ def _invisible(output: dict) -> bool:
     """Whether a reader sees nothing of it: a widget, which needs a kernel, or what a progress line leaves."""
     data = output.get("data", {})
     return "application/vnd.jupyter.widget-view+json" in data or data == {"text/plain": ""}
+
+
+def _packed(text: str) -> str:
+    """A picture in base64, as small as a web page needs it: PNG with 64 colours, JPEG of quality 35."""
+    picture, buffer = PIL.Image.open(io.BytesIO(base64.b64decode(text))), io.BytesIO()
+    if picture.format == "PNG" and picture.mode != "P":
+        picture.convert("RGB").quantize(64, dither=PIL.Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    elif picture.format == "JPEG":
+        packed = io.BytesIO()
+        picture.save(packed, "JPEG", quality=35, optimize=True)
+        if PIL.Image.open(packed).quantization != picture.quantization:  # else it is packed
+            buffer = packed
+    return base64.b64encode(buffer.getvalue()).decode() if buffer.getvalue() else text
 
 
 def refresh() -> list[Path]:
