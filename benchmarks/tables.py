@@ -269,12 +269,12 @@ def patients(rows: list[dict]) -> str:
     names = list(rows[0]["test"])
     lines = [["counted", *("AUC" if name == "auc" else name for name in names), "chosen by validation"]]
     for way, mine in table.groupby("way", sort=False):
-        means = [mean_over_seeds([100 * test[name]["value"] for test in mine.test]) for name in names]
-        cells = [f"{mean['value']:.1f} ({mean['low']:.1f} to {min(mean['high'], 100):.1f})" for mean in means]
+        values = [[100 * test[name]["value"] for test in mine.test] for name in names]
+        cells = [f"{np.mean(each):.1f} ({min(each):.1f} to {max(each):.1f})" for each in values]
         lines.append(
             [way, *cells, "" if mine.chosen.isna().all() else f"{int(mine.chosen.sum())} of {len(mine)} seeds"]
         )
-    return markdown(lines) + f"\n\nIn %, means over {table.seed.nunique()} seeds with their 95 % intervals."
+    return markdown(lines) + f"\n\nIn %, means over {table.seed.nunique()} seeds (lowest to highest)."
 
 
 def better_answers(rows: list[dict]) -> str:
