@@ -26,12 +26,17 @@ demo: .venv/demo  ## ask the network of RUN=runs/default on a page in the browse
 
 test: unit committed  ## unit tests, every notebook as committed, and every notebook with a small profile
 
-unit: .venv/test
-	$(BIN)/python -m pytest
+# The two halves take about as long as one another, so that `make -j2 test` keeps two cores busy.
+SECOND := $(addprefix tests/test_,$(addsuffix .py,demo exercises export sweep site slides volumes))
 
+unit: .venv/test
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(SECOND))
+
+# Notebook 6 is a sweep of five minutes: tests/test_notebooks.py and the browser run it with the profile smoke.
 committed: .venv/test
 	home=$$(mktemp -d) && COVID_UTILS_HOME=$$home $(BIN)/python -m pytest -p no:cacheprovider --nbval-lax \
 		--nbval-current-env --nbval-cell-timeout=600 $(filter-out %06_sweeps.ipynb,$(NOTEBOOKS)) && rm -r $$home
+	$(BIN)/python -m pytest $(SECOND)
 
 browser: site slides  ## run every notebook in JupyterLab, and look at demo, site and slides, in a headless Chromium
 	$(BIN)/python tests/browser.py
