@@ -105,7 +105,6 @@ def test_cells_are_short_and_the_parameters_are_checked(path):
 # ------------------------------------------------------------------------------------------ from outside
 
 
-@pytest.fixture(scope="module")
 def test_each_notebook_begins_with_the_cell_that_fetches_the_course_elsewhere():
     """Folded, and as docs/anywhere.md shows it; here it does nothing."""
     text = (PROJECT / "docs" / "anywhere.md").read_text(encoding="utf-8")
@@ -115,6 +114,7 @@ def test_each_notebook_begins_with_the_cell_that_fetches_the_course_elsewhere():
         assert first.source == wanted and first.metadata["jupyter"]["source_hidden"] and not first.outputs
 
 
+@pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """The small profile, with the data of all tests in one folder and each run in its own."""
     data = tmp_path_factory.mktemp("data")
