@@ -448,7 +448,7 @@ def people(run, tmp_path):
 def test_from_a_folder_to_a_table_of_patients(run, reader, people, tmp_path, capsys):
     _, data, _ = run
     out = tmp_path / "out"
-    code = main(["predict", str(run[0]), str(people), "--out", str(out)], predict)
+    code = main(["predict", str(run[0]), str(people), "--out", str(out)], predict=predict)
     said = capsys.readouterr()
     assert code == 1 and len(said.err.strip().splitlines()) == 3
     for words in ("broken.png cannot be read", "dora.nii.gz cannot be read", "Patient 'emil' in", "2 sizes"):
@@ -504,7 +504,7 @@ def test_the_widget_gives_patients_the_same_answers(run, reader, people, tmp_pat
     ]
     facts = {"type": "", "size": 1, "last_modified": pd.Timestamp(0, tz="UTC")}
     controls["files"].value = [facts | {"name": file.name, "content": file.read_bytes()} for file in files]
-    main(["predict", str(run[0]), str(people), "--out", str(tmp_path / "out")], predict)
+    main(["predict", str(run[0]), str(people), "--out", str(tmp_path / "out")], predict=predict)
     table = pd.read_csv(tmp_path / "out" / "patients.csv").set_index("patient")
     text = controls["answers"].value
     cells = np.reshape(re.findall(r"<td>(.*?)</td>", text.split("<table")[2]), (2, -1))
@@ -528,7 +528,7 @@ def test_a_folder_without_an_answer(run, reader, tmp_path, capsys):
     data = pydicom.dcmread(file)
     del data.PixelData, data.Rows, data.Columns
     data.save_as(file)
-    assert main(["predict", str(run[0]), str(tmp_path / "reports")], predict) == 1
+    assert main(["predict", str(run[0]), str(tmp_path / "reports")], predict=predict) == 1
     said = capsys.readouterr().err.strip()
     assert said.endswith("reports hold no slices. Left out: objects without a picture (1).") and "\n" not in said
 
