@@ -222,7 +222,7 @@ def test_a_sweep_of_the_command_line_and_its_rerun(toy, tmp_path):
     assert table["toy.auc"].dropna().tolist() == [0.1, 0.3, 0.4] and table["toy.auc.low"][0] == 0.05
     assert set(table["toy.CUDA_VISIBLE_DEVICES"].dropna()) <= {3, 5}  # a fast worker may take all
     assert table["toy.CUDA_VISIBLE_DEVICES"].notna().sum() == 3
-    assert table.groupby("toy.worker")["toy.CUDA_VISIBLE_DEVICES"].nunique().tolist() == [1, 1]
+    assert table.groupby("toy.worker")["toy.CUDA_VISIBLE_DEVICES"].nunique().max() == 1
     assert (table.seconds > 0).all() and table.memory_mib.between(20, 4000).all()
     assert table.error[1] == "is ill" and table.notebook[1].endswith("01_toy.failed.ipynb")
     assert (
