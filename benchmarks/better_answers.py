@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
-from accuracy import RECIPES
+from accuracy import RECIPES, written
 from search import trained
 
 from covid_utils.data import CTData, load_data
@@ -65,7 +65,7 @@ def main() -> None:
             for part in ("val", "test"):
                 images = data.images[data.table.index[data.table.split == part]]
                 for name, some in ((part, images), (f"{part}, mirrored", images.flip(2))):
-                    row[name] = " ".join(f"{value:.4g}" for value in predict(model, some).numpy())
+                    row[name] = written(predict(model, some).numpy())
             known["runs"].append(row)
             write_json(RESULTS, known)
             print(f"split {split}, network {network}: {found}", flush=True)

@@ -27,7 +27,7 @@ from ..sources.volumes import Scan, find_scans, read_stack
 from ..sources.walk import ending
 from ..sources.walk import sentence as left_out_sentence
 from .answer_patients import ask_patient, draw_patient
-from .answers import Reader, answer_slices, heat_maps, read_run
+from .answers import WARNING, Reader, answer_slices, headline, heat_maps, read_run
 from .cam_figures import panels
 
 NOT_CLINICAL = "For learning only: not fit for clinical use."
@@ -121,9 +121,8 @@ def _print(rows: list[dict], columns: list[str]) -> None:
 
 def draw(image: torch.Tensor, heat: np.ndarray, answer: dict, name: str) -> Figure:
     """A slice, uint8 (H, W), beside its heat map, float (H, H), with the answer as title."""
-    title = f"{answer['decision']}, probability of COVID {answer['probability']:.2f} (limit {answer['threshold']:.2f})"
     figure = panels(image.numpy(), {name: heat})
-    figure.suptitle(title + ("\nSTRANGER: do not believe the answer" if answer["note"] else ""), fontsize=10, y=0.99)
+    figure.suptitle(headline(answer) + (WARNING if answer["note"] else ""), fontsize=10, y=0.99)
     figure.tight_layout()
     return figure
 

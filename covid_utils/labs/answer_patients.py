@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ..plotting import styled
 from ..sources.volumes import Stack
-from .answers import STRANGER, Reader, answer_patient, answer_slices, heat_maps, slice_logits
+from .answers import STRANGER, WARNING, Reader, answer_patient, answer_slices, headline, heat_maps, slice_logits
 from .cam_figures import overlay
 
 SHOWN = 3  # slices in the picture of a patient
@@ -66,11 +66,11 @@ def draw_patient(patient: Patient, name: str) -> Figure:
         overlay(top, image, title=f"slice {each['slice']}{place}: {each['probability']:.2f}{strange}")
         overlay(below, image, heat)
     axes[1][0].set_ylabel(name, fontsize=9)
-    title = f"{answer['decision']}, probability of COVID {answer['probability']:.2f} (limit {answer['threshold']:.2f})"
+    title = headline(answer)
     if count < answer["slices"]:
         title += f"\n{count} of {answer['slices']} slices: those that look most like COVID to the network"
     if STRANGER in answer["note"]:
-        title += "\nSTRANGER: do not believe the answer"
+        title += WARNING
     figure.suptitle(title, fontsize=11, y=0.99)
     figure.tight_layout()
     return figure

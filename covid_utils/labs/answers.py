@@ -28,6 +28,7 @@ from .whole_patients import PatientRule, choose_rule, whole_lungs
 SENSITIVITY = 0.95  # of the threshold, on validation slices
 KNOWN = 0.95  # share of the validation slices that are no strangers
 MAPS = ("layer3 × layer2 HiResCAM, nine views", "layer3 HiResCAM, nine views", "layer2 HiResCAM", "layer4 GradCAM")
+WARNING = "\nSTRANGER: do not believe the answer"  # below the title of a picture
 STRANGER = "unlike all that the network has learned from: do not believe the answer"
 
 
@@ -211,6 +212,11 @@ def answer_patient(reader: Reader, logits: np.ndarray) -> dict:
         "threshold": float(rule.probability(rule.limit)),
         "decision": "COVID" if score > rule.limit else "non-COVID",
     }
+
+
+def headline(answer: dict) -> str:
+    """The title of a slice's or a patient's picture."""
+    return f"{answer['decision']}, probability of COVID {answer['probability']:.2f} (limit {answer['threshold']:.2f})"
 
 
 def heat_maps(reader: Reader, images: Tensor, found: list[dict]) -> np.ndarray:

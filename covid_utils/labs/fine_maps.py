@@ -62,7 +62,7 @@ def named_map(model: Net, images: Tensor, name: str, targets=None) -> np.ndarray
     if name not in MAPS:
         raise ValueError(f"Unknown map {name!r}: {did_you_mean(name, MAPS)}")
     method, layers, views = MAPS[name]
-    if targets is None:
+    if targets is None and len(layers) > 1:  # asked for once, not for each layer
         targets = (predict(model, images) > 0).int().tolist()
     one = cam if views == 1 else fine_cam
     product = np.prod([one(model, images, method, layer, targets) for layer in layers], axis=0)

@@ -19,7 +19,7 @@ from ..runs.files import replace_file, shown
 from ..runs.progress import progress as progress_bar
 from .dicom import read_dicom
 from .nifti import in_volume, read_slice_of
-from .walk import NIFTI, ending, is_dicom
+from .walk import NIFTI, ending, is_dicom, why_unread
 
 CACHE_VERSION = 3  # raise it when decoding changes, so that no older cache is used
 
@@ -172,8 +172,9 @@ def read_slice(
             "run 'python -m pip install pydicom \"pylibjpeg[all]\"'."
         ) from None
     except Exception as error:  # decoders raise whatever they like
-        reason = " ".join(str(error).replace(str(path), path.name).split()) or type(error).__name__
-        raise ValueError(f"Slice {shown(path)} cannot be read ({reason}): replace or delete the file.") from error
+        raise ValueError(
+            f"Slice {shown(path)} cannot be read ({why_unread(error, path)}): replace or delete the file."
+        ) from error
 
 
 def resized(image: Image.Image | np.ndarray, image_size: int) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 from ..runs.device import too_large
 from ..runs.files import shown
 from .dicom import LUNG_WINDOW, check_size
-from .walk import NIFTI, ending
+from .walk import NIFTI, ending, why_unread
 
 FEW = 32  # distinct whole numbers in a volume: so few are labels, no scan
 AIR = -200  # Hounsfield units: below it lies some of every chest, and nothing of a scale that is none
@@ -99,8 +99,9 @@ def _one_sentence(path: Path) -> Iterator[None]:
             "'python -m pip install nibabel'."
         ) from None
     except Exception as error:  # readers raise whatever they like
-        reason = " ".join(str(error).replace(str(path), path.name).split()) or type(error).__name__
-        raise ValueError(f"Volume {shown(path)} cannot be read ({reason}): replace or delete the file.") from error
+        raise ValueError(
+            f"Volume {shown(path)} cannot be read ({why_unread(error, path)}): replace or delete the file."
+        ) from error
 
 
 def _head(path: Path) -> tuple:

@@ -14,7 +14,7 @@ from ..runs.progress import progress
 from .images import resized, stretch
 from .nifti import open_volume
 from .series import Slice, greys, look, one_series
-from .walk import NIFTI, ending, is_dicom, natural, sentence, slices_below
+from .walk import NIFTI, ending, is_dicom, natural, sentence, slices_below, why_unread
 
 HARMLESS = {"objects without a picture"}  # reports, directories and the like: nobody misses an answer for them
 
@@ -190,9 +190,8 @@ def _unread(scan: Scan, failed: list[tuple[Path, Exception]]) -> str:
     if not failed:
         return ""
     file, error = failed[0]
-    reason = " ".join(str(error).replace(str(file), file.name).split()) or type(error).__name__
     more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
     advice = "replace or delete what is damaged"
     if isinstance(error, ImportError):
         advice = "run 'python -m pip install pydicom \"pylibjpeg[all]\"'"
-    return f"{shown(file)}{more} of patient {scan.name!r} cannot be read ({reason}): {advice}."
+    return f"{shown(file)}{more} of patient {scan.name!r} cannot be read ({why_unread(error, file)}): {advice}."

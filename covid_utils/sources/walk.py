@@ -87,6 +87,15 @@ def is_dicom(path: Path) -> bool:
     return ending(path) in (*DICOM, "")
 
 
+def why_unread(error: BaseException, path: Path) -> str:
+    """Why a file could not be read, in one line that does not repeat where it lies.
+
+    >>> why_unread(ValueError("scans/a.dcm is  damaged"), Path("scans/a.dcm")), why_unread(ValueError(), Path("a"))
+    ('a.dcm is damaged', 'ValueError')
+    """
+    return " ".join(str(error).replace(str(path), path.name).split()) or type(error).__name__
+
+
 def is_service(name: str) -> bool:
     """Whether a folder belongs to a system or a program: hidden, `@eaDir`, `__MACOSX` and the like."""
     return bool(SERVICE.fullmatch(name))
