@@ -32,7 +32,7 @@ SECOND := $(addprefix tests/test_,$(addsuffix .py,demo exercises export sweep si
 unit: .venv/test
 	$(BIN)/python -m pytest $(addprefix --ignore=,$(SECOND))
 
-# Notebook 6 is a sweep of five minutes: tests/test_notebooks.py and the browser run it with the profile smoke.
+# Notebook 6 is a sweep of eight minutes: tests/test_notebooks.py and the browser run it with the profile smoke.
 committed: .venv/test
 	home=$$(mktemp -d) && COVID_UTILS_HOME=$$home $(BIN)/python -m pytest -p no:cacheprovider --nbval-lax \
 		--nbval-current-env --nbval-cell-timeout=600 $(filter-out %06_sweeps.ipynb,$(NOTEBOOKS)) && rm -r $$home
