@@ -316,6 +316,22 @@ def test_a_scheduler_that_goes_away_ends_in_one_sentence(toy, tmp_path):
         sweep.sweep(plan, "tcp://127.0.0.1:9")
 
 
+def test_a_run_that_is_finished_while_the_scheduler_goes_away_counts(toy, tmp_path, monkeypatch):
+    """Its worker wrote it down, but nobody was there to tell."""
+
+    def gone(client, work, runs):
+        work(runs[0])
+        raise cluster.SweepError("The scheduler went away.")
+        yield
+
+    monkeypatch.setattr(sweep, "each_done", gone)
+    plan = {"notebooks": [toy("01_toy", RECORD)], "folder": tmp_path / "all", "grid": {"epochs": [1, 2]}}
+    with pytest.raises(cluster.SweepError):
+        sweep.sweep(plan)
+    table = pd.read_csv(tmp_path / "all" / "results.csv")
+    assert table.status.tolist() == ["finished", "missing"] and table["toy.auc"][0] == 0.1
+
+
 # ------------------------------------------------------------------------------------------ two hosts
 
 

@@ -55,6 +55,7 @@ def sweep(plan: dict | str | Path, scheduler: str | None = None) -> pd.DataFrame
                     for row in progress(each_done(client, execute_run, missing), "runs", len(missing)):
                         table.add(row)
             finally:
+                table.look()
                 table.write()
     return table.frame()
 
@@ -150,6 +151,12 @@ class _Table:
         self.path, self.runs = path, runs
         self.rows = {run.name: _known(run) for run in runs}
         self.due = 0.0
+
+    def look(self) -> None:
+        """Find the rows of runs that were finished while the scheduler went away: what it was told is lost with it."""
+        for run in self.missing():
+            if (found := _known(run))["status"] == "finished":
+                self.rows[run.name] = found
 
     def missing(self) -> list[Run]:
         return [run for run in self.runs if self.rows[run.name]["status"] != "finished"]
