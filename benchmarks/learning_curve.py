@@ -3,35 +3,29 @@
     .venv/bin/python benchmarks/learning_curve.py --seeds 5
 
 Real slices, block split, 96 px. Each seed draws another split, other training slices (as many of either class) and
-other random weights; within a seed all models see the same. Equal budgets: as many epochs for all, the last one counts
-(no validation slices: who has 50 slices to learn from has none to spare), test slices are read once. Rows that are
-in benchmarks/results/learning_curve.json are not made again; benchmarks/tables.py writes the figure and the table.
+other random weights; within a seed all models see the same. The networks are a sweep of benchmarks/few_slices.ipynb in
+runs/learning-curve, so that it can be stopped and started at any time, and run on a cluster. Rows that are in
+benchmarks/results/learning_curve.json are not made again; benchmarks/tables.py writes the figure and the table.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import tempfile
-import time
-from pathlib import Path
+import itertools
 
 import numpy as np
-import torch
 from search import recorded
 
-from covid_utils.data import CTData, load_data, loader
+from covid_utils.data import CTData, load_data
 from covid_utils.evaluation import metrics_with_intervals, percent
 from covid_utils.labs.audit import grey_histogram
-from covid_utils.models import build_model, first_to_learn, freeze
-from covid_utils.runs.cached import CachedAugmentations
-from covid_utils.runs.device import repeatable
-from covid_utils.runs.files import PROJECT, write_json
-from covid_utils.runs.formats import choose_formats
+from covid_utils.runs.files import PROJECT, read_json, resolve, write_json
 from covid_utils.runs.settings import Settings
-from covid_utils.training import make_optimizer, predict, train_one_epoch
+from covid_utils.runs.sweep import summary, sweep
 
 RESULTS = PROJECT / "benchmarks" / "results" / "learning_curve.json"
+FOLDER = "runs/learning-curve"
 KEY = ("model", "slices", "epochs", "seed")
 ALL = 1681  # training slices: about so many has every split, so these are all
 EPOCHS = {50: 30, 100: 30, 200: 20, 400: 15, ALL: 8}
@@ -48,8 +42,8 @@ MODELS = {
 
 
 def fewer(data: CTData, count: int, seed: int) -> CTData:
-    """The same data with only `count` training slices, half of them COVID, taken at random; or with all."""
-    if count == ALL:
+    """The same data with only `count` training slices, half of them COVID, taken at random; or with all (0)."""
+    if not count:
         return data
     table = data.table
     train_rows = table[table.split == "train"].sample(frac=1, random_state=seed).groupby("label").head(count // 2).index
@@ -57,55 +51,56 @@ def fewer(data: CTData, count: int, seed: int) -> CTData:
     return dataclasses.replace(data, table=table.loc[rows].reset_index(drop=True), images=data.images[rows])
 
 
-def learned(data: CTData, settings: Settings) -> np.ndarray:
-    """Train for all epochs, and the test slices' logits after the last one."""
-    with repeatable(settings.seed):
-        model = freeze(build_model(settings.backbone, settings.weights), settings.trainable)
-    model.to(memory_format=torch.channels_last)
-    kept = first_to_learn(model) != "stem"
-    choose_formats(model, data.images, kept)
-    batches = loader(data, "train", settings.batch_size, shuffle=True, augmented=True)
-    optimizer, scheduler = make_optimizer(model, settings, settings.epochs * len(batches))
-    with tempfile.TemporaryDirectory() as folder:
-        cache = CachedAugmentations(model, data, settings, Path(folder)) if kept else None
-        for epoch in range(1, settings.epochs + 1):
-            with repeatable(settings.seed * 1_000_003 + epoch):
-                learner, batches, _ = cache.epoch(epoch) if cache else (model, batches, None)
-                train_one_epoch(learner, batches, optimizer, scheduler)
-    return predict(model, data.images[data.table.index[data.table.split == "test"]]).numpy()
+def histogram(slices: int, seed: int) -> dict:
+    """The row of the rival that learns no shapes."""
+    data = fewer(load_data(Settings("sars-cov-2-ct", seed=seed), progress=False), slices % ALL, seed)
+    test = data.table[data.table.split == "test"]
+    return {"seconds": 0, "test": metrics_with_intervals(grey_histogram(data), test.label, test.patient)}
 
 
-def main() -> None:
+def network(run: dict) -> dict:
+    """The same of a run of the sweep."""
+    found = read_json(resolve(run["notebook"]).parent / "metrics.json")["network"]
+    return {"seconds": run["seconds"], "test": found["test"]}
+
+
+def keep(key: tuple, found: dict) -> None:
+    """Record a row, and say it."""
+    row = dict(zip(KEY, key, strict=True)) | found
+    write_json(RESULTS, list((recorded(RESULTS, KEY) | {key: row}).values()))
+    scores = {score: percent(row["test"][score]) for score in ("accuracy", "auc")}
+    print(f"{key[1]} slices, seed {key[3]}, {key[0]}: {scores}, {row['seconds']:.0f} s", flush=True)
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5, help="how many")
-    parser.add_argument("--from", dest="first", type=int, default=0, metavar="SEED", help="the first of them")
     parser.add_argument("--slices", type=int, nargs="+", default=list(EPOCHS), help="training slices")
     parser.add_argument("--longer", type=int, default=1, help="so many times the epochs")
-    parser.add_argument("--models", nargs="*", default=["scratch", "transfer"], choices=list(MODELS))
+    parser.add_argument("--models", nargs="*", default=["scratch", "transfer", "imagenet"], choices=list(MODELS))
+    parser.add_argument("--scheduler", help="of a Dask cluster (docs/scale.md)")
     options = parser.parse_args()
-    for seed in range(options.first, options.first + options.seeds):
-        data = load_data(Settings("sars-cov-2-ct", seed=seed), progress=False)
-        for count in options.slices:
-            few, epochs = fewer(data, count, seed), options.longer * EPOCHS[count]
-            test = few.table[few.table.split == "test"]
-            for name in ["grey histogram", *options.models]:
-                started = time.perf_counter()
-                row = {"seed": seed, "slices": count, "model": name, "epochs": epochs if name in MODELS else 0}
-                if tuple(row[key] for key in KEY) in recorded(RESULTS, KEY):
-                    continue
-                if name in MODELS:
-                    logits = learned(few, Settings(seed=seed, epochs=epochs, batch_size=16, **MODELS[name]))
-                else:
-                    logits = grey_histogram(few)
-                row |= {"seconds": round(time.perf_counter() - started, 1)}
-                row |= {"test": metrics_with_intervals(logits, test.label, test.patient)}
-                write_json(RESULTS, [*recorded(RESULTS, KEY).values(), row])
-                print(
-                    f"seed {seed}, {count} slices, {name:14s} accuracy {percent(row['test']['accuracy'])}, "
-                    f"AUC {percent(row['test']['auc'])}, {row['seconds']:.0f} s",
-                    flush=True,
-                )
+    asked = list(itertools.product(range(options.seeds), options.slices))
+    for seed, slices in asked:
+        if (key := ("grey histogram", slices, 0, seed)) not in recorded(RESULTS, KEY):
+            keep(key, histogram(slices, seed))
+    keys = [(model, n, options.longer * EPOCHS[n], seed) for seed, n in asked for model in options.models]
+    learning = [key for key in keys if key not in recorded(RESULTS, KEY)]
+    if not learning:
+        return 0
+    plan = {
+        "notebooks": ["benchmarks/few_slices.ipynb"],
+        "folder": FOLDER,
+        "parameters": {"dataset": "sars-cov-2-ct", "batch_size": 16},
+        "list": [{"slices": n % ALL, "epochs": e, "seed": seed} | MODELS[name] for name, n, e, seed in learning],
+    }
+    table = sweep(plan, options.scheduler)
+    for key, run in zip(learning, table.to_dict("records"), strict=True):
+        if run["status"] == "finished":
+            keep(key, network(run))
+    print(summary(table))
+    return int((table.status != "finished").any())
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -8,15 +8,17 @@ import sys
 import time
 from pathlib import Path
 
+import learning_curve
 import pandas as pd
 import psutil
 import pytest
 import yaml
 
+from covid_utils.data import load_data
 from covid_utils.runs import cluster, sweep
 from covid_utils.runs.files import PROJECT, read_json
 from covid_utils.runs.plans import read_plan
-from covid_utils.runs.settings import read_profile
+from covid_utils.runs.settings import Settings, read_profile
 
 PYTHON = [sys.executable, "-m"]
 RECORD = """
@@ -330,6 +332,22 @@ def test_a_run_that_is_finished_while_the_scheduler_goes_away_counts(toy, tmp_pa
         sweep.sweep(plan)
     table = pd.read_csv(tmp_path / "all" / "results.csv")
     assert table.status.tolist() == ["finished", "missing"] and table["toy.auc"][0] == 0.1
+
+
+def test_the_notebook_of_the_learning_curve_learns_from_as_many_slices_as_it_is_given(dask, tmp_path):
+    few = {"slices": 12, "patients": 20, "image_size": 32, "epochs": 2, "batch_size": 8}
+    plan = {"notebooks": ["benchmarks/few_slices.ipynb"], "folder": tmp_path / "few"}
+    plan["parameters"] = few | {"dataset": "phantom", "data_dir": str(tmp_path)}
+    starts = [learning_curve.MODELS[name] for name in ("scratch", "transfer")]  # without and with kept features
+    table = sweep.sweep(plan | {"list": starts}, dask)
+    assert table.status.tolist() == ["finished"] * 2, sweep.summary(table)
+    assert table["network.test.auc"].between(0, 1).all()
+    data = load_data(Settings(image_size=32, patients=20, data_dir=str(tmp_path)))
+    fewer = learning_curve.fewer(data, 12, 0)
+    counts = fewer.table.groupby(["split", "label"]).size()
+    assert counts["train"].tolist() == [6, 6] and len(fewer.images) == len(fewer.table)
+    assert (counts["test"] == data.table.groupby(["split", "label"]).size()["test"]).all()
+    assert learning_curve.fewer(data, 0, 0) is data
 
 
 # ------------------------------------------------------------------------------------------ two hosts

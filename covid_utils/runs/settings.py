@@ -21,6 +21,7 @@ CHOICES = {
 LIMITS = {  # lowest and highest sensible value
     "image_size": (32, 1024),
     "patients": (20, 1_000_000),
+    "slices": (0, 10_000_000),
     "copies": (0, 1000),
     "epochs": (1, 10_000),
     "batch_size": (2, 4096),
@@ -46,6 +47,7 @@ class Settings:
     split: str = "patient"  # "patient" keeps a patient's slices together; "random" is what the article did
     image_size: int = 96  # pixels
     patients: int = 240  # how many imaginary patients dataset="phantom" draws
+    slices: int = 0  # training slices to learn from, half of either class (benchmarks/few_slices.ipynb); 0: all
     backbone: str = "resnet18"
     weights: str = "scratch"  # "scratch", "bundled", "imagenet" or a .safetensors file
     trainable: str = "last"  # of pretrained weights, the first stage that learns: "layer2", "layer3", "last"; or "all"
