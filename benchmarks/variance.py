@@ -1,48 +1,40 @@
-"""Where does the spread of a test accuracy come from: the network's seed, the split, or the choice of test patients?
+"""Where does the spread of a test accuracy come from: the network's seed, the patients, or the choice of test patients?
 
     .venv/bin/python benchmarks/variance.py --runs 5
 
-The default scratch run on the default phantom patients: five network seeds on one split, then one network seed on five
-splits. The scores go to benchmarks/results/variance.json; finished runs under runs/variance are found again.
+The default scratch run: five network seeds on one draw of patients, then one network seed on five draws, each with a
+split of its own. A sweep of notebooks/train.ipynb in runs/variance; the scores go to benchmarks/results/variance.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 
-from covid_utils.data import load_data, split_groups
-from covid_utils.evaluation import metrics_with_intervals, percent
-from covid_utils.runs.files import PROJECT, write_json
-from covid_utils.runs.found import find_or_train
-from covid_utils.runs.settings import Settings
-from covid_utils.sources.datasets import fingerprint
-from covid_utils.training import predict
+from covid_utils.runs.files import PROJECT, read_json, resolve, write_json
+from covid_utils.runs.sweep import summary, sweep
 
 
-def one_run(network: int, split: int) -> dict:
-    """Train and test with these seeds of the network and of the split, on the same 240 patients."""
-    data = load_data(Settings())
-    table = data.table.assign(split=split_groups(data.table, "patient", split))
-    data = dataclasses.replace(data, table=table, fingerprint=fingerprint(table, data.images))
-    settings = Settings(seed=network, run_dir=f"runs/variance/network-{network}-split-{split}")
-    model, _, _ = find_or_train(data, settings, "scratch")
-    test = table[table.split == "test"]
-    score = metrics_with_intervals(predict(model, data.images[test.index]), test.label, test.patient)["accuracy"]
-    print(f"network seed {network}, split seed {split}: {percent(score)}", flush=True)
-    return {"network": network, "split": split, "accuracy": score}
+def score(run: dict) -> dict:
+    """The row of a finished run: both seeds, and its test accuracy with the ends of its interval."""
+    found = read_json(resolve(run["notebook"]).parent / "metrics.json")["network"]
+    return {"network": run["seed"], "patients": run["data_seed"], "accuracy": found["test"]["accuracy"]}
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5, help="how many seeds of each kind, from 0")
+    parser.add_argument("--scheduler", help="of a Dask cluster (docs/scale.md)")
     options = parser.parse_args()
-    seeds = [(0, 0)] + [(k, 0) for k in range(1, options.runs)] + [(0, k) for k in range(1, options.runs)]
-    rows = []
-    for network, split in seeds:
-        rows.append(one_run(network, split))
-        write_json(PROJECT / "benchmarks" / "results" / "variance.json", rows)
+    seeds = [(k, 0) for k in range(options.runs)] + [(0, k) for k in range(1, options.runs)]
+    runs = [{"seed": network, "data_seed": patients} for network, patients in seeds]
+    table = sweep({"notebooks": ["train"], "folder": "runs/variance", "list": runs}, options.scheduler)
+    print(summary(table))
+    if (table.status != "finished").any():
+        return 1
+    rows = [score(run) for run in table.to_dict("records")]
+    write_json(PROJECT / "benchmarks" / "results" / "variance.json", rows)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
