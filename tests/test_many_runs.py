@@ -1,0 +1,57 @@
+"""What the table of a sweep tells."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+
+from covid_utils.labs import many_runs
+from covid_utils.runs.notebooks import execute
+
+
+def table(score) -> pd.DataFrame:
+    """A row for each size, start and seed, with `score(size, start, seed)` as accuracy."""
+    keys = itertools.product((40, 80), ("scratch", "bundled", "imagenet"), (0, 1, 2))
+    rows = [{"patients": p, "weights": w, "seed": s, many_runs.ACCURACY: score(p, w, s)} for p, w, s in keys]
+    return pd.DataFrame(rows)
+
+
+def test_gains_are_paired_over_the_seeds():
+    """Seeds differ by 30 points, the gain by none: only pairs can tell."""
+    found = table(lambda p, w, s: 0.3 + 0.3 * s / 2 + 0.1 * (w == "bundled") * (p == 40))
+    scores = found.pivot(index=["patients", "seed"], columns="weights", values=many_runs.ACCURACY)
+    gains = many_runs.paired_gains(scores, "bundled")
+    assert gains.verdict.to_dict() == {40: "beyond chance", 80: "cannot be told from chance"}
+    assert gains["bundled minus scratch"][40].startswith("+10.0 points (+10.0 to +10.0")
+
+
+def test_the_analysis_of_variance_finds_each_cause():
+    """Two causes of known size, one for both together, and a rest of plus and minus one: the shares are exact."""
+    rows = [(10 * a + 3 * b + 2 * a * b + rest, a, b) for a, b, rest in itertools.product((-1, 1), (-1, 0, 1), (-1, 1))]
+    values, source, patients = (pd.Series(column) for column in zip(*rows, strict=True))
+    found = many_runs.analysis_of_variance(values.astype(float), source, patients)
+    assert found["sum of squares"].tolist() == pytest.approx([12 * 100, 8 * 9, 8 * 4, 12])
+    assert found["degrees of freedom"].tolist() == [1, 2, 2, 6]
+    assert found["share, %"].sum() == pytest.approx(100)
+    assert found["mean square"]["network's seed"] == pytest.approx(2)
+
+
+def test_the_figure_has_a_mark_for_each_run_and_one_for_each_mean():
+    figure = many_runs.draw_starts(table(lambda p, w, s: 0.5 + 0.01 * s))
+    (axis,) = figure.axes
+    small = [line for line in axis.lines if line.get_alpha() == 0.5]
+    assert sorted(np.concatenate([line.get_ydata() for line in small])) == pytest.approx(sorted([50, 51, 52] * 6))
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["40", "80"]
+    assert axis.get_legend_handles_labels()[1] == ["scratch", "bundled", "imagenet"]
+    plt.close(figure)
+
+
+def test_a_run_is_looked_into(toy, tmp_path):
+    draw = "import matplotlib.pyplot as plt\nfrom IPython.display import Markdown\nplt.plot([1, 2])\nplt.show()"
+    notebook = toy("01_toy", draw, "Markdown('first')", "Markdown('last')")
+    execute(notebook, tmp_path / "out.ipynb", {"epochs": 7, "run_dir": str(tmp_path)})
+    given, words, picture = many_runs.look_into(tmp_path / "out.ipynb")
+    assert given.splitlines() == ["# Parameters", "epochs = 7"] and words == "last"
+    assert picture.data.startswith(b"\x89PNG") and picture.alt
