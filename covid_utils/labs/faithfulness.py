@@ -125,8 +125,9 @@ def said_of_gaps(gaps: dict[str, dict[str, float]], blind: Sequence[str]) -> str
     rival = max(blind, key=lambda name: gaps[name]["value"])
     better = [name for name in clear if gaps[name]["value"] > gaps[rival]["value"]]
     verdict = f"speaks for **{' and '.join(better)}**" if better else "gives **no reason to believe** any of them"
+    above = " and ".join(clear) or f"none of the {len(asked)} maps"
     return (
-        f"Above zero with the whole interval: **{' and '.join(clear) or 'none'}** of {len(asked)} maps. The best map "
+        f"With the whole interval above zero: **{above}**. The best map "
         f"that knows nothing is *{rival}*, with {percent(gaps[rival], signed=True)}. So on these slices ROAD {verdict}."
     )
 
