@@ -8,10 +8,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ..sources.folders import CLASSES
+
 OUTCOMES = {  # label, and whether the network says COVID
     "COVID, found": (1, True),
     "COVID, missed": (1, False),
-    "other, cleared": (0, False),
+    "non-COVID, cleared": (0, False),
     "false alarm": (0, True),
 }
 
@@ -59,5 +61,5 @@ def confident(logits: Tensor, labels: Tensor, patients: pd.Series, count: int = 
     for kind, positions in ranked.items():
         for number, i in enumerate(of_different_patients(positions, patients, count)):
             again = " " * number  # two alike stay two
-            chosen[f"{kind}: {'COVID' if labels[i] else 'other'}\np(COVID) {chances[i]:.2f}{again}"] = i
+            chosen[f"{kind}: {CLASSES[int(labels[i])]}\np(COVID) {chances[i]:.2f}{again}"] = i
     return chosen
