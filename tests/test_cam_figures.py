@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -67,3 +69,42 @@ def test_plain_kernels_have_neighbours_alike_and_a_chessboard_has_opposites():
         assert cam_figures.neighbour_correlation(model) == pytest.approx(-1)
         weight.copy_(torch.randn(64, 3, 1, 1).expand_as(weight))
         assert cam_figures.neighbour_correlation(model) == pytest.approx(1)
+
+
+def test_evidence_is_drawn_where_each_network_looked(shown):
+    model, images = Net().eval(), torch.randint(0, 256, (2, 64, 64), dtype=torch.uint8)
+    model.preprocess = dataclasses.replace(model.preprocess, crop_fraction=0.5)
+    cam_figures.show_evidence({"one": model}, images, ["a", "b"])
+    drawn = shown[0].axes[2].images[1]
+    assert drawn.get_extent() == [15.5, 47.5, 47.5, 15.5]
+    np.testing.assert_allclose(drawn.get_array(), cam_figures.evidence(model, images)[0], atol=1e-5)
+
+
+def test_removal_curves_are_means_over_slices(shown):
+    curves = {"left": {"A": np.array([[0.2, 0.4], [0.1, 0.2]])}}
+    cam_figures.show_removal(curves, (0.1, 0.2), "", done="deleted")
+    (axis,) = shown[0].axes
+    np.testing.assert_allclose(axis.lines[0].get_ydata(), [0.3, 0.15])
+    assert axis.get_xlabel() == "share of pixels deleted"
+
+
+def test_agreement_starts_with_the_intact_network(shown):
+    cam_figures.show_agreement({"rank": {"A": [1.0, 0.5, 0.0]}}, ("head", "layer4"))
+    assert list(shown[0].axes[0].lines[0].get_xdata()) == ["intact", "head", "layer4"]
+
+
+def test_where_nothing_is_known_nothing_is_drawn(shown):
+    cam_figures.show_scores({}, alt="")
+    cam_figures.show_growth({}, (0.1, 0.2))
+    assert not shown
+    cam_figures.show_growth({"p(COVID)": {"A": [0.1, 0.9]}}, (0.1, 0.2))
+    assert len(shown) == 1
+
+
+def test_a_slices_text_has_the_probability_of_each_network():
+    logits = {"scratch": torch.tensor([0.0, 3.0]), "transfer": torch.tensor([9.0, -3.0])}
+    texts = cam_figures.with_chances({"found": 1, "missed": 0}, logits)
+    assert texts == [
+        "found\np(COVID)\nscratch 0.95\ntransfer 0.05",
+        "missed\np(COVID)\nscratch 0.50\ntransfer 1.00",
+    ]

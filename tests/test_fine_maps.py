@@ -76,3 +76,11 @@ def test_maps_of_two_layers_are_multiplied():
 def test_an_unknown_map_is_named():
     with pytest.raises(ValueError, match="did you mean 'layer3 HiResCAM'"):
         fine_maps.named_map(models.Net(), SLICES, "layer3 HiresCAM")
+
+
+def test_titles_name_the_network_and_its_map(monkeypatch):
+    monkeypatch.setattr(fine_maps, "named_map", lambda *given: given)
+    kinds = {"a": "layer4 GradCAM", "b": "layer3 HiResCAM, nine views", "not shown": "layer2 GradCAM"}
+    found = fine_maps.titled_maps({"a": 1, "b": 2}, SLICES, kinds, [1, 1, 0])
+    assert list(found) == ["a\nlayer4 GradCAM", "b\nlayer3\nnine views"]
+    assert found["b\nlayer3\nnine views"] == (2, SLICES, kinds["b"], [1, 1, 0])

@@ -106,3 +106,9 @@ def test_lungs_are_found_on_the_phantom():
 def test_no_lungs_no_mask():
     assert not lo.segment_lungs(np.full((1, 64, 64), 7, np.uint8)).any()
     assert lo.segment_lungs(np.zeros((0, 64, 64), np.uint8)).shape == (0, 64, 64)
+
+
+def test_only_maps_that_hit_every_time_are_named():
+    maps = {"all": LESIONS * 1.0, "none": ~LESIONS * 1.0, "all but one": LESIONS * 1.0}
+    maps["all but one"][3] = ~LESIONS[3]
+    assert lo.names_that_hit(maps, LESIONS) == ["all"]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from ..explain import evidence
 from ..models import BACKBONES, Net
 from ..plotting import BLUE, RED, outline, show, styled
 
@@ -119,13 +120,21 @@ def panels(
 
 
 @styled
-def show_channels(image, activations, weights, raw, alt: str, count: int = 5) -> None:
+def show_channels(
+    image,
+    activations,
+    weights,
+    raw,
+    alt: str = "A slice, activation maps with their weights, and the sum of all: red for COVID, blue against.",
+    count: int = 5,
+) -> None:
     """Show how GradCAM adds up: the channels that add or take most, each with its weight, and the sum.
 
     Args:
         image: uint8 (H, W).
         activations: float (C, h, w); weights: float (C,); raw: float (h, w), their weighted sum.
     """
+    activations, weights, raw = (np.asarray(each) for each in (activations, weights, raw))
     share = weights * activations.mean((1, 2))
     largest = np.argsort(-np.abs(share))[:count]
     figure, axes = plt.subplots(1, count + 2, figsize=(1.9 * (count + 2), 2.5))
@@ -174,6 +183,13 @@ def show_signed(
     show(figure, alt, photo=True, small=True)
 
 
+def show_evidence(models: dict[str, Net], images, rows: list[str], lesions=None, alt: str = "") -> None:
+    """Show the signed evidence of each model for slices, uint8 (N, H, W) with N titles, on one scale in logits."""
+    maps = {name: evidence(model, images) for name, model in models.items()}
+    seen = [model.preprocess.crop_fraction for model in models.values()]
+    show_signed(images.numpy(), rows, maps, lesions, alt, crop_fractions=seen)
+
+
 @styled
 def show_matrix(image, maps: dict[str, dict[str, np.ndarray]], lesion=None, alt: str = "") -> None:
     """Show heat maps of one slice: {row title: {column title: (H, W) in 0…1}}; a missing one stays empty."""
@@ -195,8 +211,10 @@ def show_matrix(image, maps: dict[str, dict[str, np.ndarray]], lesion=None, alt:
 def show_scores(scores: dict[str, dict[str, dict[str, dict]]], alt: str) -> None:
     """Show scores with intervals: {score: {map: {network or "": {"value", "low", "high"}}}}, a panel per score.
 
-    Networks are called "scratch" or "transfer"; with ", not trained" behind it a mark is hollow.
+    Networks are called "scratch" or "transfer"; with ", not trained" behind it a mark is hollow. No scores, no figure.
     """
+    if not scores:
+        return
     names = list(next(iter(scores.values())))
     figure, axes = plt.subplots(
         1, len(scores), figsize=(max(2.5 * len(scores), 8), 0.42 * len(names) + 1.4), sharey=True, squeeze=False
@@ -242,3 +260,31 @@ def show_curves(
     axes[0][-1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=10, frameon=False)
     figure.tight_layout()
     show(figure, alt, small=True)
+
+
+def show_removal(curves: dict[str, dict[str, np.ndarray]], shares: Sequence[float], alt: str, done="removed") -> None:
+    """Show how the probability changes as pixels are removed: {panel title: {map: float (len(shares), N)}}."""
+    means = {title: {name: curve.mean(1) for name, curve in each.items()} for title, each in curves.items()}
+    show_curves(means, shares, f"share of pixels {done}", "probability of the decision", alt)
+
+
+def show_growth(growth: dict[str, dict[str, Sequence[float]]], sizes: Sequence[float]) -> None:
+    """Show the probability as patches grow, as `cam_checks.grow_patches` returns it; nothing if there is none."""
+    if growth:
+        show_curves(growth, sizes, "size of the patches", "mean p(COVID)", "Probability as patches grow.")
+
+
+def show_agreement(agreement: dict[str, dict[str, Sequence[float]]], stages: Sequence[str]) -> None:
+    """Show how far maps agree with the intact network's, first intact, then with each of `stages` random as well."""
+    alt = "Agreement of maps with the intact network's, as stages become random from the head down."
+    names = ["intact", *stages]
+    show_curves(agreement, names, "random down to", "agreement with the intact map", alt, ylim=(-0.5, 1.05))
+
+
+def with_chances(chosen: dict[str, int], logits: dict[str, torch.Tensor]) -> list[str]:
+    """A text for each chosen slice, {name: position}: its name, and each model's probability of COVID."""
+    texts = []
+    for name, i in chosen.items():
+        chances = [f"{model} {torch.sigmoid(each[i]):.2f}" for model, each in logits.items()]
+        texts.append("\n".join([name, "p(COVID)", *chances]))
+    return texts

@@ -15,10 +15,12 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from ..data import batches_of
+from ..evaluation import percent
 from ..models import BACKBONES, LAYERS, Net, Tail, ask, freeze
 from ..runs.device import repeatable
 from ..runs.formats import choose_formats
 from ..training import predict, train_one_epoch
+from .localization import mean_with_interval
 
 # ------------------------------------------------------------------------------------------- removing pixels
 
@@ -94,6 +96,40 @@ def removal_curve(
     logits = predict(model, torch.cat([remove(images, maps, share, order, fill) for share in shares]))
     sign = 2 * torch.as_tensor(targets).float() - 1
     return torch.sigmoid(logits.reshape(len(shares), -1) * sign).numpy()
+
+
+def removal_curves(
+    model: Net, images: Tensor, maps: dict[str, np.ndarray], shares: Sequence[float], targets, order="MoRF", fill="road"
+) -> dict[str, np.ndarray]:
+    """`removal_curve` of each of several maps: {name: float32 (len(shares), N)}."""
+    return {name: removal_curve(model, images, heat, shares, targets, order, fill) for name, heat in maps.items()}
+
+
+def road_gaps(most: dict[str, np.ndarray], least: dict[str, np.ndarray], patients) -> dict[str, dict[str, float]]:
+    """ROAD's gap of each map: the mean probability with the least relevant pixels removed, less that with the most.
+
+    Args:
+        most, least: as `removal_curves` returns them, for the orders MoRF and LeRF.
+        patients: (N,), the patient of each slice.
+
+    Returns:
+        {name: {"value", "low", "high"}}; above zero, the map knows which pixels the decision needs.
+    """
+    return {name: mean_with_interval((least[name] - most[name]).mean(0), patients) for name in most}
+
+
+def said_of_gaps(gaps: dict[str, dict[str, float]], blind: Sequence[str]) -> str:
+    """Which maps ROAD speaks for, in words; `blind` are those among them that know nothing of the network."""
+    asked = [name for name in gaps if name not in blind]
+    clear = [name for name in asked if gaps[name]["low"] > 0]
+    rival = max(blind, key=lambda name: gaps[name]["value"])
+    better = [name for name in clear if gaps[name]["value"] > gaps[rival]["value"]]
+    verdict = f"speaks for **{' and '.join(better)}**" if better else "gives **no reason to believe** any of them"
+    above = " and ".join(clear) or f"none of the {len(asked)} maps"
+    return (
+        f"With the whole interval above zero: **{above}**. The best map "
+        f"that knows nothing is *{rival}*, with {percent(gaps[rival], signed=True)}. So on these slices ROAD {verdict}."
+    )
 
 
 # --------------------------------------------------------------------------------- agreement and sanity checks

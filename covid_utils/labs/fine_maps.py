@@ -67,3 +67,12 @@ def named_map(model: Net, images: Tensor, name: str, targets=None) -> np.ndarray
     one = cam if views == 1 else fine_cam
     product = np.prod([one(model, images, method, layer, targets) for layer in layers], axis=0)
     return product ** (1 / len(layers))
+
+
+def titled_maps(networks: dict[str, Net], images: Tensor, kinds: dict[str, str], targets=None) -> dict[str, np.ndarray]:
+    """The map that `kinds` names for each network, under a title in two or three lines for a figure.
+
+    Returns: {title: float32 (N, H, W)}.
+    """
+    titles = {name: f"{name}\n{kinds[name].replace(' HiResCAM, ', chr(10))}" for name in networks}
+    return {titles[name]: named_map(model, images, kinds[name], targets) for name, model in networks.items()}

@@ -37,6 +37,12 @@ def pointing_game(maps: np.ndarray, lesions: np.ndarray, board: np.ndarray) -> n
     return (hottest & lesions).sum((1, 2)) / np.maximum(hottest.sum((1, 2)), 1)
 
 
+def names_that_hit(maps: dict[str, np.ndarray], lesions: np.ndarray) -> list[str]:
+    """Of several maps, {name: float (N, H, W)}, the names of those whose hottest place lies in the lesion each time."""
+    everywhere = np.ones_like(lesions)
+    return [name for name, heat in maps.items() if pointing_game(heat, lesions, everywhere).min() > 0]
+
+
 def relevance_mass_accuracy(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """Which share of each map's heat lies inside a mask.
 
