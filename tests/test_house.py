@@ -20,8 +20,8 @@ ORDER = """
     sources.dicom sources.walk sources.nifti sources.images sources.series sources.volumes
     sources.patients sources.folders sources.downloads sources.datasets
     data runs.cached runs.formats training runs.found evaluation explain plotting
-    labs.tables labs.decisions labs.audit labs.shortcuts labs.localization labs.faithfulness labs.fine_maps
-    labs.photographs labs.cam_figures labs.score_figures labs.widgets labs.craft
+    labs.tables labs.decisions labs.recorded labs.audit labs.shortcuts labs.localization labs.faithfulness
+    labs.fine_maps labs.photographs labs.cam_figures labs.score_figures labs.widgets labs.craft
     labs.whole_patients labs.answers labs.answer_patients labs.answer_files labs.model_card labs.export labs.demo
     labs.machine labs.speed
     labs.exercises.verdicts labs.exercises.kept labs.exercises.nb01_data labs.exercises.nb02_scratch
