@@ -1,13 +1,24 @@
 """The knobs of fine-tuning do what they say."""
 
+import copy
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from toy import tiny_data
 
-from covid_utils.labs.craft import fine_tune, kept_per_slice, layerwise_rates, number_formats, range_test
+from covid_utils.labs.craft import (
+    batch_sizes,
+    fine_tune,
+    kept_per_slice,
+    layerwise_rates,
+    number_formats,
+    range_test,
+    time_answers,
+)
 from covid_utils.models import Net, freeze
-from covid_utils.runs import device
+from covid_utils.runs import device, formats
 from covid_utils.runs.settings import Settings
 from covid_utils.training import predict
 
@@ -69,10 +80,26 @@ def test_the_range_test_raises_the_rate_in_equal_factors_until_the_loss_explodes
 def test_number_formats_are_put_back_and_equal_without_bfloat16(model, monkeypatch):
     monkeypatch.setattr(device, "BFLOAT16", False)
     images, model.bfloat16 = tiny_data().images[:4], {"learning": False}
+    before = {name: value.clone() for name, value in model.state_dict().items()}
     table, logits = number_formats(model, images, repeats=1)
     assert model.bfloat16 == {"learning": False} and all(p.grad is None for p in model.parameters())
     assert torch.equal(logits[0], logits[1]) and torch.equal(logits[0], predict(model, images))
     assert table.index.tolist() == ["float32", "bfloat16"] and (table[["answering", "learning"]] > 0).all(axis=None)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items()), "nothing moved"
+
+
+def test_each_row_of_number_formats_is_computed_in_its_format(model, monkeypatch):
+    """On a clock that a busy machine does not disturb: a step in bfloat16 takes two seconds, another one second."""
+    real, clock = formats.ask, SimpleNamespace(now=0.0)
+
+    def ask(network, images):
+        clock.now += 1 + network.bfloat16["learning" if torch.is_grad_enabled() else "answering"]
+        return real(network, images)
+
+    monkeypatch.setattr(formats, "ask", ask)
+    monkeypatch.setattr(formats, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    table, _ = number_formats(model, tiny_data().images[:4], repeats=2)
+    assert table.to_dict("list") == {"answering": [250, 500], "learning": [250, 500]}
 
 
 def test_what_a_slice_keeps_for_the_backward_pass(model):
@@ -81,3 +108,26 @@ def test_what_a_slice_keeps_for_the_backward_pass(model):
     assert kept["head"] == 512 * 4, "the head needs its input, 512 numbers of 4 bytes"
     assert kept["head"] < kept["last"] < kept["layer2"] < kept["all"]
     assert kept_per_slice(model, images[:16]) == pytest.approx(kept["all"], rel=0.02)
+
+
+def test_every_way_to_answer_is_compared_with_the_first(model):
+    images, other = tiny_data().images[:4], copy.deepcopy(model)
+    with torch.no_grad():
+        other.net.fc.bias += 2
+    table = time_answers({"one": (model, images), "the same": (model, images), "other": (other, images)})
+    assert table.index.tolist() == ["one", "the same", "other"] and table["times as fast"].iloc[0] == 1
+    assert table["logits differ by"].tolist() == pytest.approx([0, 0, 2], abs=0.05) and (table.seconds >= 0).all()
+    assert time_answers({}).empty
+
+
+def test_what_a_slice_of_a_batch_costs_by_the_first_stage_that_learns(model):
+    frozen = [p.requires_grad for p in model.parameters()]
+    table = batch_sizes(model, tiny_data().images[:8])
+    assert table.index.tolist() == ["last", "layer3", "layer2", "all"]
+    kept = {
+        stage: kept_per_slice(freeze(copy.deepcopy(model), stage), tiny_data().images[:8]) for stage in ("last", "all")
+    }
+    assert table["megabytes a slice"]["all"] == f"{kept['all'] / 1e6:.1f}"
+    assert table["slices in 4 GB"]["all"] == f"{4e9 / kept['all']:,.0f}"
+    assert table["times the last stage's"]["all"] == f"{kept['all'] / kept['last']:.1f}"
+    assert [p.requires_grad for p in model.parameters()] == frozen, "the network itself stays as it was"

@@ -186,3 +186,34 @@ def test_the_difference_of_two_patient_groups_is_newcombes():
     for one, other, wanted in (((48, 80), (56, 70), (0.0524, 0.3339)), ((3, 10), (9, 10), (0.1705, 0.8090))):
         found = decisions.difference_interval(wilson(*one), wilson(*other))
         assert (found["low"], found["high"]) == pytest.approx(wanted, abs=5e-5)
+
+
+def test_people_are_counted_whole():
+    table = decisions.people(0.9, 0.8, 0.1)
+    assert table.index.name == "of 1000 people" and table.index.tolist() == ["ill", "not ill", "all"]
+    assert table['"yes"'].tolist() == [90, 180, 270] and table['"no"'].tolist() == [10, 720, 730]
+    yes, no = decisions.predictive_values(0.9, 0.8, 0.1)
+    assert yes == pytest.approx(90 / 270) and no == pytest.approx(720 / 730)
+
+
+def test_a_table_of_thresholds_has_the_scores_at_each():
+    patients = np.arange(200)
+    table = decisions.threshold_table({"half": (LOGITS, 0.0), "one": (LOGITS, 1.0)}, LABELS, patients)
+    assert table.threshold.tolist() == ["0.50", "0.73"]
+    found = metrics_with_intervals(LOGITS, LABELS, patients, 1.0)
+    for name in ("sensitivity", "specificity", "precision"):
+        assert table.loc["one", name] == percent(found[name]) != table.loc["half", name]
+
+
+def test_intervals_are_compared_in_logits():
+    narrow, wide = ({"low": 1 / (1 + np.exp(-low)), "high": 1 / (1 + np.exp(-high))} for low, high in ((0, 1), (-1, 2)))
+    assert decisions.times_as_wide(wide, narrow) == pytest.approx(3)
+    assert decisions.times_as_wide({"low": 0.5, "high": 1.0}, narrow) == pytest.approx(np.log(999))
+
+
+def test_words_for_intervals_and_temperatures():
+    said = [decisions.verdict({"low": low, "high": high}) for low, high in ((0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1))]
+    assert said == ["a gain beyond chance", "a loss beyond chance", "cannot be told from chance"]
+    assert [decisions.how_sure(heat) for heat in (0.5, 1.0, 2.0)] == [
+        "not sure enough", "about as sure as it is right", "too sure of itself"
+    ]  # fmt: skip

@@ -211,7 +211,10 @@ def test_a_prediction_is_shown_beside_the_result(home, shown):
     board.you_said("COVID slices", np.array([2, 7, 9, 11]))
     board.predict_first("lower loss", "Training")
     board.you_said("lower loss", "training")
-    without, _, number, _, several, _, word = (plain for plain, _ in shown)
+    board.predict_first("slices for two points", 200)
+    board.you_said("slices for two points", 1960)
+    without, _, number, _, several, _, word, _, many = (plain for plain, _ in shown)
+    assert "1960" in many and "1800 too low" in many and "e+" not in many
     assert "62 %" in without and "no prediction" in without
     assert "80 %" in number and "62 %" in number and "18 points too high" in number
     assert "2 of 4 found, 1 named in error" in several and "As you said" in word

@@ -4,6 +4,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from toy import tiny_data
 
 from covid_utils import plotting
 from covid_utils.evaluation import mean_over_seeds
@@ -158,3 +160,32 @@ def test_names_stand_under_their_picture(shown, monkeypatch):
     top, bottom = shown[0].axes
     assert [bar.get_width() for bar in bottom.patches] == [0.75, 0.25] and bottom.yaxis_inverted()
     assert [text.get_text() for text in bottom.texts] == ["cat  75%", "dog  25%"] and len(top.images) == 1
+
+
+def test_where_two_models_disagree_the_second_ones_gains_come_first(monkeypatch):
+    shown = []
+    monkeypatch.setattr(score_figures, "grid", lambda *given, **named: shown.append((*given, named)))
+    data, labels = tiny_data(), [1, 1, 0, 0]
+    votes = {"old": np.array([1.0, -1, -1, 1]), "new": torch.tensor([-1.0, 1, -1, -1])}
+    score_figures.show_disagreement(data, [4, 5, 8, 9], votes, labels, "who is right")
+    ((images, titles, named),) = shown
+    assert torch.equal(images, data.images[[5, 9, 4]])
+    assert titles == ["COVID\nnew is right", "non-COVID\nnew is right", "COVID\nold is right"]
+    assert torch.equal(named["outlines"], data.lesions[[5, 9, 4]])
+    score_figures.show_disagreement(data, [4, 5, 8, 9], votes, labels, "who is right", few=1)
+    assert len(shown[1][0]) == 2
+
+
+def test_twins_stand_below_each_other(monkeypatch):
+    shown = []
+    monkeypatch.setattr(score_figures, "grid", lambda *given, **named: shown.append((*given, named)))
+    data, pairs = tiny_data(), pd.DataFrame({"slice": [3, 5, 7], "twin": [0, 1, 2], "similarity": [1, 0.99, 0.98]})
+    score_figures.show_twins(data, pairs, "twins", few=2)
+    ((images, titles, named),) = shown
+    assert torch.equal(images, data.images[[3, 5, 0, 1]]) and named["columns"] == 2
+    assert titles == ["held out\nsimilarity 1.000", "held out\nsimilarity 0.990", "in training", "in training"]
+
+
+def test_the_cat_is_as_large_as_a_slice():
+    cat = photographs.grey_cat(64)
+    assert cat.shape == (64, 64) and cat.dtype == torch.uint8 and cat.float().std() > 10

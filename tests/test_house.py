@@ -20,7 +20,8 @@ ORDER = """
     sources.dicom sources.walk sources.nifti sources.images sources.series sources.volumes
     sources.patients sources.folders sources.downloads sources.datasets
     data runs.cached runs.formats training runs.found evaluation explain plotting
-    labs.tables labs.decisions labs.audit labs.shortcuts labs.localization labs.faithfulness
+<<<<<<< HEAD
+    labs.tables labs.decisions labs.recorded labs.audit labs.shortcuts labs.localization labs.faithfulness
     labs.fine_maps labs.photographs labs.picks labs.cam_figures labs.cam_checks labs.score_figures labs.widgets
     labs.craft labs.many_runs
     labs.whole_patients labs.answers labs.answer_patients labs.answer_files labs.model_card labs.export labs.demo

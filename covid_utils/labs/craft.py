@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from itertools import chain, islice, repeat
 
@@ -12,8 +13,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ..data import CTData, loader
-from ..models import STAGES, Net, ask, freeze, train_mode
+from ..models import STAGES, Net, Tail, ask, freeze, train_mode
 from ..runs.device import repeatable
+from ..runs.formats import time_steps
 from ..runs.settings import Settings
 from ..training import evaluate, predict, train_one_epoch, update
 
@@ -89,7 +91,7 @@ def fine_tune(model: Net, data: CTData, settings: Settings, factor: float = 1.0,
 
 @repeatable()
 def number_formats(model: Net, images: Tensor, repeats: int = 3) -> tuple[pd.DataFrame, Tensor]:
-    """The same network in 32-bit and in 16-bit numbers (bfloat16): how fast, and how far the logits lie apart.
+    """A copy of the network in 32-bit and in 16-bit numbers (bfloat16): how fast, and how far the logits lie apart.
 
     Where the processor does not multiply in bfloat16, both are computed in 32 bits and equal.
 
@@ -100,22 +102,40 @@ def number_formats(model: Net, images: Tensor, repeats: int = 3) -> tuple[pd.Dat
         milliseconds a slice for "answering" and "learning" (forwards and backwards), a row a format, the fastest of
         `repeats`; and the logits of both, float32 (2, N).
     """
-    before, rows, logits = dict(model.bfloat16), {}, []
-    for name, bfloat16 in (("float32", False), ("bfloat16", True)):
-        model.bfloat16 = {"answering": bfloat16, "learning": bfloat16}
-        seconds: dict[str, list] = {"answering": [], "learning": []}
-        for _ in range(repeats):
-            started = time.perf_counter()
-            answers = predict(model, images)
-            middle = time.perf_counter()
-            ask(model, images).float().sum().backward()
-            seconds["answering"].append(middle - started)
-            seconds["learning"].append(time.perf_counter() - middle)
-            model.zero_grad()
-        rows[name] = {way: 1000 * min(took) / len(images) for way, took in seconds.items()}
-        logits.append(answers)
-    model.bfloat16 = before
-    return pd.DataFrame(rows).T, torch.stack(logits)
+    trial, columns, logits = copy.deepcopy(model).eval(), {}, []
+    for bfloat16 in (False, True):
+        trial.bfloat16 = {"answering": bfloat16}
+        logits.append(predict(trial, images))
+    for direction in ("answering", "learning"):
+        seconds = time_steps(trial, images, direction, repeats)
+        columns[direction] = [1000 * min(seconds[bfloat16]) / len(images) for bfloat16 in (False, True)]
+    return pd.DataFrame(columns, index=["float32", "bfloat16"]), torch.stack(logits)
+
+
+def time_answers(ways: dict[str, tuple[Net | Tail, Tensor]]) -> pd.DataFrame:
+    """The same slices asked in several ways: how long each takes, and whether the answers are the same.
+
+    Args:
+        ways: {title: (network, what it takes)}, first the one that the others are compared with; may be empty.
+
+    Returns:
+        a row a way: `seconds`, `times as fast` as the first, `logits differ by` at most so much from the first's.
+    """
+    answers, seconds = {}, {}
+    for title, (network, inputs) in ways.items():
+        started = time.perf_counter()
+        answers[title] = predict(network, inputs)
+        seconds[title] = time.perf_counter() - started
+    first = next(iter(ways), None)
+    rows = {
+        title: {
+            "seconds": round(took, 2),
+            "times as fast": round(seconds[first] / took, 1),
+            "logits differ by": (answers[title] - answers[first]).abs().max().item(),
+        }
+        for title, took in seconds.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def kept_per_slice(model: Net, images: Tensor) -> float:
@@ -128,6 +148,25 @@ def kept_per_slice(model: Net, images: Tensor) -> float:
     """
     half = len(images) // 2
     return (_kept(model, images) - _kept(model, images[:half])) / half
+
+
+def batch_sizes(model: Net, images: Tensor) -> pd.DataFrame:
+    """What a slice of a batch costs, by the first stage that learns: megabytes kept, and slices that fit into 4 GB.
+
+    Args:
+        images: as for `kept_per_slice`.
+    """
+    trial = copy.deepcopy(model)
+    kept = {stage: kept_per_slice(freeze(trial, stage), images) / 1e6 for stage in ("last", "layer3", "layer2", "all")}
+    rows = {
+        stage: {
+            "megabytes a slice": f"{size:.1f}",
+            "slices in 4 GB": f"{4000 / size:,.0f}",
+            "times the last stage's": f"{size / kept['last']:.1f}",
+        }
+        for stage, size in kept.items()
+    }
+    return pd.DataFrame(rows).T.rename_axis("learns")
 
 
 def _kept(model: Net, images: Tensor) -> int:

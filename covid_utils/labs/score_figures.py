@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from scipy.special import expit
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
+from ..data import CTData
 from ..evaluation import mean_over_seeds
-from ..plotting import BLUE, RED, draw_counts, show, styled
+from ..plotting import BLUE, RED, draw_counts, grid, show, styled
 from ..sources.folders import CLASSES
 from .cam_figures import COLOURS
 from .decisions import predictive_values
@@ -186,3 +187,29 @@ def show_range(table: pd.DataFrame, chosen: float, alt: str) -> None:
     axis.set(xscale="log", xlabel="learning rate", ylabel="training loss", ylim=(0, top))
     axis.legend(frameon=False)
     show(figure, alt, small=True)
+
+
+def show_disagreement(data: CTData, rows, models: dict[str, np.ndarray], labels, alt: str, few: int = 6) -> None:
+    """Show up to `few` slices that only the second of two models got right, then as many that only the first did.
+
+    Args:
+        data: slices; rows: those of `labels`, (N,).
+        models: logits of both, {title: float (N,)}.
+        labels: 0 or 1, (N,).
+        alt: what the picture shows.
+    """
+    labels = np.asarray(labels).astype(int)
+    first, second = ((np.asarray(logits) > 0) == labels for logits in models.values())
+    changed = np.concatenate([np.flatnonzero(second & ~first)[:few], np.flatnonzero(first & ~second)[:few]])
+    names = list(models)
+    titles = [f"{CLASSES[labels[i]]}\n{names[int(second[i])]} is right" for i in changed]
+    places = np.asarray(rows)[changed]
+    outlines = None if data.lesions is None else data.lesions[places]
+    grid(data.images[places], titles, outlines=outlines, alt=alt, small=True)
+
+
+def show_twins(data: CTData, pairs: pd.DataFrame, alt: str, few: int = 6) -> None:
+    """Show the most similar pairs of an audit: held-out slices above, and below each its near-copy in training."""
+    pairs = pairs[:few]
+    titles = [f"held out\nsimilarity {each:.3f}" for each in pairs.similarity] + ["in training"] * len(pairs)
+    grid(data.images[[*pairs.slice, *pairs.twin]], titles, columns=max(len(pairs), 1), alt=alt)

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import CTData
-from ..runs.files import did_you_mean
-from ..sources.datasets import fingerprint
+from ..data import CTData, load_data
+from ..runs.files import did_you_mean, resolve
+from ..runs.settings import Settings
+from ..sources.datasets import DATASETS, fingerprint
 
 
 def _mark(image: np.ndarray) -> np.ndarray:
@@ -86,3 +87,37 @@ def without_lungs(images: Tensor, lungs: Tensor) -> Tensor:
     """
     rest = torch.where(lungs, 0, images.float()).sum((1, 2)) / (~lungs).sum((1, 2)).clamp_min(1)
     return torch.where(lungs, rest[:, None, None].round(), images.float()).to(torch.uint8)
+
+
+def another_hospital(settings: Settings) -> CTData | None:
+    """Half as many patients of another hospital, all of them test slices; None if there is no such data set here."""
+    name = DATASETS[settings.dataset].elsewhere if settings.dataset in DATASETS else None
+    if name is None or not (DATASETS[name].hospital or (resolve(settings.data_dir) / name).is_dir()):
+        return None
+    patients = max(settings.patients // 2, 20)
+    data = load_data(dataclasses.replace(settings, dataset=name, split="patient", patients=patients))
+    return dataclasses.replace(data, table=data.table.assign(split="test"))
+
+
+def four_tests(marked: CTData, data: CTData, other: CTData | None, kind: str, seed: int) -> dict[str, CTData]:
+    """Slices to test a network on that has learned from `marked`: each changes one thing.
+
+    Args:
+        marked: `data` with the shortcut.
+        other: another hospital's slices; without, the last test takes `data` again.
+        kind: the shortcut's.
+        seed: of the last test, where the shortcut goes with nothing.
+
+    Returns:
+        {title: slices}; the test of the lungs only where there are lung masks.
+    """
+    tests = {
+        "same hospital": marked,
+        "same hospital, shortcut taken away": dataclasses.replace(marked, images=data.images),
+    }
+    if data.lungs is not None:
+        images, where = without_lungs(data.images, data.lungs), marked.table.marked.to_numpy(bool)
+        painted = dataclasses.replace(data, images=images)
+        tests["same hospital, lungs painted over"] = _changed(painted, kind, where, where)
+    title = f"{'same' if other is None else 'other'} hospital, shortcut at random"
+    return tests | {title: add_shortcut(data if other is None else other, kind, agreement=0.5, seed=seed)}

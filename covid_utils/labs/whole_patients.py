@@ -12,10 +12,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 
 from ..data import CTData
-from ..evaluation import metrics_with_intervals
+from ..evaluation import metrics_with_intervals, percent
 from ..phantom.disease import FINDINGS
 from ..phantom.patients import COVID
 from ..phantom.stacks import draw_stack
+from ..plotting import grid
 from ..runs.settings import Settings
 from ..sources.datasets import DATASETS
 from .decisions import operating_point
@@ -158,3 +159,34 @@ def whole_lungs(data: CTData, settings: Settings, part: str, n_slices: int = 12)
         for name in ("images", "lesions", "lungs")
     )
     return dataclasses.replace(data, table=drawn, images=images, lesions=lesions, lungs=lungs)
+
+
+def share_showing(stack: pd.DataFrame) -> pd.Series:
+    """Of each ill patient, the share of slices that show the disease; `stack` is the table of `whole_lungs`."""
+    return stack[stack.label == 1].groupby("patient").shows.mean()
+
+
+def show_stack(lungs: CTData, patient: str, alt: str) -> None:
+    """Show up to twelve slices of a patient from top to base, those that show the disease titled and outlined."""
+    rows = lungs.table.index[lungs.table.patient == patient][:12]
+    titles = ["COVID" if shows else "" for shows in lungs.table.shows[rows]]
+    outlines = None if lungs.lesions is None else lungs.lesions[rows]
+    grid(lungs.images[rows], titles, small=True, outlines=outlines, alt=alt)
+
+
+def compare_rules(val: tuple, logits, stack: pd.DataFrame) -> pd.DataFrame:
+    """All rules side by side: a row each, its AUC on validation and its scores on other patients, as percent.
+
+    Args:
+        val: logits, labels, patients and threshold, as `choose_rule` takes them.
+        logits, stack: of the other patients, as `patient_metrics` takes them.
+    """
+    rows = {}
+    for name in RULES:
+        rule = make_rule(name, *val)
+        val_scores, truth = rule.scores(val[0], val[2]), patient_labels(val[1], val[2])
+        on_val = metrics_with_intervals(val_scores, truth, truth.index, rule.limit)
+        found = patient_metrics(rule, logits, stack)
+        shown = {score: percent(found[score]) for score in ("sensitivity", "specificity", "accuracy", "auc")}
+        rows[f"patients, {name}"] = {"auc on validation": percent(on_val["auc"])} | shown
+    return pd.DataFrame(rows).T

@@ -47,20 +47,33 @@ def choose_formats(model: Net, images: Tensor, kept: bool) -> None:
 def _faster(model: Net, images: Tensor, kept: bool, direction: str) -> bool:
     """Whether the steps of a copy of the network take less time in bfloat16 than in float32."""
     trial = copy.deepcopy(model).eval()
-    learning = direction == "learning"
-    if learning and kept:
+    if direction == "learning" and kept:
         with torch.no_grad():
             images = trial.trunk(prepare(trial, images), until=first_to_learn(trial))
         trial = Tail(trial)
+    seconds = time_steps(trial, images, direction)
+    return min(seconds[True]) < 1.1 * min(seconds[False])  # a margin, so that what is equal does not depend on chance
+
+
+def time_steps(model: Net | Tail, images: Tensor, direction: str, repeats: int = 2) -> dict[bool, list[float]]:
+    """The seconds of each of a few steps, {False: in float32, True: in bfloat16}.
+
+    Args:
+        model: a copy, in eval mode: its mode, its running means and its gradients change.
+        images: what it takes.
+        direction: "answering" (forwards only) or "learning" (and backwards, in train mode).
+        repeats: steps in each format.
+    """
+    learning = direction == "learning"
     if learning:
-        train_mode(trial)
+        train_mode(model)
     seconds: dict[bool, list] = {False: [], True: []}
     with torch.set_grad_enabled(learning):
-        for bfloat16 in (False, True) * 2:
-            trial.bfloat16[direction] = bfloat16
+        for bfloat16 in (False, True) * repeats:
+            model.bfloat16[direction] = bfloat16
             started = time.perf_counter()
-            logits = ask(trial, images)
+            logits = ask(model, images)
             if learning:
                 logits.sum().backward()
             seconds[bfloat16].append(time.perf_counter() - started)
-    return min(seconds[True]) < 1.1 * min(seconds[False])  # a margin, so that what is equal does not depend on chance
+    return seconds

@@ -131,7 +131,8 @@ def _words(value: Any, unit: str = "") -> str:
         return ", ".join(_words(each, unit) for each in value) or "none"
     if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
         return str(value)
-    return f"{float(value):.3g}{unit}"
+    number = float(value)
+    return f"{number:.0f}{unit}" if abs(number) >= 1000 else f"{number:.3g}{unit}"
 
 
 def _compared(said: Any, value: Any, unit: str) -> str:
@@ -144,7 +145,8 @@ def _compared(said: Any, value: Any, unit: str) -> str:
     except (TypeError, ValueError):
         return " As you said." if str(said).strip().lower() == str(value).strip().lower() else ""
     unit = " points" if unit.strip() == "%" else unit
-    return f" You were {abs(off):.2g}{unit} too {'high' if off > 0 else 'low'}." if off else " Just so."
+    far = _words(float(f"{abs(off):.2g}"), unit)
+    return f" You were {far} too {'high' if off > 0 else 'low'}." if off else " Just so."
 
 
 def show(word: str, text: str, colour: str, told: str = "") -> None:
