@@ -20,7 +20,6 @@ ORDER = """
     sources.dicom sources.walk sources.nifti sources.images sources.series sources.volumes
     sources.patients sources.folders sources.downloads sources.datasets
     data runs.cached runs.formats training runs.found evaluation explain plotting
-<<<<<<< HEAD
     labs.tables labs.decisions labs.recorded labs.audit labs.shortcuts labs.localization labs.faithfulness
     labs.fine_maps labs.photographs labs.picks labs.cam_figures labs.cam_checks labs.score_figures labs.widgets
     labs.craft labs.many_runs
