@@ -1,7 +1,7 @@
 # `make` alone lists what can be made.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test unit committed lab demo notebooks lint format browser site slides handout bench weights resolve clean
+.PHONY: help tutorial test committed series unit rest lab demo notebooks lint format browser site slides handout bench weights resolve clean
 
 # JupyterLab asks nobody for news or updates.
 QUIET := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
@@ -24,19 +24,24 @@ lab: .venv/runtime  ## open JupyterLab in notebooks/, on this machine only
 demo: .venv/demo  ## ask the network of RUN=runs/default on a page in the browser, on this machine only
 	$(BIN)/python -m covid_utils demo $(RUN)
 
-test: unit committed  ## unit tests, every notebook as committed, and every notebook with a small profile
+test: committed series unit rest  ## unit tests, every notebook as committed, and every notebook with a small profile
 
-# The two halves take about as long as one another, so that `make -j2 test` keeps two cores busy.
-SECOND := $(addprefix tests/test_,$(addsuffix .py,demo exercises export sweep site slides volumes))
+# Four parts, the longest first, so that `make -j2 test` keeps two cores busy.
+REST := $(addprefix tests/test_,$(addsuffix .py,demo exercises export kills reliability site slides sweep volumes))
 
-unit: .venv/test
-	$(BIN)/python -m pytest $(addprefix --ignore=,$(SECOND))
-
-# Notebook 6 is a sweep of eight minutes: tests/test_notebooks.py and the browser run it with the profile smoke.
+# Notebook 6 is a sweep of minutes: `series` and the browser run it with the profile smoke.
 committed: .venv/test
 	home=$$(mktemp -d) && COVID_UTILS_HOME=$$home $(BIN)/python -m pytest -p no:cacheprovider --nbval-lax \
 		--nbval-current-env --nbval-cell-timeout=600 $(filter-out %06_sweeps.ipynb,$(NOTEBOOKS)) && rm -r $$home
-	$(BIN)/python -m pytest $(SECOND)
+
+series: .venv/test
+	$(BIN)/python -m pytest tests/test_notebooks.py
+
+unit: .venv/test
+	$(BIN)/python -m pytest --ignore=tests/test_notebooks.py $(addprefix --ignore=,$(REST))
+
+rest: .venv/test
+	$(BIN)/python -m pytest $(REST)
 
 browser: site slides  ## run every notebook in JupyterLab, and look at demo, site and slides, in a headless Chromium
 	$(BIN)/python tests/browser.py

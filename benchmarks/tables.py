@@ -142,10 +142,15 @@ def difficulty(rows: list[dict]) -> str:
 
 def variance(rows: list[dict]) -> str:
     """How far the accuracy of the same recipe spreads when one thing changes."""
-    value = {name: [100 * row["accuracy"]["value"] for row in rows if row[name] == 0] for name in ("split", "network")}
+    value = {
+        name: [100 * row["accuracy"]["value"] for row in rows if row[name] == 0] for name in ("patients", "network")
+    }
     sampling = [100 * (row["accuracy"]["high"] - row["accuracy"]["low"]) / 4 for row in rows]
     lines = [["what changes", "test accuracy %, lowest to highest", "standard deviation, points"]]
-    for title, found in (("the network's seed", value["split"]), ("the split", value["network"])):
+    for title, found in (
+        ("the network's seed", value["patients"]),
+        ("the patients (drawn and split anew)", value["network"]),
+    ):
         lines.append([title, f"{min(found):.1f} to {max(found):.1f}", f"{np.std(found, ddof=1):.1f}"])
     lines.append(["the test patients (standard error of one run)", "", f"{np.mean(sampling):.1f}"])
     return markdown(lines)

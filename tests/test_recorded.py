@@ -117,8 +117,8 @@ def test_ways_to_fine_tune_are_paired_with_one_rate(results):
 
 def test_the_spread_is_that_of_one_thing_at_a_time(results):
     results["variance"] = [
-        {"network": network, "split": split, "accuracy": score(value)}
-        for network, split, value in ((0, 0, 0.5), (1, 0, 0.6), (2, 0, 0.7), (0, 1, 0.5), (0, 2, 0.5))
+        {"network": network, "patients": patients, "accuracy": score(value)}
+        for network, patients, value in ((0, 0, 0.5), (1, 0, 0.6), (2, 0, 0.7), (0, 1, 0.5), (0, 2, 0.5))
     ]
     assert recorded.spread().iloc[:, 0].tolist() == [10, 0, 5]
 

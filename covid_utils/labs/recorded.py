@@ -154,8 +154,8 @@ def spread() -> pd.DataFrame:
     value = 100 * _values(runs.accuracy)
     error = 100 * (runs.accuracy.str["high"] - runs.accuracy.str["low"]) / 4
     found = {
-        "the network's seed": value[runs.split == 0].std(),
-        "the split": value[runs.network == 0].std(),
+        "the network's seed": value[runs.patients == 0].std(),
+        "the patients (drawn and split anew)": value[runs.network == 0].std(),
         "the test patients (one run's standard error)": error.mean(),
     }
     return pd.DataFrame({"standard deviation, points": found}).round(1).rename_axis("only this changes")
