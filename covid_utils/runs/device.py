@@ -63,6 +63,12 @@ def repeatable(seed: int | None = None) -> Iterator[None]:
             torch.backends.cudnn.deterministic = deterministic
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is no more memory: Python's and NumPy's, or PyTorch's, on the CPU or a GPU."""
+    words = ("can't allocate memory", "not enough memory", "out of memory", "could not create a memory")
+    return isinstance(error, MemoryError) or any(each in str(error) for each in words)
+
+
 def too_large(count: int) -> bool:
     """Whether so many bytes would fill more than a quarter of the free memory: they stay in a file then."""
     return count > MEMORY * psutil.virtual_memory().available

@@ -38,7 +38,9 @@ def choose_formats(model: Net, images: Tensor, kept: bool) -> None:
         known = read_json(resolve(MEASURED)) if resolve(MEASURED).exists() else {}
         key = f"{machine}, {network}, {direction}"
         if key not in known:
-            known[key] = _faster(model, few, kept, direction)
+            measured = _faster(model, few, kept, direction)
+            known = read_json(resolve(MEASURED)) if resolve(MEASURED).exists() else {}
+            known.setdefault(key, measured)  # another process that starts the same run may have measured first
             write_json(resolve(MEASURED), known)
         model.bfloat16[direction] = known[key]
 

@@ -21,7 +21,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
-from .files import PROJECT, resolve, shown
+from .files import PROJECT, beside, resolve, shown
 from .settings import Settings
 
 NOTEBOOKS = PROJECT / "notebooks"
@@ -152,23 +152,22 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> Path:
     notebook, output = Path(notebook), Path(output)
     known = declared(notebook)
     parameters = {name: value for name, value in parameters.items() if name in known}
-    output.parent.mkdir(parents=True, exist_ok=True)
     failed = output.with_name(f"{output.stem}.failed.ipynb")
-    partial = output.with_name(f".{output.stem}.{os.getpid()}.ipynb")
     cells = nbformat.read(notebook, 4).cells
-    try:
-        with _own_engine(), Line(notebook.stem, len(cells) + bool(parameters)) as line:
-            _with_papermill(notebook, partial, parameters, line)
-        os.replace(partial, output)
-        failed.unlink(missing_ok=True)
-    except PapermillExecutionError as error:
-        where = f"cell In [{error.exec_count}]: {error.ename}: {error.evalue}".strip()
-        raise _failure(notebook, partial, failed, where) from None
-    except RuntimeError as error:
-        where = f"cell {line.done + 1} of {line.cells}: its kernel died, out of memory perhaps ({error})"
-        raise _failure(notebook, partial, failed, where) from None
-    finally:
-        partial.unlink(missing_ok=True)
+    with beside(output) as partial:
+        try:
+            with _own_engine(), Line(notebook.stem, len(cells) + bool(parameters)) as line:
+                _with_papermill(notebook, partial, parameters, line)
+            partial.chmod(0o644)
+            os.replace(partial, output)
+            failed.unlink(missing_ok=True)
+        except PapermillExecutionError as error:
+            where = f"cell In [{error.exec_count}]: {error.ename}: {error.evalue}".strip()
+            raise _failure(notebook, partial, failed, where) from None
+        except RuntimeError as error:
+            where = f"cell {line.done + 1} of {line.cells}: its kernel died ({error}), out of memory perhaps: lower "
+            where += "image_size or batch_size, or close other programs and notebooks"
+            raise _failure(notebook, partial, failed, where) from None
     return output
 
 
@@ -187,7 +186,7 @@ def _with_papermill(notebook: Path, output: Path, parameters: dict[str, Any], li
 def _failure(notebook: Path, partial: Path, failed: Path, where: str) -> NotebookError:
     """The error to raise, after giving the partly executed notebook its name."""
     seen = ""
-    if partial.exists():
+    if partial.exists() and partial.stat().st_size:
         os.replace(partial, failed)
         seen = f"\nThe notebook up to there is {shown(failed)}."
     return NotebookError(f"{notebook.name} stopped at {where}{seen}")

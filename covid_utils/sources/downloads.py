@@ -8,7 +8,6 @@ import http.client
 import re
 import shutil
 import stat
-import tempfile
 import urllib.error
 import urllib.request
 import zipfile
@@ -18,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from ..runs.files import replace_file, shown
+from ..runs.files import beside, replace_file, shown
 from ..runs.progress import progress as progress_bar
 from .folders import holder
 
@@ -212,17 +211,13 @@ def unpack(archive: Path, folder: Path) -> None:
 
 def _appear(folder: Path, fill: Callable[[Path], object]) -> None:
     """Fill a temporary folder beside `folder`, then give it its name in one step."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        fill(temporary)
-        temporary.chmod(0o755)
-        temporary.replace(folder)
-    except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, OSError):
-            reason = error.strerror or str(error)
-            raise OSError(
-                f"Cannot write {shown(folder)}: {reason}. Free some space or choose another data_dir."
-            ) from error
-        raise
+        with beside(folder, folder=True) as temporary:
+            fill(temporary)
+            temporary.chmod(0o755)
+            temporary.replace(folder)
+    except OSError as error:
+        if folder.is_dir():  # another process was faster
+            return
+        reason = error.strerror or str(error)
+        raise OSError(f"Cannot write {shown(folder)}: {reason}. Free some space or choose another data_dir.") from error
