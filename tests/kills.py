@@ -163,8 +163,8 @@ def left(folder: Path) -> dict[str, str]:
 # ------------------------------------------------------------------------------------------ the kills
 
 
-def begun(kind: str, folder: Path, given: str) -> int:
-    """A child that does the work, by its number."""
+def begun(kind: str, folder: Path, given: str, said: Path | None = None) -> int:
+    """A child that does the work, by its number; its error goes to stderr or into a file."""
     child = os.fork()
     if child:
         return child
@@ -174,8 +174,11 @@ def begun(kind: str, folder: Path, given: str) -> int:
         with contextlib.redirect_stdout(None):
             WORK[kind](folder, given)
         code = 0
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        if said:
+            said.write_text(f"{type(error).__name__}: {error}")
+        else:
+            traceback.print_exc()
     finally:
         os._exit(code)
 
@@ -224,14 +227,39 @@ def killed(kind: str, folder: Path, kills: int, seed: int, given: str) -> dict:
     return {"hit": hit, "missed": missed, "finished": place, "files": len(wanted), "wrong": sorted(set(wrong))}
 
 
+def together(kind: str, folder: Path, rounds: int, given: str) -> dict:
+    """Begin the same work twice at the same moment; if one is refused, do it again.
+
+    Returns: how many children ended well, what the others said, and what differed (should be empty).
+    """
+    given = prepared(kind, folder, given)
+    undisturbed(kind, folder / "whole", given)
+    wanted, fine, said, wrong = left(folder / "whole"), 0, [], []
+    for number in range(rounds):
+        now = folder / f"both-{number}"
+        children = [begun(kind, now, given, folder / f"said-{number}-{which}") for which in "ab"]
+        codes = [ended(child) for child in children]
+        fine += codes.count(0)
+        said += [path.read_text() for path in sorted(folder.glob(f"said-{number}-*"))]
+        if any(codes):
+            undisturbed(kind, now, given)
+        found = left(now)
+        wrong += [name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)]
+        shutil.rmtree(now)
+    return {"fine": fine, "said": said, "files": len(wanted), "wrong": sorted(set(wrong))}
+
+
 def main() -> None:
     torch.set_num_threads(1)
     models.BACKBONES["toy"] = Backbone(ToyNetwork, *RESNET)
     for line in sys.stdin:
         signal.alarm(SECONDS)
-        kind, folder, kills, seed, given = json.loads(line)
+        kind, folder, times, seed, given = json.loads(line)
         try:
-            answer = killed(kind, Path(folder), kills, seed, given)
+            if seed is None:
+                answer = together(kind, Path(folder), times, given)
+            else:
+                answer = killed(kind, Path(folder), times, seed, given)
         except Exception as error:
             answer = {"error": repr(error)}
         print(json.dumps(answer), flush=True)

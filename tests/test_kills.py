@@ -3,15 +3,19 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pandas as pd
+import psutil
 import pytest
 from PIL import Image
 from test_data import make_zip
+from test_sweep import RECORD, started, until, written
 
 from covid_utils.runs.files import PROJECT
 
@@ -27,8 +31,8 @@ def killer(tmp_path_factory):
     call = [sys.executable, str(PROJECT / "tests" / "kills.py")]
     process = subprocess.Popen(call, env=os.environ | own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def kill(kind, folder, given=""):
-        process.stdin.write(json.dumps([kind, str(folder), KILLS, SEED, given]) + "\n")
+    def kill(kind, folder, given="", times=KILLS, seed=SEED):
+        process.stdin.write(json.dumps([kind, str(folder), times, seed, given]) + "\n")
         process.stdin.flush()
         return json.loads(process.stdout.readline() or '{"error": "it took too long"}')
 
@@ -101,3 +105,49 @@ def slow_server():
 
 def test_a_download_killed_twenty_times(killer, slow_server, tmp_path):
     assert_whole(killer("download", tmp_path, slow_server))
+
+
+# ------------------------------------------------------------------------------------------ two at once
+
+
+@pytest.mark.parametrize("kind", ["pixels", "features", "saving", "drawing", "decoding", "many_runs", "download"])
+def test_two_at_once(killer, slow_server, tmp_path, kind):
+    """The same command twice at the same moment: both finish, or one says in a sentence that another is at it."""
+    rounds = 3
+    found = killer(kind, tmp_path, slow_server, rounds, None)
+    assert "error" not in found, found["error"]
+    assert found["fine"] >= rounds and found["files"] > 0 and not found["wrong"]
+    assert len(found["said"]) == 2 * rounds - found["fine"]
+    refused = {"pixels", "features", "saving", "many_runs"}  # the others need not know of one another
+    assert all(re.match("OSError: Another process (trains in|is at the sweep)", said) for said in found["said"]), found
+    assert kind in refused or not found["said"]
+
+
+# ------------------------------------------------------------------------------------ a sweep as it is
+
+
+def test_a_sweep_of_notebooks_killed(toy, tmp_path):
+    """Three times, as soon as one, two and three of its runs have begun: workers and kernels end by themselves."""
+    plan = {
+        "notebooks": [str(toy("01_toy", RECORD))],
+        "folder": str(tmp_path / "all"),
+        "grid": {"epochs": [1, 2, 3, 4]},
+    }
+    path, temporary = written(tmp_path, **plan), tmp_path / "tmp"
+    temporary.mkdir()
+    for runs in (1, 2, 3):
+        running = started("covid_utils", "sweep", path, env=os.environ | {"TMPDIR": str(temporary)})
+        until(
+            lambda runs=runs: len(list(tmp_path.glob("all/*/.tries")) + list(tmp_path.glob("all/*/run.json"))) >= runs
+        )
+        tree = psutil.Process(running.pid).children(recursive=True)
+        running.kill()
+        running.communicate(timeout=60)
+        assert tree and not psutil.wait_procs(tree, timeout=120)[1], "no worker and no kernel stays behind"
+    call = [sys.executable, "-m", "covid_utils", "sweep", str(path)]
+    done = subprocess.run(call, env=os.environ | {"TMPDIR": str(temporary)}, cwd=PROJECT, timeout=300)
+    assert done.returncode == 0
+    table = pd.read_csv(tmp_path / "all" / "results.csv")
+    assert table.status.eq("finished").all() and table["toy.auc"].tolist() == [0.1, 0.2, 0.3, 0.4]
+    assert {each.name for each in tmp_path.glob("all/*/*")} == {"01_toy.ipynb", "metrics.json", "run.json"}
+    assert not list(temporary.glob("*covid-utils*"))

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ..data import CTData, Slices, augment, batches_of
 from ..models import Net, Tail, ask
-from .device import near, repeatable, too_large
+from .device import enough_memory, near, repeatable, too_large
 from .files import shown
 from .settings import Settings
 
@@ -71,6 +71,7 @@ class CachedAugmentations:
         self.model.eval()
         return ask(self.model, images, partial(self.model.trunk, until=self.tail.since))
 
+    @enough_memory("copies or image_size")
     @repeatable()
     def _features(self, split: str, change: Callable[[Tensor], Tensor] = lambda images: images) -> TensorDataset:
         """One split's features, float16 (N, C, h, w), and labels, float32 (N,)."""

@@ -112,7 +112,7 @@ class Checkpoints:
             if not out_of_memory(error):
                 raise
             raise MemoryError(
-                f"Epoch {epoch}: out of memory. Lower batch_size (now {self.parameters['batch_size']}) or image_size "
+                f"Epoch {epoch}: out of memory: lower batch_size (now {self.parameters['batch_size']}) or image_size "
                 f"(now {self.parameters['image_size']}) and give another run_dir, or close other programs and "
                 f"notebooks and run this again; {shown(self.last)} still holds epoch {epoch - 1}."
             ) from error

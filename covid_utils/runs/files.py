@@ -95,6 +95,33 @@ def beside(path: Path, folder: bool = False) -> Iterator[Path]:
         _close(lock)
 
 
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """A file that is filled bit by bit, and made if it is not there, for this process alone: waits for another's end.
+
+    Where there are no locks, or the file cannot be made, it does not wait.
+    """
+    lock = _waited(path)
+    try:
+        yield
+    finally:
+        _close(lock)
+
+
+def _waited(path: Path) -> int | None:
+    while fcntl is not None:
+        try:
+            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError:  # who writes it says why it cannot be written
+            return None
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists() and os.path.samestat(os.fstat(lock), path.stat()):
+            return lock
+        os.close(lock)  # while this process waited, the other gave the file another name
+    return None
+
+
 def clear_leftovers(path: Path) -> None:
     """Delete the temporary files and folders beside `path` that no living process holds: a kill left them."""
     for leftover in path.parent.glob(f"{glob.escape(_prefix(path))}*"):

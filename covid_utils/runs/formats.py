@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..models import Net, Tail, ask, first_to_learn, prepare, train_mode
-from .device import has_bfloat16, repeatable
+from .device import enough_memory, has_bfloat16, repeatable
 from .files import read_json, resolve, write_json
 
 PIXELS = 6 * 96 * 96  # in the slices of one step, so that all steps together take about a second
@@ -45,6 +45,7 @@ def choose_formats(model: Net, images: Tensor, kept: bool) -> None:
         model.bfloat16[direction] = known[key]
 
 
+@enough_memory("image_size or batch_size")
 @repeatable(0)
 def _faster(model: Net, images: Tensor, kept: bool, direction: str) -> bool:
     """Whether the steps of a copy of the network take less time in bfloat16 than in float32."""

@@ -168,6 +168,11 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> Path:
             where = f"cell {line.done + 1} of {line.cells}: its kernel died ({error}), out of memory perhaps: lower "
             where += "image_size or batch_size, or close other programs and notebooks"
             raise _failure(notebook, partial, failed, where) from None
+        except OSError as error:
+            raise OSError(
+                f"Cannot write {shown(output)}: {error.strerror or error}. Free some space or choose another run_dir; "
+                "an earlier notebook there is unchanged."
+            ) from error
     return output
 
 

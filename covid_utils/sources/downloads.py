@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import http.client
+import os
 import re
 import shutil
 import stat
@@ -17,7 +19,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from ..runs.files import beside, replace_file, shown
+from ..runs.files import beside, held, replace_file, shown
 from ..runs.progress import progress as progress_bar
 from .folders import holder
 
@@ -117,7 +119,21 @@ def fetch(url: str, path: Path, sha256: str | None = None, progress: bool = True
     """
     if path.exists():
         return
-    part, note = Path(f"{path}.part"), Path(f"{path}.sha256")
+    part = Path(f"{path}.part")
+    with contextlib.suppress(OSError):  # `_download` says why it cannot be made
+        part.parent.mkdir(parents=True, exist_ok=True)
+    with held(part):
+        try:
+            if not path.exists():  # another process may have fetched it meanwhile
+                _fetch(url, path, part, sha256, progress)
+        finally:
+            if part.exists() and not part.stat().st_size:
+                part.unlink()
+
+
+def _fetch(url: str, path: Path, part: Path, sha256: str | None, progress: bool) -> None:
+    """As `fetch`, once `part` is this process's own."""
+    note = Path(f"{path}.sha256")
     for attempt in range(1, TRIES + 1):
         try:
             _download(url, part, progress)
@@ -159,7 +175,7 @@ def _download(url: str, part: Path, progress: bool) -> None:
             raise
         if error.headers.get("Content-Range", "").endswith(f"/{there}"):
             return
-        part.unlink()
+        os.truncate(part, 0)  # not deleted: this process holds it
         raise ConnectionError(f"the {there} bytes there were not the beginning of it") from None
     with response:
         resumed = response.status == 206
