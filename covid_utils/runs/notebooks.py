@@ -147,33 +147,42 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> Path:
     Returns:
         `output`.
 
-    Raises NotebookError if a cell fails or the kernel dies; `*.failed.ipynb` is the notebook up to there.
+    Raises NotebookError if a cell fails or the kernel dies; `*.failed.ipynb` is the notebook up to there. OSError, in
+    one sentence, if the folder cannot be written to or the disk is full.
     """
     notebook, output = Path(notebook), Path(output)
     known = declared(notebook)
     parameters = {name: value for name, value in parameters.items() if name in known}
     failed = output.with_name(f"{output.stem}.failed.ipynb")
-    cells = nbformat.read(notebook, 4).cells
-    with beside(output) as partial:
-        try:
-            with _own_engine(), Line(notebook.stem, len(cells) + bool(parameters)) as line:
-                _with_papermill(notebook, partial, parameters, line)
+    try:
+        with beside(output) as partial:
+            _into(partial, notebook, parameters, failed)
             partial.chmod(0o644)
             os.replace(partial, output)
-            failed.unlink(missing_ok=True)
-        except PapermillExecutionError as error:
-            where = f"cell In [{error.exec_count}]: {error.ename}: {error.evalue}".strip()
-            raise _failure(notebook, partial, failed, where) from None
-        except RuntimeError as error:
-            where = f"cell {line.done + 1} of {line.cells}: its kernel died ({error}), out of memory perhaps: lower "
-            where += "image_size or batch_size, or close other programs and notebooks"
-            raise _failure(notebook, partial, failed, where) from None
-        except OSError as error:
-            raise OSError(
-                f"Cannot write {shown(output)}: {error.strerror or error}. Free some space or choose another run_dir; "
-                "an earlier notebook there is unchanged."
-            ) from error
+    except OSError as error:
+        raise OSError(
+            f"Cannot write {shown(output)}: {error.strerror or error}. Free some space or choose another run_dir; "
+            "an earlier notebook there is unchanged."
+        ) from error
+    failed.unlink(missing_ok=True)
     return output
+
+
+def _into(partial: Path, notebook: Path, parameters: dict[str, Any], failed: Path) -> None:
+    """Execute a notebook into a file, which becomes `failed` if it stops. Raises as `execute`."""
+    cells = nbformat.read(notebook, 4).cells
+    try:
+        with _own_engine(), Line(notebook.stem, len(cells) + bool(parameters)) as line:
+            _with_papermill(notebook, partial, parameters, line)
+    except PapermillExecutionError as error:
+        where = f"cell In [{error.exec_count}]: {error.ename}: {error.evalue}".strip()
+        raise _failure(notebook, partial, failed, where) from None
+    except RuntimeError as error:
+        where = (
+            f"cell {line.done + 1} of {line.cells}: its kernel died ({error}), out of memory perhaps: lower image_size "
+        )
+        where += "or batch_size, or close other programs and notebooks"
+        raise _failure(notebook, partial, failed, where) from None
 
 
 def _with_papermill(notebook: Path, output: Path, parameters: dict[str, Any], line: Line) -> None:
