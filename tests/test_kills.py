@@ -1,5 +1,6 @@
 """kill -9 at twenty random moments of each kind of work: the same command finishes, with the same bits."""
 
+import contextlib
 import io
 import json
 import os
@@ -126,28 +127,36 @@ def test_two_at_once(killer, slow_server, tmp_path, kind):
 # ------------------------------------------------------------------------------------ a sweep as it is
 
 
+def at_work(number, folder, done):
+    """All processes that a sweep has started, if there is a kernel among them, and so many of its runs are done."""
+    tree = psutil.Process(number).children(recursive=True)
+    with contextlib.suppress(psutil.NoSuchProcess):  # one that has ended meanwhile
+        if (
+            any("ipykernel_launcher" in each.cmdline() for each in tree)
+            and len(list(folder.glob("*/run.json"))) >= done
+        ):
+            return tree
+
+
 def test_a_sweep_of_notebooks_killed(toy, tmp_path):
-    """Three times, as soon as one, two and three of its runs have begun: workers and kernels end by themselves."""
-    plan = {
-        "notebooks": [str(toy("01_toy", RECORD))],
-        "folder": str(tmp_path / "all"),
-        "grid": {"epochs": [1, 2, 3, 4]},
-    }
-    path, temporary = written(tmp_path, **plan), tmp_path / "tmp"
+    """Three times, with kernels at work, once none, one and two of its runs are done: all that it started ends, too."""
+    notebook = toy("01_toy", "import time\n\ntime.sleep(1)", RECORD)
+    grid = {"epochs": [1, 2, 3, 4, 5, 6]}
+    path, temporary = (
+        written(tmp_path, notebooks=[str(notebook)], folder=str(tmp_path / "all"), grid=grid),
+        tmp_path / "tmp",
+    )
     temporary.mkdir()
-    for runs in (1, 2, 3):
+    for done in range(3):
         running = started("covid_utils", "sweep", path, env=os.environ | {"TMPDIR": str(temporary)})
-        until(
-            lambda runs=runs: len(list(tmp_path.glob("all/*/.tries")) + list(tmp_path.glob("all/*/run.json"))) >= runs
-        )
-        tree = psutil.Process(running.pid).children(recursive=True)
+        tree = until(lambda done=done, running=running: at_work(running.pid, tmp_path / "all", done), seconds=300)
         running.kill()
         running.communicate(timeout=60)
-        assert tree and not psutil.wait_procs(tree, timeout=120)[1], "no worker and no kernel stays behind"
+        assert not psutil.wait_procs(tree, timeout=120)[1], "no worker and no kernel stays behind"
     call = [sys.executable, "-m", "covid_utils", "sweep", str(path)]
     done = subprocess.run(call, env=os.environ | {"TMPDIR": str(temporary)}, cwd=PROJECT, timeout=300)
     assert done.returncode == 0
     table = pd.read_csv(tmp_path / "all" / "results.csv")
-    assert table.status.eq("finished").all() and table["toy.auc"].tolist() == [0.1, 0.2, 0.3, 0.4]
+    assert table.status.eq("finished").all() and table["toy.auc"].tolist() == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
     assert {each.name for each in tmp_path.glob("all/*/*")} == {"01_toy.ipynb", "metrics.json", "run.json"}
     assert not list(temporary.glob("*covid-utils*"))
