@@ -27,7 +27,7 @@ demo: .venv/demo  ## ask the network of RUN=runs/default on a page in the browse
 test: unit committed  ## unit tests, every notebook as committed, and every notebook with a small profile
 
 # The two halves take about as long as one another, so that `make -j2 test` keeps two cores busy.
-SECOND := $(addprefix tests/test_,$(addsuffix .py,demo exercises export sweep site slides volumes))
+SECOND := $(addprefix tests/test_,$(addsuffix .py,demo exercises export kills sweep site slides volumes))
 
 unit: .venv/test
 	$(BIN)/python -m pytest $(addprefix --ignore=,$(SECOND))

@@ -20,6 +20,7 @@ from test_sweep import RECORD, started, until, written
 
 from covid_utils.runs.files import PROJECT
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only on Linux may a process with PyTorch fork")
 KILLS, SEED = 20, 20261127
 PAUSE = 0.02  # seconds between two parts of a file that a slow server sends
 
