@@ -28,6 +28,7 @@ TREE = {  # the side bar
         "docs/teaching",
         "docs/reporting",
         "docs/design",
+        "docs/reliability",
         "docs/anywhere",
         "notebooks/train.ipynb",
         "CONTRIBUTING",

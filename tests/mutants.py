@@ -286,6 +286,22 @@ MUTANTS = [  # file, seen from covid_utils, what stands there, what is put in it
     ("runs/found.py", '"weights", "data")', '"weights")', "test_training.py"),
     ("runs/progress.py", "        if self.handle is None:", "        if True:", "test_progress.py"),
     ("runs/settings.py", "if name not in own:", "if False:", "test_runs.py"),
+    # faults
+    ("runs/files.py", "lock = _locked(leftover)", "lock = None", "test_reliability.py"),
+    ("runs/files.py", "    clear_leftovers(path)\n    temporary", "    temporary", "test_reliability.py"),
+    ("runs/checkpoints.py", "self._stamp() not in (self.left, None)", "False", "test_reliability.py"),
+    ("runs/cached.py", "os.posix_fallocate(file.fileno(), 0, size)", "pass", "test_reliability.py"),
+    ("runs/device.py", "if not out_of_memory(error) or", "if True or", "test_reliability.py"),
+    ("sources/images.py", "if image.width * image.height > LARGEST:", "if False:", "test_reliability.py"),
+    ("sources/datasets.py", 'folder.name.replace("<", "‹")', "folder.name", "test_reliability.py"),
+    ("labs/demo.py", 'f"&#{ord(c)};"', "c", "test_reliability.py"),
+    ("sources/downloads.py", "with held(part):", "with contextlib.nullcontext():", "test_kills.py"),
+    (
+        "sources/pretrained.py",
+        "temporary.write_bytes(save(state, metadata=about))",
+        '__import__("safetensors.torch").torch.save_file(state, temporary, metadata=about)',
+        "test_kills.py",
+    ),
     # slides and site
     (
         "../docs/deck.py",

@@ -162,9 +162,12 @@ def test_an_interrupted_run_ends_with_the_same_bits(tiny, frozen, tmp_path):
 def test_large_features_go_to_a_file_and_leave_nothing(tiny, frozen, tmp_path, monkeypatch):
     small, _ = fitted(frozen, tiny, tmp_path / "memory")
     monkeypatch.setattr(device, "MEMORY", 0)
-    cache = cached.CachedAugmentations(training.new_model(frozen), tiny, frozen, tmp_path / "file")
-    assert [path.name for folder in (tmp_path / "file").iterdir() for path in folder.iterdir()] == ["features"]
-    del cache
+    made, on_disk = [], cached.on_disk
+    monkeypatch.setattr(cached, "on_disk", lambda *asked: made.append(asked) or on_disk(*asked))
+    cached.CachedAugmentations(training.new_model(frozen), tiny, frozen, tmp_path / "file")
+    assert len(made) == 1 and not list((tmp_path / "file").iterdir()), (
+        "in a file without a name: no kill leaves it there"
+    )
     large, _ = fitted(frozen, tiny, tmp_path / "file")
     assert all(map(torch.equal, small.state_dict().values(), large.state_dict().values()))
     assert [path.name for path in (tmp_path / "file").iterdir() if path.is_dir()] == ["checkpoints"]

@@ -101,6 +101,11 @@ def _wait_for(port: int, voila: subprocess.Popen, log: Path) -> None:
     raise OSError(f"The demo did not start: {shown(log)} says why.")
 
 
+def _code(name: str) -> str:
+    """A folder's name for a page in Markdown: whatever it holds, it is no HTML and no Markdown."""
+    return "<code>" + "".join(c if c.isalnum() or c in " /.-" else f"&#{ord(c)};" for c in name) + "</code>"
+
+
 def page() -> dict[str, widgets.Widget]:
     """What the notebook shows: which network answers, `answer_files.upload`, and slices to try.
 
@@ -113,8 +118,8 @@ def page() -> dict[str, widgets.Widget]:
     display(
         Markdown(
             f"A network answers, and shows by a heat map why: {trained.backbone}, trained on "
-            f"`{Path(trained.dataset).name}` slices (`{shown(run_dir)}`). Drop slices anywhere on this page (PNG, "
-            "JPEG, TIFF or DICOM), or press a button."
+            f"{_code(Path(trained.dataset).name)} slices ({_code(shown(run_dir))}). Drop slices anywhere on this page "
+            "(PNG, JPEG, TIFF or DICOM), or press a button."
         )
     )
     button = widgets.Button(

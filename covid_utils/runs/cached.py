@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import math
+import os
 import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from ..data import CTData, Slices, augment, batches_of
 from ..models import Net, Tail, ask
-from .device import near, repeatable, too_large
+from .device import enough_memory, near, repeatable, too_large
+from .files import shown
 from .settings import Settings
 
 BATCH = 64  # slices that go through the trunk at a time
@@ -31,7 +33,8 @@ class CachedAugmentations:
         model: a network whose first stages are frozen (see `models.first_to_learn`).
         data: slices with their splits.
         settings: copies, batch_size, seed.
-        folder: for a file of features (deleted in the end) if they would fill a quarter of the free memory.
+        folder: for a file of features, if they would fill a quarter of the free memory; it has no name, so that nothing
+            is left of it, however the process ends.
         change: how training slices are augmented, uint8 (N, H, W) to the same.
     """
 
@@ -49,7 +52,6 @@ class CachedAugmentations:
         self.shape = self._through_trunk(data.images[:1]).shape[1:]
         count = settings.copies * len(self.slices["train"]) + len(self.slices["val"])
         self.on_disk = too_large(2 * count * self.shape.numel())
-        self.files: list[tempfile.TemporaryDirectory] = []
         self.copies: dict[int, TensorDataset] = {}
         self.val = self._features("val")
 
@@ -69,19 +71,30 @@ class CachedAugmentations:
         self.model.eval()
         return ask(self.model, images, partial(self.model.trunk, until=self.tail.since))
 
+    @enough_memory("copies or image_size")
     @repeatable()
     def _features(self, split: str, change: Callable[[Tensor], Tensor] = lambda images: images) -> TensorDataset:
         """One split's features, float16 (N, C, h, w), and labels, float32 (N,)."""
         slices = self.slices[split]
         shape = (len(slices), *self.shape)
-        if self.on_disk:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.files.append(tempfile.TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True))
-            path = Path(self.files[-1].name) / "features"
-            kept = torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=torch.float16).view(shape)
-        else:
-            kept = torch.empty(shape, dtype=torch.float16)
+        kept = on_disk(self.folder, shape) if self.on_disk else torch.empty(shape, dtype=torch.float16)
         for start in range(0, len(slices), BATCH):
             images, _ = slices[list(range(start, min(start + BATCH, len(slices))))]
             kept[start : start + BATCH] = self._through_trunk(change(images))
         return TensorDataset(near(kept, next(self.model.parameters()).device), slices.labels[slices.rows])
+
+
+def on_disk(folder: Path, shape: tuple[int, ...]) -> Tensor:
+    """A float16 tensor in a file without a name in `folder`, gone when nothing uses it. OSError if the disk is full."""
+    folder.mkdir(parents=True, exist_ok=True)
+    size = 2 * int(np.prod(shape))
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):  # or a disk that fills later would kill the process without a word
+                os.posix_fallocate(file.fileno(), 0, size)
+            return torch.from_numpy(np.memmap(file, np.float16, "w+", shape=shape))
+    except OSError as error:
+        raise OSError(
+            f"Cannot keep features in {shown(folder)} ({size / 2**20:.0f} MiB: {error.strerror}): free some space, "
+            "lower copies or image_size, or choose another run_dir."
+        ) from error

@@ -12,7 +12,8 @@ import pandas as pd
 import torch
 
 from ..sources.pretrained import read_weights, save_weights
-from .files import replace_file, shown
+from .device import out_of_memory
+from .files import clear_leftovers, replace_file, shown
 from .settings import Settings
 
 
@@ -69,8 +70,9 @@ class Checkpoints:
         self.folder, self.parameters = folder, parameters
         self.parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
         self.last, self.best = (folder / "checkpoints" / name for name in ("last.pt", "best.safetensors"))
-        for leftover in [*self.last.parent.glob(".last.pt.*"), *self.last.parent.glob(".best.safetensors.*")]:
-            leftover.unlink(missing_ok=True)  # what a kill in the middle of a save left
+        for file in (self.last, self.best):  # an epoch that was the best may be so no more
+            clear_leftovers(file)
+        self.left = None  # what was on the disk when this training looked last
 
     def start(self, resume: bool) -> list[dict]:
         """The history of an unfinished run of the same parameters, which goes on; or an empty one, saved as such.
@@ -89,6 +91,7 @@ class Checkpoints:
         if found is None or len(found["history"]) >= found["parameters"]["epochs"]:
             self._save_last([])
             return []
+        self.left = self._stamp()
         for name, part in self.parts.items():
             if part is not None:
                 part.load_state_dict(found[name])
@@ -97,7 +100,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def advise(self, epoch: int) -> Iterator[None]:
-        """If the loss of this epoch is no number, say what to do, and what is still there."""
+        """If the loss of this epoch is no number, or the memory is full, say what to do, and what is still there."""
         try:
             yield
         except FloatingPointError as error:
@@ -105,9 +108,21 @@ class Checkpoints:
                 f"Epoch {epoch}: {error}. Lower learning_rate (now {self.parameters['learning_rate']}) and set "
                 f"resume=False, or give another run_dir; {shown(self.last)} still holds epoch {epoch - 1}."
             ) from None
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            raise MemoryError(
+                f"Epoch {epoch}: out of memory: lower batch_size (now {self.parameters['batch_size']}) or image_size "
+                f"(now {self.parameters['image_size']}) and give another run_dir, or close other programs and "
+                f"notebooks and run this again; {shown(self.last)} still holds epoch {epoch - 1}."
+            ) from error
 
     def save(self, history: list[dict], best: bool) -> None:
-        """Keep the last epoch of `history`, also as the best one if it is."""
+        """Keep the last epoch of `history`, also as the best one if it is.
+
+        Raises OSError if another process saved here since: two at once would mix up their best epochs.
+        """
+        self._alone()
         if best:
             model, row = self.parts["model"], history[-1]
             notes = {"parameters": self.parameters, "epoch": row["epoch"], "val_accuracy": row["val_accuracy"]}
@@ -118,7 +133,8 @@ class Checkpoints:
         self._save_last(history)
 
     def load_best(self) -> None:
-        """Put the best epoch's weights into the model, and the model into eval mode."""
+        """Put the best epoch's weights into the model, and the model into eval mode. OSError as in `save`."""
+        self._alone()
         self.parts["model"].load_state_dict(read_weights(self.best)[0])
         self.parts["model"].eval()
 
@@ -127,3 +143,19 @@ class Checkpoints:
         content = {"parameters": self.parameters, "history": history, "bfloat16": self.parts["model"].bfloat16}
         content |= {name: None if part is None else part.state_dict() for name, part in self.parts.items()}
         replace_file(self.last, lambda temporary: torch.save(content, temporary))
+        self.left = self._stamp()
+
+    def _alone(self) -> None:
+        if self.left and self._stamp() not in (self.left, None):  # None: somebody has deleted it
+            raise OSError(
+                f"Another process trains in {shown(self.folder)}, too: wait for it and run this again, or give another "
+                "run_dir."
+            )
+
+    def _stamp(self) -> list[int] | None:
+        """By what the file on the disk is known again: the checksums in it, as each training notes its own seconds."""
+        try:
+            with zipfile.ZipFile(self.last) as archive:
+                return [each.CRC for each in archive.infolist()]
+        except (OSError, zipfile.BadZipFile):
+            return None

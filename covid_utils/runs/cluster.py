@@ -8,10 +8,12 @@ import os
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import joblib
 import psutil
 
+from .files import beside
 from .plans import Run
 
 LOCAL = "127.0.0.1"
@@ -69,7 +71,8 @@ def cluster_of(scheduler: str | None, runs: int) -> Iterator:
                 ) from None
             yield stack.enter_context(client)
             return
-        scratch = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+        # what a killed sweep left there the next one clears
+        scratch = str(stack.enter_context(beside(Path(tempfile.gettempdir()) / "covid-utils-workers", folder=True)))
         here = {"host": LOCAL, "dashboard_address": f"{LOCAL}:0", "dashboard": False}
         worker = here | {"nthreads": 1, "memory_limit": 0, "local_directory": scratch, "silence_logs": logging.CRITICAL}
         workers = {

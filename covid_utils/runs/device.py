@@ -63,6 +63,26 @@ def repeatable(seed: int | None = None) -> Iterator[None]:
             torch.backends.cudnn.deterministic = deterministic
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is no more memory: Python's and NumPy's, or PyTorch's, on the CPU or a GPU."""
+    words = ("can't allocate memory", "not enough memory", "out of memory", "could not create a memory")
+    return isinstance(error, MemoryError) or any(each in str(error) for each in words)
+
+
+@contextlib.contextmanager
+def enough_memory(lower: str) -> Iterator[None]:
+    """If there is not, say what to `lower`; a decorator, too."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error) or "ut of memory: lower" in str(error):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else "no memory is left"
+        raise MemoryError(
+            f"Out of memory: lower {lower}, or close other programs and notebooks, and run this again ({reason})."
+        ) from error
+
+
 def too_large(count: int) -> bool:
     """Whether so many bytes would fill more than a quarter of the free memory: they stay in a file then."""
     return count > MEMORY * psutil.virtual_memory().available

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..models import Net, Tail, ask, first_to_learn, prepare, train_mode
-from .device import has_bfloat16, repeatable
+from .device import enough_memory, has_bfloat16, repeatable
 from .files import read_json, resolve, write_json
 
 PIXELS = 6 * 96 * 96  # in the slices of one step, so that all steps together take about a second
@@ -38,11 +38,14 @@ def choose_formats(model: Net, images: Tensor, kept: bool) -> None:
         known = read_json(resolve(MEASURED)) if resolve(MEASURED).exists() else {}
         key = f"{machine}, {network}, {direction}"
         if key not in known:
-            known[key] = _faster(model, few, kept, direction)
+            measured = _faster(model, few, kept, direction)
+            known = read_json(resolve(MEASURED)) if resolve(MEASURED).exists() else {}
+            known.setdefault(key, measured)  # another process that starts the same run may have measured first
             write_json(resolve(MEASURED), known)
         model.bfloat16[direction] = known[key]
 
 
+@enough_memory("image_size or batch_size")
 @repeatable(0)
 def _faster(model: Net, images: Tensor, kept: bool, direction: str) -> bool:
     """Whether the steps of a copy of the network take less time in bfloat16 than in float32."""

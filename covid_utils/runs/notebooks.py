@@ -21,7 +21,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
-from .files import PROJECT, resolve, shown
+from .files import PROJECT, beside, resolve, shown
 from .settings import Settings
 
 NOTEBOOKS = PROJECT / "notebooks"
@@ -147,29 +147,42 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> Path:
     Returns:
         `output`.
 
-    Raises NotebookError if a cell fails or the kernel dies; `*.failed.ipynb` is the notebook up to there.
+    Raises NotebookError if a cell fails or the kernel dies; `*.failed.ipynb` is the notebook up to there. OSError, in
+    one sentence, if the folder cannot be written to or the disk is full.
     """
     notebook, output = Path(notebook), Path(output)
     known = declared(notebook)
     parameters = {name: value for name, value in parameters.items() if name in known}
-    output.parent.mkdir(parents=True, exist_ok=True)
     failed = output.with_name(f"{output.stem}.failed.ipynb")
-    partial = output.with_name(f".{output.stem}.{os.getpid()}.ipynb")
+    try:
+        with beside(output) as partial:
+            _into(partial, notebook, parameters, failed)
+            partial.chmod(0o644)
+            os.replace(partial, output)
+    except OSError as error:
+        raise OSError(
+            f"Cannot write {shown(output)}: {error.strerror or error}. Free some space or choose another run_dir; "
+            "an earlier notebook there is unchanged."
+        ) from error
+    failed.unlink(missing_ok=True)
+    return output
+
+
+def _into(partial: Path, notebook: Path, parameters: dict[str, Any], failed: Path) -> None:
+    """Execute a notebook into a file, which becomes `failed` if it stops. Raises as `execute`."""
     cells = nbformat.read(notebook, 4).cells
     try:
         with _own_engine(), Line(notebook.stem, len(cells) + bool(parameters)) as line:
             _with_papermill(notebook, partial, parameters, line)
-        os.replace(partial, output)
-        failed.unlink(missing_ok=True)
     except PapermillExecutionError as error:
         where = f"cell In [{error.exec_count}]: {error.ename}: {error.evalue}".strip()
         raise _failure(notebook, partial, failed, where) from None
     except RuntimeError as error:
-        where = f"cell {line.done + 1} of {line.cells}: its kernel died, out of memory perhaps ({error})"
+        where = (
+            f"cell {line.done + 1} of {line.cells}: its kernel died ({error}), out of memory perhaps: lower image_size "
+        )
+        where += "or batch_size, or close other programs and notebooks"
         raise _failure(notebook, partial, failed, where) from None
-    finally:
-        partial.unlink(missing_ok=True)
-    return output
 
 
 def _with_papermill(notebook: Path, output: Path, parameters: dict[str, Any], line: Line) -> None:
@@ -187,7 +200,7 @@ def _with_papermill(notebook: Path, output: Path, parameters: dict[str, Any], li
 def _failure(notebook: Path, partial: Path, failed: Path, where: str) -> NotebookError:
     """The error to raise, after giving the partly executed notebook its name."""
     seen = ""
-    if partial.exists():
+    if partial.exists() and partial.stat().st_size:
         os.replace(partial, failed)
         seen = f"\nThe notebook up to there is {shown(failed)}."
     return NotebookError(f"{notebook.name} stopped at {where}{seen}")

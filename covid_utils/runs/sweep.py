@@ -101,7 +101,9 @@ def _tries(folder: Path, token: str) -> int:
 def _kept(folder: Path) -> str:
     """The partly executed notebook of a killed worker, under the name that those of failed runs have; "" if none."""
     partial = sorted(folder.glob(".*.ipynb"), key=lambda path: path.stat().st_mtime)
-    if not partial:
+    if not partial or not partial[-1].stat().st_size:  # killed before its first line was written
+        for empty in partial:
+            empty.unlink()
         return ""
     failed = folder / f"{partial[-1].name[1:].split('.')[0]}.failed.ipynb"
     os.replace(partial[-1], failed)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..phantom.disease import FINDINGS
 from ..phantom.patients import phantom
+from ..runs.device import enough_memory
 from ..runs.files import did_you_mean, resolve
 from ..runs.settings import Settings
 from .downloads import covid_ct, figure, from_kaggle
@@ -115,12 +116,15 @@ def open_dataset(settings: Settings, progress: bool) -> tuple[str, pd.DataFrame,
         windows = [None if pd.isna(low) else (low, high) for low, high in zip(table.low, table.high, strict=True)]
         table = table.drop(columns=["low", "high"])
 
+    @enough_memory("image_size")
     def read() -> Pixels:
         return Pixels(*decode(folder, paths, settings.image_size, home / "cache", progress, windows))
 
-    return folder.name, table, entry.patients or patients, read
+    name = folder.name.replace("<", "‹")  # notebooks show it in Markdown, which would take it for HTML
+    return name, table, entry.patients or patients, read
 
 
+@enough_memory("patients or image_size")
 def _drawn(entry: DataSet, settings: Settings, cache_dir: Path, progress: bool):
     """The phantom as a data set: path "phantom/p0003_s2" is slice 2 of patient 3."""
     name, size = settings.dataset, settings.image_size

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import http.client
+import os
 import re
 import shutil
 import stat
-import tempfile
 import urllib.error
 import urllib.request
 import zipfile
@@ -18,7 +19,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from ..runs.files import replace_file, shown
+from ..runs.files import beside, held, replace_file, shown
 from ..runs.progress import progress as progress_bar
 from .folders import holder
 
@@ -118,7 +119,21 @@ def fetch(url: str, path: Path, sha256: str | None = None, progress: bool = True
     """
     if path.exists():
         return
-    part, note = Path(f"{path}.part"), Path(f"{path}.sha256")
+    part = Path(f"{path}.part")
+    with contextlib.suppress(OSError):  # `_download` says why it cannot be made
+        part.parent.mkdir(parents=True, exist_ok=True)
+    with held(part):
+        try:
+            if not path.exists():  # another process may have fetched it meanwhile
+                _fetch(url, path, part, sha256, progress)
+        finally:
+            if part.exists() and not part.stat().st_size:
+                part.unlink()
+
+
+def _fetch(url: str, path: Path, part: Path, sha256: str | None, progress: bool) -> None:
+    """As `fetch`, once `part` is this process's own."""
+    note = Path(f"{path}.sha256")
     for attempt in range(1, TRIES + 1):
         try:
             _download(url, part, progress)
@@ -160,7 +175,7 @@ def _download(url: str, part: Path, progress: bool) -> None:
             raise
         if error.headers.get("Content-Range", "").endswith(f"/{there}"):
             return
-        part.unlink()
+        os.truncate(part, 0)  # not deleted: this process holds it
         raise ConnectionError(f"the {there} bytes there were not the beginning of it") from None
     with response:
         resumed = response.status == 206
@@ -212,17 +227,13 @@ def unpack(archive: Path, folder: Path) -> None:
 
 def _appear(folder: Path, fill: Callable[[Path], object]) -> None:
     """Fill a temporary folder beside `folder`, then give it its name in one step."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        fill(temporary)
-        temporary.chmod(0o755)
-        temporary.replace(folder)
-    except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, OSError):
-            reason = error.strerror or str(error)
-            raise OSError(
-                f"Cannot write {shown(folder)}: {reason}. Free some space or choose another data_dir."
-            ) from error
-        raise
+        with beside(folder, folder=True) as temporary:
+            fill(temporary)
+            temporary.chmod(0o755)
+            temporary.replace(folder)
+    except OSError as error:
+        if folder.is_dir():  # another process was faster
+            return
+        reason = error.strerror or str(error)
+        raise OSError(f"Cannot write {shown(folder)}: {reason}. Free some space or choose another data_dir.") from error

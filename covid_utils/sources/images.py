@@ -21,6 +21,7 @@ from .dicom import read_dicom
 from .nifti import in_volume, read_slice_of
 from .walk import NIFTI, ending, is_dicom, why_unread
 
+LARGEST = 45_000_000  # pixels of a picture: a slice has less than one million, a camera's photograph of one up to 40
 CACHE_VERSION = 3  # raise it when decoding changes, so that no older cache is used
 
 
@@ -190,6 +191,7 @@ def _read_picture(path: Path, window: tuple | None, notes: list) -> Image.Image:
     with Image.open(path) as image:
         if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # a camera's JPEG with a preview
             raise ValueError(f"it holds {image.n_frames} pictures, save each slice as a file of its own")
+        _refuse_bombs(image)
         inverted = image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == 0  # 0 is white
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith(("I", "F")):
@@ -202,6 +204,14 @@ def _read_picture(path: Path, window: tuple | None, notes: list) -> Image.Image:
 
 
 PHOTOMETRIC = 262  # TIFF's tag PhotometricInterpretation
+
+
+def _refuse_bombs(image: Image.Image) -> None:
+    """ValueError for so many pixels that a few such pictures fill the memory; Pillow's own limit is four times that."""
+    if image.width * image.height > LARGEST:
+        raise ValueError(
+            f"it says that it has {image.width} × {image.height} pixels, more than {LARGEST // 10**6} million"
+        )
 
 
 def _turned(window: tuple | None) -> tuple | None:
@@ -223,8 +233,8 @@ def _deep_colours(path: Path) -> np.ndarray | None:
             return None
     elif path.suffix.lower() not in (".tif", ".tiff"):
         return None
-    with contextlib.suppress(UnidentifiedImageError), Image.open(path):
-        pass  # Pillow refuses pictures of too many pixels, before OpenCV fills the memory
+    with contextlib.suppress(UnidentifiedImageError), Image.open(path) as image:
+        _refuse_bombs(image)  # before OpenCV fills the memory
     image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None or image.ndim != 3 or image.dtype != np.uint16:
         return None

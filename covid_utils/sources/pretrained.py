@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from ..runs.files import PROJECT, did_you_mean, replace_file, resolve
@@ -180,7 +180,8 @@ def save_weights(path: Path, state: dict[str, Tensor], notes: dict, step: float 
             state[name] = torch.frombuffer(bytearray(zlib.compress(whole.numpy(), 9)), dtype=torch.uint8)
     about = {"notes": json.dumps(notes)}
     about["sha256"] = _digest(state, about["notes"])
-    replace_file(path, lambda temporary: save_file(state, temporary, metadata=about))
+    # not save_file, whose own temporary files nobody clears after a kill
+    replace_file(path, lambda temporary: temporary.write_bytes(save(state, metadata=about)))
 
 
 def _digest(state: dict[str, Tensor], notes: str) -> str:
