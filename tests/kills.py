@@ -27,7 +27,7 @@ from toy import ToyNetwork, tiny_data
 from covid_utils import models, training
 from covid_utils.models import RESNET, Backbone
 from covid_utils.phantom.patients import phantom
-from covid_utils.runs import checkpoints, device, sweep
+from covid_utils.runs import checkpoints, memory, sweep
 from covid_utils.runs.files import replace_file, write_json
 from covid_utils.runs.plans import Run
 from covid_utils.runs.settings import Settings
@@ -52,7 +52,7 @@ def pixels(folder: Path, given: str) -> None:
 
 def features(folder: Path, given: str) -> None:
     """On features of the frozen stages, kept in a file, as if they were too many for the memory."""
-    device.MEMORY = 0
+    memory.MEMORY = 0
     train(folder, weights=given, trainable="last", copies=2)
 
 

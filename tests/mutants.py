@@ -291,7 +291,7 @@ MUTANTS = [  # file, seen from covid_utils, what stands there, what is put in it
     ("runs/files.py", "    clear_leftovers(path)\n    temporary", "    temporary", "test_reliability.py"),
     ("runs/checkpoints.py", "self._stamp() not in (self.left, None)", "False", "test_reliability.py"),
     ("runs/cached.py", "os.posix_fallocate(file.fileno(), 0, size)", "pass", "test_reliability.py"),
-    ("runs/device.py", "if not out_of_memory(error) or", "if True or", "test_reliability.py"),
+    ("runs/memory.py", "if not out_of_memory(error) or", "if True or", "test_reliability.py"),
     ("sources/images.py", "if image.width * image.height > LARGEST:", "if False:", "test_reliability.py"),
     ("sources/datasets.py", 'folder.name.replace("<", "‹")', "folder.name", "test_reliability.py"),
     ("labs/demo.py", 'f"&#{ord(c)};"', "c", "test_reliability.py"),

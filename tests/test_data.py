@@ -280,7 +280,7 @@ def test_a_large_set_stays_in_its_file_and_is_the_same(folder, monkeypatch):
     monkeypatch.setattr(np, "load", lambda *given, **named: mapped.append(read(*given, **named)) or mapped[-1])
     small = load(folder)
     assert not np.shares_memory(small.images.numpy(), mapped[-1])
-    monkeypatch.setattr("covid_utils.runs.device.MEMORY", 0)
+    monkeypatch.setattr("covid_utils.runs.memory.MEMORY", 0)
     large = load(folder)
     assert isinstance(mapped[-1], np.memmap) and np.shares_memory(large.images.numpy(), mapped[-1])
     assert large.fingerprint == small.fingerprint == whole.fingerprint

@@ -13,7 +13,7 @@ PACKAGE = PROJECT / "covid_utils"
 TAUGHT = ("data", "models", "training", "evaluation", "explain", "plotting")
 # From the ground up: a module imports only from those that stand before it.
 ORDER = """
-    runs.files runs.hosted runs.checks runs.progress runs.device
+    runs.files runs.hosted runs.checks runs.progress runs.memory runs.device
     sources.pretrained models runs.settings runs.checkpoints runs.records runs.notebooks runs.clean
     runs.handout runs.plans runs.cluster runs.sweep runs.commands
     phantom.anatomy phantom.disease phantom.patients phantom.stacks phantom.lesion

@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from covid_utils.labs import machine, speed
 from covid_utils.labs.machine import Check
 from covid_utils.runs import device as devices
+from covid_utils.runs import memory
 from covid_utils.runs.commands import main
 from covid_utils.runs.files import PROJECT, home, read_json, write_json
 from covid_utils.runs.notebooks import find_notebooks
@@ -116,21 +117,21 @@ def plenty(monkeypatch):
 
 
 def test_a_containers_limit_counts_and_not_only_the_machine(plenty, container, tmp_path):
-    assert machine.free_memory(tmp_path / "no cgroups") == 64 * GIB
+    assert memory.free_memory(tmp_path / "no cgroups") == 64 * GIB
     container("hub/user", "max")
-    assert machine.free_memory(tmp_path) == 64 * GIB
+    assert memory.free_memory(tmp_path) == 64 * GIB
     container("hub/user", 4, used=3, cache=0.5)
-    assert machine.free_memory(tmp_path) == 1.5 * GIB
+    assert memory.free_memory(tmp_path) == 1.5 * GIB
     container("hub", 8, used=7.25)  # the group that it is in has less left
-    assert machine.free_memory(tmp_path) == 0.75 * GIB
+    assert memory.free_memory(tmp_path) == 0.75 * GIB
     container("", 1, used=2)
-    assert machine.free_memory(tmp_path) == 0
+    assert memory.free_memory(tmp_path) == 0
 
 
 def test_too_little_memory_is_red(monkeypatch):
-    monkeypatch.setattr(machine, "free_memory", lambda: int(machine.MEMORY * GIB))
+    monkeypatch.setattr(memory, "free_memory", lambda: int(machine.MEMORY * GIB))
     assert machine.memory().ok
-    monkeypatch.setattr(machine, "free_memory", lambda: int(0.5 * GIB))
+    monkeypatch.setattr(memory, "free_memory", lambda: int(0.5 * GIB))
     assert red(machine.memory(), "0.5 GB free", "close other programs")
 
 

@@ -34,7 +34,7 @@ from covid_utils import models, training
 from covid_utils.data import load_data
 from covid_utils.labs import answer_files, answers, demo
 from covid_utils.phantom.patients import phantom
-from covid_utils.runs import cached, device, sweep
+from covid_utils.runs import cached, memory, sweep
 from covid_utils.runs.checkpoints import read_last
 from covid_utils.runs.commands import main
 from covid_utils.runs.files import PROJECT, beside, clear_leftovers, replace_file, write_json
@@ -296,10 +296,10 @@ def test_without_memory_it_is_said_what_to_lower_and_bombs_are_refused_before(tm
 
 def test_what_is_out_of_memory_on_other_devices():
     said = "CUDA out of memory. Tried to allocate 2.00 GiB"
-    assert device.out_of_memory(torch.OutOfMemoryError(said)) and device.out_of_memory(MemoryError())
-    assert device.out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"))
-    assert not device.out_of_memory(RuntimeError("shapes do not fit"))
-    with pytest.raises(RuntimeError, match="shapes do not fit"), device.enough_memory("nothing"):
+    assert memory.out_of_memory(torch.OutOfMemoryError(said)) and memory.out_of_memory(MemoryError())
+    assert memory.out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"))
+    assert not memory.out_of_memory(RuntimeError("shapes do not fit"))
+    with pytest.raises(RuntimeError, match="shapes do not fit"), memory.enough_memory("nothing"):
         raise RuntimeError("shapes do not fit")
 
 

@@ -5,7 +5,6 @@ Only the standard library and `packaging` are imported at the top, so that a mis
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import sys
@@ -92,28 +91,10 @@ def widgets() -> Check:
     return Check("widgets", True, " and ".join(pair))
 
 
-def free_memory(root: Path = Path("/")) -> int:
-    """Bytes of memory that may still be used: what is free, and what the limits of a container leave (cgroup v2)."""
-    import psutil
-
-    free = psutil.virtual_memory().available
-    base, own = root / "sys/fs/cgroup", ""
-    with contextlib.suppress(OSError):
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-        own = next((line[3:] for line in lines if line.startswith("0::")), "").strip("/")
-    for folder in [base / own, *(base / own).parents]:
-        with contextlib.suppress(OSError, ValueError):  # no limit there: no such file, or the word "max"
-            limit = int((folder / "memory.max").read_text())
-            used = int((folder / "memory.current").read_text())
-            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-            free = min(free, limit - used + int(stat["inactive_file"]))  # a cache of files makes room
-        if folder == base:
-            break
-    return max(free, 0)
-
-
 def memory() -> Check:
     """Whether the largest notebook fits into the memory."""
+    from ..runs.memory import free_memory
+
     free = free_memory() / GIB
     to_do = "close other programs, and other notebooks' kernels; on a JupyterHub ask for more memory"
     return Check("memory", free >= MEMORY, f"{free:.1f} GB free, {MEMORY} GB needed", to_do)

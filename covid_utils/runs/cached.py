@@ -15,8 +15,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ..data import CTData, Slices, augment, batches_of
 from ..models import Net, Tail, ask
-from .device import enough_memory, near, repeatable, too_large
+from .device import near, repeatable
 from .files import shown
+from .memory import enough_memory, too_large
 from .settings import Settings
 
 BATCH = 64  # slices that go through the trunk at a time

@@ -12,8 +12,8 @@ import pandas as pd
 import torch
 
 from ..sources.pretrained import read_weights, save_weights
-from .device import out_of_memory
 from .files import clear_leftovers, replace_file, shown
+from .memory import out_of_memory
 from .settings import Settings
 
 

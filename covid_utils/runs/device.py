@@ -1,4 +1,4 @@
-"""Where a run computes: device, number format, threads, memory."""
+"""Where a run computes: device, number format, threads."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import contextlib
 from collections.abc import Iterator
 
 import joblib
-import psutil
 import torch
 from torch import Tensor
 
+from .memory import MEMORY
+
 BFLOAT16 = True  # `device.BFLOAT16 = False` computes in float32 everywhere, to see the difference
-MEMORY = 0.25  # part of the free memory that one tensor may fill
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -61,31 +61,6 @@ def repeatable(seed: int | None = None) -> Iterator[None]:
         finally:
             torch.set_num_threads(threads)
             torch.backends.cudnn.deterministic = deterministic
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there is no more memory: Python's and NumPy's, or PyTorch's, on the CPU or a GPU."""
-    words = ("can't allocate memory", "not enough memory", "out of memory", "could not create a memory")
-    return isinstance(error, MemoryError) or any(each in str(error) for each in words)
-
-
-@contextlib.contextmanager
-def enough_memory(lower: str) -> Iterator[None]:
-    """If there is not, say what to `lower`; a decorator, too."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error) or "ut of memory: lower" in str(error):
-            raise
-        reason = str(error).splitlines()[0] if str(error) else "no memory is left"
-        raise MemoryError(
-            f"Out of memory: lower {lower}, or close other programs and notebooks, and run this again ({reason})."
-        ) from error
-
-
-def too_large(count: int) -> bool:
-    """Whether so many bytes would fill more than a quarter of the free memory: they stay in a file then."""
-    return count > MEMORY * psutil.virtual_memory().available
 
 
 def near(tensor: Tensor, device: torch.device) -> Tensor:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ..models import Net, Tail, ask, first_to_learn, prepare, train_mode
-from .device import enough_memory, has_bfloat16, repeatable
+from .device import has_bfloat16, repeatable
 from .files import read_json, resolve, write_json
+from .memory import enough_memory
 
 PIXELS = 6 * 96 * 96  # in the slices of one step, so that all steps together take about a second
 MEASURED = "data/cache/number_formats.json"  # measured once, so that the same seed gives the same bits the next time

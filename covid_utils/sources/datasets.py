@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ..phantom.disease import FINDINGS
 from ..phantom.patients import phantom
-from ..runs.device import enough_memory
 from ..runs.files import did_you_mean, resolve
+from ..runs.memory import enough_memory
 from ..runs.settings import Settings
 from .downloads import covid_ct, figure, from_kaggle
 from .folders import folder_table

@@ -14,8 +14,8 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from ..runs.device import too_large
 from ..runs.files import replace_file, shown
+from ..runs.memory import too_large
 from ..runs.progress import progress as progress_bar
 from .dicom import read_dicom
 from .nifti import in_volume, read_slice_of

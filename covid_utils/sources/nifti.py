@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..runs.device import too_large
 from ..runs.files import shown
+from ..runs.memory import too_large
 from .dicom import LUNG_WINDOW, check_size
 from .walk import NIFTI, ending, why_unread
 

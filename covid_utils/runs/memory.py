@@ -1,0 +1,54 @@
+"""How much memory there is, and what to say when there is none left."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+MEMORY = 0.25  # part of the free memory that one tensor may fill
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is no more memory: Python's and NumPy's, or PyTorch's, on the CPU or a GPU."""
+    words = ("can't allocate memory", "not enough memory", "out of memory", "could not create a memory")
+    return isinstance(error, MemoryError) or any(each in str(error) for each in words)
+
+
+@contextlib.contextmanager
+def enough_memory(lower: str) -> Iterator[None]:
+    """If there is not, say what to `lower`; a decorator, too."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error) or "ut of memory: lower" in str(error):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else "no memory is left"
+        raise MemoryError(
+            f"Out of memory: lower {lower}, or close other programs and notebooks, and run this again ({reason})."
+        ) from error
+
+
+def free_memory(root: Path = Path("/")) -> int:
+    """Bytes of memory that may still be used: what is free, and what the limits of a container leave (cgroup v2)."""
+    free = psutil.virtual_memory().available
+    base, own = root / "sys/fs/cgroup", ""
+    with contextlib.suppress(OSError):
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+        own = next((line[3:] for line in lines if line.startswith("0::")), "").strip("/")
+    for folder in [base / own, *(base / own).parents]:
+        with contextlib.suppress(OSError, ValueError):  # no limit there: no such file, or the word "max"
+            limit = int((folder / "memory.max").read_text())
+            used = int((folder / "memory.current").read_text())
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            free = min(free, limit - used + int(stat["inactive_file"]))  # a cache of files makes room
+        if folder == base:
+            break
+    return max(free, 0)
+
+
+def too_large(count: int) -> bool:
+    """Whether so many bytes would fill more than a quarter of the free memory: they stay in a file then."""
+    return count > MEMORY * free_memory()
