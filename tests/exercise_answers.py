@@ -184,14 +184,14 @@ def bootstrapped_gain(right_a, right_b, patients):
     return right_b.mean() - right_a.mean(), *np.quantile(drawn, [0.025, 0.975])
 
 
-def gain(right_a, right_b, patients, by_patient=True, paired=True, root=True, arms=2, sign=1):
+def gain(right_a, right_b, patients, by_patient=True, paired=True, root=True, arms=2, sign=1, squared=False):
     """A right interval, with the mistakes that the arguments make."""
     table = pd.DataFrame(
         {"a": right_a * 1.0, "b": right_b * 1.0, "who": patients if by_patient else range(len(patients))}
     )
     means = sign * table.groupby("who")[["a", "b"]].mean()
     spread = (means.b - means.a).std() if paired else np.hypot(means.a.std(), means.b.std())
-    half = arms * spread / (len(means) ** 0.5 if root else 1)
+    half = arms * spread / (len(means) ** (1 if squared else 0.5) if root else 1)
     value = (means.b - means.a).mean()
     return value, value - half, value + half
 
@@ -405,12 +405,14 @@ WRONG = {  # {exercise: {kind of mistake: (answer, a word of the hint)}}
         "sign": (lambda *given: gain(*given, sign=-1), "sign"),
         "deviation": (lambda *given: gain(*given, root=False), "wide"),
         "one error": (lambda *given: gain(*given, arms=1), "one standard error"),
+        "no root": (lambda *given: gain(*given, squared=True), "divide by the number"),
     },
     "gradcam": {
         "no relu": (lambda *given: gradcam(*given, cut=False), "ReLU"),
         "hirescam": (lambda *given: gradcam(*given, own=True), "HiResCAM"),
         "channels": (lambda *given: gradcam(*given, over=1), "all channels get one weight"),
         "target": (lambda *given: gradcam(*given, heed=False), "class 0"),
+        "dimensions": (lambda activations, gradients, target: gradients.mean((2, 3)) * activations, "fit together"),
         "absolute": (lambda *given: gradcam(*given, cut=False).abs(), "against"),
     },
     "sign": {
@@ -442,16 +444,19 @@ WRONG = {  # {exercise: {kind of mistake: (answer, a word of the hint)}}
         "specificity": (lambda x, y, wanted: np.quantile(x[y == 0], wanted), "without"),
         "everybody": (lambda x, y, wanted: np.quantile(x, 1 - wanted), "all slices"),
         "other end": (lambda x, y, wanted: np.quantile(x[y == 1], wanted), "other end"),
-        "too low": (lambda x, y, wanted: x[y == 1].min(), "higher"),
+        "too low": (lambda x, y, wanted: np.quantile(x[y == 1], 1 - wanted, method="lower"), "higher"),
         "probability": (lambda x, y, wanted: 1 / (1 + np.exp(-counted_threshold(x, y, wanted))), "probability"),
     },
     "temperature": {
         "one": (lambda logits, labels: 1.0, "changes nothing"),
         "inverse": (lambda logits, labels: 1 / best_temperature(logits, labels), "divided"),
+        "loss": (lambda x, y: log_loss(x, y, best_temperature(x, y)), "lowest loss"),
+        "place": (lambda logits, labels: 256, "place"),
         "logarithm": (lambda logits, labels: np.log(best_temperature(logits, labels)), "logarithm"),
         "narrow": (from_one_up, "below 1"),
     },
     "pairs": {
+        "disagreement": (lambda *given: np.abs(drawn_pairs(*given)), "above zero"),
         "unpaired": (lambda *given: drawn_pairs(*given, apart=True), "anew"),
         "sign": (lambda *given: -drawn_pairs(*given), "sign"),
         "slices": (lambda *given: drawn_pairs(*given, by="slices"), "single slices"),
@@ -459,6 +464,7 @@ WRONG = {  # {exercise: {kind of mistake: (answer, a word of the hint)}}
     "sweep": {
         "one value": (plan(grid={"epochs": 2}), "one value"),
         "seeds": (plan(seeds=[0]), "draw"),
+        "seeds in a list": (plan(seeds=3), "list"),
         "parameter": (plan(grid={"epoch": [1, 2]}), "epochs"),
         "key": (plan(seed=[1]), "seeds"),
         "value": (plan(grid={"learning_rate": ["1e-3", 1e-4]}), "learning_rate"),

@@ -53,7 +53,7 @@ def check(name: str, answer: Any) -> None:
         progress["exercises"][name] = row
         told += kept.write(progress)
     if row["misses"] > 2:
-        text += " The solution is folded below."
+        text += " The solution is folded below; in a copy without solutions, ask your teacher."
     word, colour = ("Not yet:", ORANGE) if kind else ("Right.", GREEN)
     show(word, text, colour, told)
 

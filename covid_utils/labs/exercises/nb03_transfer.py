@@ -148,8 +148,11 @@ def _paired(answer) -> str:
         right = t.ppf(0.975, len(np.unique(patients)) - 1) * standard_error(difference, patients)
         apart = 2 * np.hypot(*(standard_error(each.astype(float), patients) for each in (a, b)))
         if half < 0.8 * right:
-            one_arm = np.isclose(half, standard_error(difference, patients), rtol=0.1)
-            raise Miss("one error" if one_arm else "slices", times=f"{right / half:.1f}")
+            error = standard_error(difference, patients)
+            no_root = 2 * error / len(np.unique(patients)) ** 0.5
+            kinds = {"one error": error, "no root": no_root}
+            kind = next((kind for kind, each in kinds.items() if np.isclose(half, each, rtol=0.1)), "slices")
+            raise Miss(kind, times=f"{right / half:.1f}")
         if half > 1.25 * right:
             unpaired = np.isclose(half, apart, rtol=0.2)
             raise Miss("unpaired" if unpaired else "deviation", times=f"{half / right:.1f}")

@@ -18,7 +18,11 @@ def _gradcam(answer) -> str:
     for target in (1, 0):
         g = gradients if target else -gradients
         raw = (g.mean((2, 3), keepdim=True) * activations).sum(1)
-        found[target] = array(ask(answer, activations.clone(), gradients.clone(), target), (3, 4, 6), PLACES)
+        try:
+            said = ask(answer, activations.clone(), gradients.clone(), target)
+        except RuntimeError as error:
+            raise Miss("dimensions" if "must match the size" in str(error) else "wrong") from error
+        found[target] = array(said, (3, 4, 6), PLACES)
         wrong[target] = {
             "": raw.clamp(min=0),
             "no relu": raw,

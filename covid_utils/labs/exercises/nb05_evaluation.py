@@ -44,8 +44,10 @@ def _scores(seed: int, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
 
 def _threshold(answer) -> str:
     """The highest threshold at which enough ill slices are found; a logit as high as it is a yes."""
-    for seed, wanted in ((0, 0.95), (1, 0.9), (2, 0.8)):
+    for seed, wanted, ill in ((0, 0.95, 119), (1, 0.9, 100), (2, 0.8, 118), (5, 0.95, 20)):
         logits, labels = _scores(seed)
+        some = (labels == 0) | (labels.cumsum() <= ill)  # of 100 ill ones exactly ten may be missed, of 20 one
+        logits, labels = logits[some], labels[some]
         covid, others = np.sort(logits[labels == 1]), logits[labels == 0]
         said = float(array(ask(answer, logits.copy(), labels.copy(), wanted), (), "one number, a logit"))
         best = covid[int(np.floor((1 - wanted) * len(covid) + 1e-9))]
@@ -75,8 +77,10 @@ def _temperature(answer) -> str:
         said = float(array(ask(answer, logits.copy(), labels.copy()), (), "one number, the temperature"))
         if np.isclose(said, truth, rtol=0.1):
             continue
-        kinds = {"one": 1.0, "inverse": 1 / truth, "logarithm": np.log(truth)}
-        near = next((kind for kind, each in kinds.items() if np.isclose(said, each, rtol=0.1)), "")
+        loss = np.logaddexp(0, -(2 * labels - 1) * logits / truth).mean()
+        kinds = {"one": 1.0, "loss": loss, "inverse": 1 / truth, "logarithm": np.log(truth)}
+        near = next((kind for kind, each in kinds.items() if np.isclose(said, each, rtol=0.02)), "")
+        near = "place" if said > 20 and said == round(said) else near
         narrow = said > 0.9 and scale < 1  # only temperatures above 1 were tried
         raise Miss(("narrow" if narrow and seed == 4 else near) or "wrong", said=f"{said:.2f}")
     return "Your number makes the log loss least, for a network that is too sure and for one that is not sure enough."
@@ -85,9 +89,16 @@ def _temperature(answer) -> str:
 def _pairs(answer) -> str:
     """The gain of a model in draws of patients, the same ones for both models."""
     a, b, patients = votes(3)
+    _pair(answer, a, b, patients)
+    return _pair(answer, b, a, patients)  # now B is the worse one
+
+
+def _pair(answer, a: np.ndarray, b: np.ndarray, patients: np.ndarray) -> str:
     rng = np.random.default_rng(6)
     drawn = array(ask(answer, a.copy(), b.copy(), patients.copy(), DRAWS, rng), (DRAWS,), f"{DRAWS} differences")
     gain = b.mean() - a.mean()
+    if gain < 0 <= drawn.min():
+        raise Miss("disagreement")
     if abs(drawn.mean() + gain) < 0.03:
         raise Miss("sign")
     if abs(drawn.mean() - gain) > 0.03:

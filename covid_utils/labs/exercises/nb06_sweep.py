@@ -38,7 +38,9 @@ def _sweep(plan) -> str:
     for name, values in grid.items():
         if not isinstance(values, (list, tuple)) or len(set(map(str, values))) < 2:
             raise Miss("one value", name=name, value=values)
-    if not isinstance(seeds, (list, tuple, range)) or len(set(seeds)) < 3:
+    if not isinstance(seeds, (list, tuple, range)):
+        raise Miss("seeds in a list", got=type(seeds).__name__)
+    if len(set(seeds)) < 3:
         raise Miss("seeds")
     rows = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     for row, seed in itertools.product(rows, seeds):

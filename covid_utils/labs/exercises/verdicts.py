@@ -53,7 +53,10 @@ COMMON = {
         "Write its name without brackets, as in `check(…, my_function)`.",
     ),
     "nothing": ("your function returns nothing.", "Let it end with `return` and the result."),
-    "form": ("what comes back is {got}, but {wanted} was asked for.", "Look at `.shape` before you return it."),
+    "form": (
+        "what comes back is {got}, but {wanted} was asked for.",
+        "Look at its `.shape`, or at the `len()` of a list, before you return it.",
+    ),
     "stopped": (
         "your code stopped in {where}: {error}",
         "Call your function in a cell of its own, with a small input, to see the whole message.",
@@ -90,6 +93,8 @@ def judged(exercise: Exercise, answer: Any, misses: int = 0) -> tuple[str, str]:
     except (Exception, SystemExit) as error:  # whatever the learner's code does wrong is an answer, too
         kind, facts = _stopped(error)
     hint, stronger = (COMMON | exercise.hints)[kind]
+    if kind == "untried" and not misses:  # nothing is given away before the first try
+        stronger = COMMON["untried"][1]
     return kind, (f"{hint} {stronger}" if misses or kind == "untried" else hint).format(**facts)
 
 
@@ -100,7 +105,7 @@ def _stopped(error: BaseException) -> tuple[str, dict[str, str]]:
     if not own:
         return "unreadable", {"error": said}
     line = f"line {own[-1].lineno}" + (f", `{own[-1].line}`" if own[-1].line else "")
-    return "stopped", {"where": line, "error": said + "."}
+    return "stopped", {"where": line, "error": said.rstrip(".") + "."}
 
 
 def within(seconds: float, work: Callable[[], Any]) -> Any:
