@@ -8,7 +8,7 @@ from toy import tiny_data
 from covid_utils import models, training
 from covid_utils.data import loader
 from covid_utils.explain import cam, look_inside
-from covid_utils.runs import cached, device
+from covid_utils.runs import cached, device, memory
 from covid_utils.runs.settings import Settings
 from covid_utils.sources.pretrained import save_weights
 
@@ -161,7 +161,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(tiny, frozen, tmp_path):
 
 def test_large_features_go_to_a_file_and_leave_nothing(tiny, frozen, tmp_path, monkeypatch):
     small, _ = fitted(frozen, tiny, tmp_path / "memory")
-    monkeypatch.setattr(device, "MEMORY", 0)
+    monkeypatch.setattr(memory, "MEMORY", 0)
     made, on_disk = [], cached.on_disk
     monkeypatch.setattr(cached, "on_disk", lambda *asked: made.append(asked) or on_disk(*asked))
     cached.CachedAugmentations(training.new_model(frozen), tiny, frozen, tmp_path / "file")
