@@ -28,6 +28,7 @@ from covid_utils.runs.files import resolve, write_json
 
 auc = {"value": epochs / 10, "low": 0.05, "high": 0.95}
 where = {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")}
+where["trimmed"] = "MALLOC_TRIM_THRESHOLD_" in os.environ
 toy = {"auc": auc, "confusion": [[1, 2]], "worker": os.getppid()} | where
 write_json(resolve(run_dir) / "metrics.json", {"toy": toy})
 """
@@ -224,6 +225,7 @@ def test_a_sweep_of_the_command_line_and_its_rerun(toy, tmp_path):
     assert table["toy.auc"].dropna().tolist() == [0.1, 0.3, 0.4] and table["toy.auc.low"][0] == 0.05
     assert set(table["toy.CUDA_VISIBLE_DEVICES"].dropna()) <= {3, 5}  # a fast worker may take all
     assert table["toy.CUDA_VISIBLE_DEVICES"].notna().sum() == 3
+    assert set(table["toy.trimmed"].dropna()) == {False}, "kernels keep their memory: twice as fast"
     assert table.groupby("toy.worker")["toy.CUDA_VISIBLE_DEVICES"].nunique().max() == 1
     assert (table.seconds > 0).all() and table.memory_mib.between(20, 4000).all()
     assert table.error[1] == "is ill" and table.notebook[1].endswith("01_toy.failed.ipynb")

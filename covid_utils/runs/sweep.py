@@ -65,6 +65,9 @@ def execute_run(run: Run, token: str = "") -> dict:
 
     `token` names the sweep: if two workers were killed while they executed this run for it, that is its failure.
     """
+    # Dask's workers set it. In a kernel it makes every large tensor's memory go back to the system and be fetched anew,
+    # which takes as long as the training itself.
+    os.environ.pop("MALLOC_TRIM_THRESHOLD_", None)
     folder = Path(run.folder)
     row = {"name": run.name, "status": "failed"}
     if not folder.parent.is_dir():
