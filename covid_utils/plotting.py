@@ -75,8 +75,9 @@ def grid(images, titles, columns=6, outlines=None, alt="A grid of CT slices.", w
     """
     if not len(images):
         return
-    rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(width * columns, 1.3 * width * rows), squeeze=False)
+    rows, lines = -(-len(images) // columns), 1 + max(title.count("\n") for title in titles)
+    height = max(1.3 * width, width + 0.15 + 0.19 * lines)  # inches of a row: long titles touch no picture above
+    figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for index, (axis, image, title) in enumerate(zip(axes.flat, images, titles, strict=False)):
