@@ -1,10 +1,12 @@
 """Notebooks executed from the command line, and cleaned for git."""
 
+import asyncio
 import copy
 import logging
 import os
 import subprocess
 import sys
+from queue import Empty
 
 import nbformat
 import papermill
@@ -127,6 +129,27 @@ def test_a_kernel_start_is_tried_twice(toy, tmp_path, monkeypatch):
     notebook = toy("01_toy")
     assert notebooks.execute(notebook, tmp_path / "run" / notebook.name, {}).exists()
     assert len(starts) == 2
+
+
+def test_an_answer_whose_news_was_lost_is_found():
+    """A channel that never says that something has come, and has it: who asks again gets it."""
+    asked = []
+
+    async def deaf(timeout):
+        asked.append(timeout)
+        if timeout is None or timeout > 1:
+            await asyncio.Event().wait()
+        if len(asked) < 3:
+            raise Empty
+        return {"answer": 1}
+
+    def ask(**options):
+        return asyncio.run(asyncio.wait_for(notebooks._asked_each_second(deaf, **options), 10))
+
+    assert ask() == {"answer": 1} and len(asked) == 3
+    asked.clear()
+    with pytest.raises(Empty):
+        ask(timeout=0)
 
 
 def test_a_parameter_without_effect_and_a_missing_notebook_stop_before_the_start(toy, tmp_path, capsys):

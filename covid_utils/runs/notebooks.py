@@ -5,13 +5,16 @@ from __future__ import annotations
 import ast
 import contextlib
 import logging
+import math
 import os
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from queue import Empty
 from typing import Any
 from unittest.mock import patch
 
@@ -104,6 +107,26 @@ class _Client(PapermillNotebookClient):
         if msg["msg_type"].endswith("display_data") and set(data) == {"text/plain"}:
             self.line.status = data["text/plain"].partition("\n")[0]
         return super().process_message(msg, cell, cell_index)
+
+    async def _async_poll_for_reply(self, *arguments, **options):
+        channel = self.kc.shell_channel
+        with patch.object(channel, "get_msg", partial(_asked_each_second, channel.get_msg)):
+            return await super()._async_poll_for_reply(*arguments, **options)
+
+
+async def _asked_each_second(get_msg: Callable, timeout: float | None = None) -> dict:
+    """A message of the kernel's, as from `get_msg`, but asked for again each second; Empty after `timeout` seconds.
+
+    The news that one has come can get lost (seen once in some hundred notebooks, after a cell with a widget), and
+    who waits for the news alone waits for ever.
+    """
+    end = math.inf if timeout is None else time.monotonic() + timeout
+    while True:
+        try:
+            return await get_msg(timeout=max(0.0, min(1.0, end - time.monotonic())))
+        except Empty:
+            if time.monotonic() >= end:
+                raise
 
 
 class _Engine(NBClientEngine):
