@@ -48,10 +48,12 @@ def check_demo(context: BrowserContext, folder: Path) -> str:
     wanted = {Path(row["file"]).name: row for row in read_json(folder / "predicted" / "answers.json")}
 
     log, nobody = folder / "demo-command.log", f"{sys.executable} -c pass %s"  # a browser that does nothing
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C reaches it, however this one was started
     with log.open("w") as lines:
         demo = subprocess.Popen(
             [*COURSE, "demo", str(run)], stdout=lines, stderr=lines, env=os.environ | {"BROWSER": nobody}
         )
+    signal.signal(signal.SIGINT, before)
     try:
         address = _address(log, demo)
         page = context.new_page()

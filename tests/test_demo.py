@@ -44,7 +44,9 @@ def test_it_serves_this_machine_alone_and_ends_with_ctrl_c(toy_run, tmp_path):
     opened = tmp_path / "opened"
     browser = f"""{sys.executable} -c "import sys; open('{opened}', 'w').write(sys.argv[1])" %s"""
     command = [sys.executable, "-m", "covid_utils", "demo", str(toy_run[0])]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C reaches it, however this one was started
     served = subprocess.Popen(command, env=os.environ | {"BROWSER": browser}, stdout=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     try:
         address = re.search(r"http://127\.0\.0\.1:\d+/\?token=\w{40,}", served.stdout.readline())[0]
         for _ in range(300):
