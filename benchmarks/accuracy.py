@@ -17,12 +17,12 @@ import itertools
 from pathlib import Path
 
 import pandas as pd
-from search import recorded
+from search import network_of, recorded
 
 from covid_utils.data import load_data
 from covid_utils.evaluation import metrics_with_intervals, percent
 from covid_utils.labs.audit import grey_histogram, nearest_neighbour
-from covid_utils.runs.files import PROJECT, read_json, resolve, write_json
+from covid_utils.runs.files import PROJECT, resolve, write_json
 from covid_utils.runs.settings import Settings
 from covid_utils.runs.sweep import summary, sweep
 
@@ -74,7 +74,7 @@ def baseline(dataset: str, split: str, seed: int, name: str) -> dict:
 def network(run: dict) -> dict:
     """The same of a run of the sweep, and its best epoch, seconds and validation accuracy."""
     folder = resolve(run["notebook"]).parent
-    found, test = read_json(folder / "metrics.json")["network"], pd.read_csv(folder / "test.csv")
+    found, test = network_of(run), pd.read_csv(folder / "test.csv")
     row = {"best_epoch": found["best_epoch"], "seconds": round(run["seconds"]), "val_accuracy": found["val_accuracy"]}
     return row | {"test": found["test"], "logits": written(test.logit)}
 

@@ -15,12 +15,12 @@ import dataclasses
 import itertools
 
 import numpy as np
-from search import recorded
+from search import network_of, recorded
 
 from covid_utils.data import CTData, load_data
 from covid_utils.evaluation import metrics_with_intervals, percent
 from covid_utils.labs.audit import grey_histogram
-from covid_utils.runs.files import PROJECT, read_json, resolve, write_json
+from covid_utils.runs.files import PROJECT, write_json
 from covid_utils.runs.settings import Settings
 from covid_utils.runs.sweep import summary, sweep
 
@@ -58,12 +58,6 @@ def histogram(slices: int, seed: int) -> dict:
     return {"seconds": 0, "test": metrics_with_intervals(grey_histogram(data), test.label, test.patient)}
 
 
-def network(run: dict) -> dict:
-    """The same of a run of the sweep."""
-    found = read_json(resolve(run["notebook"]).parent / "metrics.json")["network"]
-    return {"seconds": run["seconds"], "test": found["test"]}
-
-
 def keep(key: tuple, found: dict) -> None:
     """Record a row, and say it."""
     row = dict(zip(KEY, key, strict=True)) | found
@@ -97,7 +91,7 @@ def main() -> int:
     table = sweep(plan, options.scheduler)
     for key, run in zip(learning, table.to_dict("records"), strict=True):
         if run["status"] == "finished":
-            keep(key, network(run))
+            keep(key, {"seconds": run["seconds"], "test": network_of(run)["test"]})
     print(summary(table))
     return int((table.status != "finished").any())
 

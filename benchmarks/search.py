@@ -20,7 +20,7 @@ import numpy as np
 
 from covid_utils.data import CTData, load_data
 from covid_utils.models import Net
-from covid_utils.runs.files import PROJECT, read_json, write_json
+from covid_utils.runs.files import PROJECT, read_json, resolve, write_json
 from covid_utils.runs.settings import Settings, typed
 from covid_utils.training import best_epoch, fit, new_model
 
@@ -31,6 +31,11 @@ KEY = ("dataset", "split", "recipe", "seed")
 def recorded(path: Path = RESULTS, key: tuple = KEY) -> dict[tuple, dict]:
     """The recorded rows of a file by what identifies them; none if there is no file."""
     return {tuple(row[name] for name in key): row for row in (read_json(path) if path.exists() else [])}
+
+
+def network_of(run: dict) -> dict:
+    """What a finished run of a sweep has recorded of its network, by its row in the sweep's table."""
+    return read_json(resolve(run["notebook"]).parent / "metrics.json")["network"]
 
 
 def trained(settings: Settings, data: CTData) -> tuple[Net, dict]:

@@ -10,14 +10,19 @@ from __future__ import annotations
 
 import argparse
 
-from covid_utils.runs.files import PROJECT, read_json, resolve, write_json
+from search import network_of
+
+from covid_utils.runs.files import PROJECT, write_json
 from covid_utils.runs.sweep import summary, sweep
 
 
 def score(run: dict) -> dict:
     """The row of a finished run: both seeds, and its test accuracy with the ends of its interval."""
-    found = read_json(resolve(run["notebook"]).parent / "metrics.json")["network"]
-    return {"network": run["seed"], "patients": run["data_seed"], "accuracy": found["test"]["accuracy"]}
+    return {
+        "network": run["seed"],
+        "patients": run["data_seed"],
+        "accuracy": network_of(run)["test"]["accuracy"],
+    }
 
 
 def main() -> int:

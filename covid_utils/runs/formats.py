@@ -36,14 +36,19 @@ def choose_formats(model: Net, images: Tensor, kept: bool) -> None:
     machine = f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
     network = f"{model.backbone} from {first_to_learn(model)}{', features kept' if kept else ''}, {[*few.shape]}"
     for direction in ("answering", "learning"):
-        known = read_json(resolve(MEASURED)) if resolve(MEASURED).exists() else {}
+        known = _known()
         key = f"{machine}, {network}, {direction}"
         if key not in known:
             measured = _faster(model, few, kept, direction)
-            known = read_json(resolve(MEASURED)) if resolve(MEASURED).exists() else {}
+            known = _known()
             known.setdefault(key, measured)  # another process that starts the same run may have measured first
             write_json(resolve(MEASURED), known)
         model.bfloat16[direction] = known[key]
+
+
+def _known() -> dict[str, bool]:
+    """What was measured on this machine so far."""
+    return read_json(resolve(MEASURED)) if resolve(MEASURED).exists() else {}
 
 
 @enough_memory("image_size or batch_size")

@@ -78,8 +78,13 @@ def _temperature(answer) -> str:
         if np.isclose(said, truth, rtol=0.1):
             continue
         loss = np.logaddexp(0, -(2 * labels - 1) * logits / truth).mean()
-        kinds = {"one": 1.0, "loss": loss, "inverse": 1 / truth, "logarithm": np.log(truth)}
-        near = next((kind for kind, each in kinds.items() if np.isclose(said, each, rtol=0.02)), "")
+        kinds = {
+            "one": (1.0, 0.1),
+            "loss": (loss, 0.001),
+            "inverse": (1 / truth, 0.1),
+            "logarithm": (np.log(truth), 0.1),
+        }
+        near = next((kind for kind, (each, far) in kinds.items() if np.isclose(said, each, rtol=far)), "")
         near = "place" if said > 20 and said == round(said) else near
         narrow = said > 0.9 and scale < 1  # only temperatures above 1 were tried
         raise Miss(("narrow" if narrow and seed == 4 else near) or "wrong", said=f"{said:.2f}")
