@@ -1,7 +1,7 @@
 # `make` alone lists what can be made.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test committed series unit rest lab demo notebooks lint format browser site slides handout bench weights resolve clean
+.PHONY: help tutorial test committed series unit rest lab demo notebooks lint format browser lab-browser pages-browser site slides handout bench weights resolve clean
 
 # JupyterLab asks nobody for news or updates.
 QUIET := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
@@ -43,8 +43,12 @@ unit: .venv/test
 rest: .venv/test
 	$(BIN)/python -m pytest $(REST)
 
-browser: site slides  ## run every notebook in JupyterLab, and look at demo, site and slides, in a headless Chromium
+browser: lab-browser pages-browser  ## run every notebook in JupyterLab, and look at demo, site and slides, in a headless Chromium
+
+lab-browser: .venv/test
 	$(BIN)/python tests/browser.py
+
+pages-browser: site slides
 	$(BIN)/python tests/browser_pages.py
 
 notebooks: .venv/test  ## execute the committed notebooks anew: all of them, or none is touched

@@ -25,6 +25,7 @@ SECTIONS = {  # what each notebook calls its part of a run's manifest
     "transfer": "03_transfer",
     "cam": "04_cam",
     "evaluation": "05_evaluation",
+    "sweep": "06_sweeps",
 }
 
 

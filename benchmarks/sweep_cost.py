@@ -81,15 +81,14 @@ def made(plan: dict, work, environments: list[dict]) -> dict:
 def overhead(runs: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         found = made(stub_plan(Path(folder), runs), watched_run, [{"OMP_NUM_THREADS": "1"}])
-    own, tenth, worker = (
-        sum(row["papermill"] for row in found["rows"]), runs // 10, [row["worker_mib"] for row in found["rows"]],
-    )  # fmt: skip
+    own = sum(row["papermill"] for row in found["rows"])
+    worker, looks = [row["worker_mib"] for row in found["rows"]], (runs // 10 - 1, runs // 2 - 1, runs - 1)
     return {
         "runs": runs,
         "papermill_seconds": own / runs,
         "other_seconds": (found["seconds"] - own) / runs,
-        "main_mib": [found["main_mib"][tenth], found["main_mib"][-1]],  # after a tenth of the runs, and after all
-        "worker_mib": [worker[tenth], worker[-1]],
+        "main_mib": [found["main_mib"][look] for look in looks],  # after a tenth of the runs, half of them, and all
+        "worker_mib": [worker[look] for look in looks],
     }
 
 

@@ -20,6 +20,7 @@ from accuracy import BASELINES
 from learning_curve_figure import CURVE, draw_learning_curve, learning_curve, paired_gain
 
 from covid_utils.evaluation import mean_over_seeds, percent
+from covid_utils.labs import recorded
 from covid_utils.plotting import compact
 from covid_utils.runs.files import PROJECT, read_json, replace_file
 from covid_utils.runs.settings import Settings
@@ -140,20 +141,10 @@ def difficulty(rows: list[dict]) -> str:
     return markdown(lines)
 
 
-def variance(rows: list[dict]) -> str:
-    """How far the accuracy of the same recipe spreads when one thing changes."""
-    value = {
-        name: [100 * row["accuracy"]["value"] for row in rows if row[name] == 0] for name in ("patients", "network")
-    }
-    sampling = [100 * (row["accuracy"]["high"] - row["accuracy"]["low"]) / 4 for row in rows]
-    lines = [["what changes", "test accuracy %, lowest to highest", "standard deviation, points"]]
-    for title, found in (
-        ("the network's seed", value["patients"]),
-        ("the patients (drawn and split anew)", value["network"]),
-    ):
-        lines.append([title, f"{min(found):.1f} to {max(found):.1f}", f"{np.std(found, ddof=1):.1f}"])
-    lines.append(["the test patients (standard error of one run)", "", f"{np.mean(sampling):.1f}"])
-    return markdown(lines)
+def variance() -> str:
+    """How far the accuracy of the same recipe spreads when one thing changes: the table of notebook 5."""
+    table = recorded.spread().reset_index()
+    return markdown([list(table), *table.values.tolist()])
 
 
 def pretraining(names: list[str], files: list[dict]) -> str:
@@ -529,13 +520,13 @@ def sweep_cost(cost: dict) -> str:
     if "overhead" not in cost:
         return text
     found, load = cost["overhead"]["found"], cost["overhead"]
-    main, worker = (" to ".join(f"{value:.0f}" for value in found[name]) for name in ("main_mib", "worker_mib"))
+    main, worker = (", ".join(f"{value:.0f}" for value in found[name]) for name in ("main_mib", "worker_mib"))
     return (
         f"{text}\n\n{found['runs']} runs of a notebook that does nothing, on one worker: papermill's own time "
         f"{found['papermill_seconds']:.2f} s a run, all else {found['other_seconds']:.3f} s, "
-        f"**{found['other_seconds'] / found['papermill_seconds']:.1%}** of it. Memory after a tenth of the runs and "
-        f"after all: scheduler and client {main} MB, worker {worker} MB (load {load['load_before']:.0f} before, "
-        f"{load['load_after']:.0f} after)."
+        f"**{found['other_seconds'] / found['papermill_seconds']:.1%}** of it. Memory after a tenth of the runs, "
+        f"half of them, and all: scheduler and client {main} MB, worker {worker} MB (load {load['load_before']:.0f} "
+        f"before, {load['load_after']:.0f} after)."
     )
 
 
@@ -568,7 +559,7 @@ def tables() -> dict[str, str]:
         "phantom-runs": each_run(phantom),
         "difficulty": difficulty(phantom),
         "weights": pretraining([path.stem for path in weights], [read_json(path) for path in weights]),
-        "variance": variance(read_json(RESULTS / "variance.json")),
+        "variance": variance(),
         "speed": speed(read_json(RESULTS / "speed.json")),
         "learning-curve": few_slices(curve, [name for name in CURVE if any(row["model"] == name for row in curve)]),
         "learning-curve-longer": few_slices(curve, ["scratch", "transfer"], longer=True),

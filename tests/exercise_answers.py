@@ -279,6 +279,27 @@ def counted_threshold(logits, labels, wanted):
     return max(value for value in logits if (logits[labels == 1] >= value).mean() >= wanted - 1e-9)
 
 
+def every_story(scratch, start):
+    """The ends of all gains that one pair can show."""
+    gains = np.subtract.outer(start, scratch)
+    return [gains.max(), gains.min()]
+
+
+def intervals(table, by=("patients", "weights"), mean=None):
+    """How many intervals hold the mean of their group, one after the other."""
+    groups = [each for _, each in table.groupby(list(by))]
+    means = [mean if mean is not None else each.accuracy.mean() for each in groups]
+    return sum(((each.low <= m) & (m <= each.high)).sum() for each, m in zip(groups, means, strict=True))
+
+
+def counted_seeds(gains, reach, free=1, factor=1.96):
+    """By trying one number after the other."""
+    n = 2
+    while factor * gains.std(ddof=free) / n**0.5 > reach:
+        n += 1
+    return n
+
+
 def plan(**changes):
     return {
         "notebooks": ["02"],
@@ -312,6 +333,11 @@ RIGHT = {  # another way than the notebook's
     "temperature": best_temperature,
     "pairs": drawn_pairs,
     "sweep": plan(),
+    "stories": lambda scratch, start: sorted((s - k for s in start for k in scratch), reverse=True)[
+        :: len(start) ** 2 - 1
+    ],
+    "intervals": intervals,
+    "how many seeds": counted_seeds,
 }
 
 WRONG = {  # {exercise: {kind of mistake: (answer, a word of the hint)}}
@@ -472,5 +498,32 @@ WRONG = {  # {exercise: {kind of mistake: (answer, a word of the hint)}}
         "notebooks": (plan(notebooks="02"), "02"),
         "no effect": (plan(notebooks=["01"]), "no effect"),
         "no dict": ([1], "list"),
+    },
+    "stories": {
+        "same seed": (lambda scratch, start: [(start - scratch).max(), (start - scratch).min()], "one seed"),
+        "best of both": (lambda a, b: (b.max() - a.max(), b.min() - a.min()), "the best with the best"),
+        "order": (lambda a, b: (b.min() - a.max(), b.max() - a.min()), "order"),
+        "sign": (lambda a, b: (a.min() - b.max(), a.max() - b.min()), "sign"),
+        "subtracted": (lambda a, b: (a.max() - b.min(), a.min() - b.max()), "wrong way round"),
+        "second": (lambda a, b: (b.max() - a.min(), b.min() - a.min()), "other one"),
+        "percent": (lambda a, b: (100 * (b.max() - a.min()), 100 * (b.min() - a.max())), "points"),
+    },
+    "intervals": {
+        "not counted": (lambda table: table.accuracy > table.low, "how many"),
+        "own": (lambda table: (table.accuracy >= table.low).sum(), "all 30"),
+        "everybody": (lambda table: intervals(table, mean=table.accuracy.mean()), "all runs"),
+        "only patients": (lambda table: intervals(table, by=["patients"]), "all starts"),
+        "only weights": (lambda table: intervals(table, by=["weights"]), "numbers of patients"),
+        "the others": (lambda table: len(table) - intervals(table), "not"),
+        "share": (lambda table: intervals(table) / len(table), "share"),
+    },
+    "how many seeds": {
+        "rounding": (lambda gains, reach: (1.96 * gains.std(ddof=1) / reach) ** 2, "whole"),
+        "more": (lambda gains, reach: counted_seeds(gains, reach) + 1, "one fewer"),
+        "root": (lambda gains, reach: 1.96 * gains.std(ddof=1) / reach, "root"),
+        "population": (lambda gains, reach: counted_seeds(gains, reach, free=0), "NumPy"),
+        "whole width": (lambda gains, reach: counted_seeds(gains, reach / 2), "whole interval"),
+        "both sides": (lambda gains, reach: counted_seeds(gains, 2 * reach), "twice"),
+        "no factor": (lambda gains, reach: counted_seeds(gains, reach, factor=1), "standard error"),
     },
 }

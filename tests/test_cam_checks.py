@@ -129,7 +129,7 @@ def test_gains_are_paired_and_say_which_way():
     gains = cam_checks.paired_gains(cam_checks.Scored({}, points, none, pd.Series(range(8))))
     assert [gain["value"] for gain in gains.values()] == [1, 0, -1, 1]
     lines = cam_checks.said_of_gains(gains).splitlines()[2:]
-    verdicts = ["clearly above zero", "can't be told from zero", "clearly below zero", "clearly above zero"]
+    verdicts = ["a gain beyond chance", "cannot be told from chance", "a loss beyond chance", "a gain beyond chance"]
     assert all(line.endswith(verdict) for line, verdict in zip(lines, verdicts, strict=True))
     assert lines[3].startswith("- transfer minus its own layer4 GradCAM: **+100.0 points")
 

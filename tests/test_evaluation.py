@@ -194,6 +194,9 @@ def test_people_are_counted_whole():
     assert table['"yes"'].tolist() == [90, 180, 270] and table['"no"'].tolist() == [10, 720, 730]
     yes, no = decisions.predictive_values(0.9, 0.8, 0.1)
     assert yes == pytest.approx(90 / 270) and no == pytest.approx(720 / 730)
+    rounded = decisions.people(0.98, 0.881, 0.05)  # halves and thirds of people: the sums fit all the same
+    assert (rounded.loc["all"] == rounded.iloc[:2].sum()).all() and rounded.loc["all"].sum() == 1000
+    assert rounded.loc["ill"].sum() == 50
 
 
 def test_a_table_of_thresholds_has_the_scores_at_each():

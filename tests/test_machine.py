@@ -245,18 +245,21 @@ def test_threads_that_are_in_each_others_way_are_red():
 def test_minutes_follow_from_the_speed_here_and_the_recorded_runs(monkeypatch, tmp_path):
     runs = [
         {"slices/s": {"float32": 100}, "seconds": {"02_scratch": 60, "03_transfer": 6}},
-        {"slices/s": {"float32": 40, "bfloat16": 50}, "seconds": {"02_scratch": 120, "03_transfer": 30}},
+        {
+            "slices/s": {"float32": 40, "bfloat16": 50},
+            "seconds": {"02_scratch": 120, "03_transfer": 30, "06_sweeps": 240},
+        },
     ]
     write_json(tmp_path / "minutes.json", runs)
     monkeypatch.setattr(speed, "RECORD", tmp_path / "minutes.json")
-    expected = {"02_scratch": 1.0, "03_transfer": 0.15}  # 6000 slices; the median of 600 and 1200
+    expected = {"02_scratch": 1.0, "03_transfer": 0.15, "06_sweeps": 1.6}  # 6000 slices; 600 and 1200; 9600 in one run
     assert speed.minutes({"float32": 100}) == pytest.approx(expected)
     assert speed.minutes({"float32": 100, "bfloat16": 90}) == pytest.approx(expected)
     expected["02_scratch"] = 0.5  # only this one gains by the other format
     assert speed.minutes({"float32": 100, "bfloat16": 200}) == pytest.approx(expected)
-    first, second = speed.durations({"float32": 25})
+    first, second, _ = speed.durations({"float32": 25})
     assert first.ok and first.what == "about 4 min" and second.ok and second.what == "less than a minute"
-    first, second = speed.durations({"float32": 5})
+    first, second, _ = speed.durations({"float32": 5})
     assert second.ok and red(first, "02_scratch", "about 20 min", "make tutorial")
 
 

@@ -23,8 +23,30 @@ def test_gains_are_paired_over_the_seeds():
     found = table(lambda p, w, s: 0.3 + 0.3 * s / 2 + 0.1 * (w == "bundled") * (p == 40))
     scores = found.pivot(index=["patients", "seed"], columns="weights", values=many_runs.ACCURACY)
     gains = many_runs.paired_gains(scores, "bundled")
-    assert gains.verdict.to_dict() == {40: "beyond chance", 80: "cannot be told from chance"}
+    assert gains["that is"].to_dict() == {40: "a gain beyond chance", 80: "cannot be told from chance"}
     assert gains["bundled minus scratch"][40].startswith("+10.0 points (+10.0 to +10.0")
+
+
+def test_one_run_of_each_tells_any_story_between_the_best_and_the_worst():
+    scratch, start = np.array([0.5, 0.7, 0.6]), np.array([0.8, 0.6, 0.7])
+    assert many_runs.stories(scratch, start) == pytest.approx((0.3, -0.1))
+
+
+def test_an_interval_holds_the_mean_of_its_own_start_and_size():
+    found = table(lambda p, w, s: p / 100 + 0.1 * s)  # in each group: 0.1 below its mean, at it, 0.1 above
+    found[f"{many_runs.ACCURACY}.low"] = found[many_runs.ACCURACY] - 0.15
+    found[f"{many_runs.ACCURACY}.high"] = found[many_runs.ACCURACY] + 0.05
+    assert many_runs.held(found).tolist() == [False, True, True] * 6
+    said = many_runs.said_of_intervals(pd.Series([True] * 19 + [False]))
+    assert said.startswith("In **19 of 20** runs") and "no fewer than the promised 95 %" in said
+    assert "group: fewer than the promised 95 %" in many_runs.said_of_intervals(many_runs.held(found))
+
+
+def test_as_many_seeds_as_an_interval_takes_and_no_fewer():
+    gains = np.random.default_rng(0).normal(3, 5, 4)
+    n, spread = many_runs.seeds_needed(gains, 2), gains.std(ddof=1)
+    assert 1.96 * spread / n**0.5 <= 2 < 1.96 * spread / (n - 1) ** 0.5
+    assert many_runs.seeds_needed(gains, 1000) == 2
 
 
 def test_the_analysis_of_variance_finds_each_cause():

@@ -120,7 +120,9 @@ def test_the_spread_is_that_of_one_thing_at_a_time(results):
         {"network": network, "patients": patients, "accuracy": score(value)}
         for network, patients, value in ((0, 0, 0.5), (1, 0, 0.6), (2, 0, 0.7), (0, 1, 0.5), (0, 2, 0.5))
     ]
-    assert recorded.spread().iloc[:, 0].tolist() == [10, 0, 5]
+    found = recorded.spread()
+    assert found["standard deviation, points"].tolist() == ["10.0", "0.0", "5.0"]
+    assert found["test accuracy, %"].tolist() == ["50.0 to 70.0", "50.0 to 50.0", ""]
 
 
 def test_better_answers_have_the_mean_over_the_splits(results):

@@ -522,6 +522,18 @@ def test_the_widget_gives_patients_the_same_answers(run, reader, people, tmp_pat
     assert controls["picture"].value != first and len(first) > 1000
 
 
+def test_no_patient_of_an_earlier_call_is_left(run, reader, people, tmp_path, capsys):
+    out = tmp_path / "out"
+    main(["predict", str(run[0]), str(people), "--out", str(out)], predict=predict)
+    before = (out / "patients.csv").read_bytes()
+    (tmp_path / "none.png").write_bytes(b"")
+    assert main(["predict", str(run[0]), str(tmp_path / "none.png"), "--out", str(out)], predict=predict) == 1
+    assert (out / "patients.csv").read_bytes() == before  # where nothing is answered nothing is lost
+    main(["predict", str(run[0]), str(people / "loose.png"), "--out", str(out)], predict=predict)
+    assert len(pd.read_csv(out / "answers.csv")) == 1
+    assert not (out / "patients.csv").exists() and not (out / "patients.json").exists()
+
+
 def test_a_folder_without_an_answer(run, reader, tmp_path, capsys):
     series(tmp_path / "reports", chest(1))
     file = next((tmp_path / "reports").iterdir())

@@ -62,8 +62,9 @@ def predict_files(run_dir: str | Path, paths: list[Path], out: Path | None = Non
             slices += [{"file": each.pop("file"), "patient": what.name} | each for each in inside]
         else:
             loose.append({"file": str(what)} | answer | {"picture": picture})
-    _write(out / "answers", slices + loose)
-    _write(out / "patients", patients)
+    if slices or loose:
+        _write(out / "answers", slices + loose)
+        _write(out / "patients", patients)
     _print(loose, ["file", "probability", "decision", "strangeness", "note"])
     _print(patients, ["patient", "slices", "probability", "decision", "strangers"])
     notes = [f"{row['patient']}: {row['note']}." for row in patients if row["note"]]
@@ -107,8 +108,11 @@ def answered(
 
 
 def _write(path: Path, rows: list[dict]) -> None:
-    """The rows as CSV and JSON, if there are any."""
-    if rows:
+    """The rows as CSV and JSON; if there are none, those of an earlier call go."""
+    if not rows:
+        for kind in (".csv", ".json"):
+            path.with_suffix(kind).unlink(missing_ok=True)
+    else:
         table = pd.DataFrame(rows).astype({"slice": "Int64"} if "slice" in rows[0] else {})
         replace_file(path.with_suffix(".csv"), lambda temporary: table.to_csv(temporary, index=False))
         write_json(path.with_suffix(".json"), rows)

@@ -17,6 +17,7 @@ from ..runs.device import pick_device
 from ..runs.settings import Settings
 from ..training import new_model, predict
 from .cam_figures import first_convolution
+from .decisions import verdict
 from .faithfulness import cascading_randomisation, rank_correlation, retrain, ssim
 from .fine_maps import named_map
 from .localization import (
@@ -173,10 +174,7 @@ def said_of_gains(gains: dict[tuple[str, str], dict[str, float]]) -> str:
     """`paired_gains` as Markdown, with a verdict each."""
     lines = ["Pointing game on test patients, paired:", ""]
     for (name, other), gain in gains.items():
-        verdict = "can't be told from zero"
-        if gain["low"] > 0 or gain["high"] < 0:
-            verdict = f"is clearly {'above' if gain['low'] > 0 else 'below'} zero"
-        lines.append(f"- {name} minus {other}: **{percent(gain, signed=True)}**, which {verdict}")
+        lines.append(f"- {name} minus {other}: **{percent(gain, signed=True)}**, {verdict(gain)}")
     return "\n".join(lines) if gains else NO_VERDICT
 
 

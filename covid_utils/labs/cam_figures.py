@@ -16,6 +16,7 @@ from ..plotting import BLUE, RED, outline, show, styled
 # Okabe and Ito's colours, in an order that also differs in brightness
 COLOURS = (BLUE, RED, "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
+AGAIN = {"chosen map": 2, "random": 3, "lung mask": 4}  # maps that come up in several figures, and look alike in them
 
 
 def first_convolution(model: Net) -> torch.nn.Conv2d:
@@ -250,8 +251,9 @@ def show_curves(
     """Show curves in panels side by side: {panel title: {name: values (len(x),)}}; x may be numbers or names."""
     figure, axes = plt.subplots(1, len(curves), figsize=(4.6 * len(curves), 3.6), sharey=True, squeeze=False)
     for axis, (title, lines) in zip(axes[0], curves.items(), strict=True):
-        for (name, values), colour, marker in zip(lines.items(), COLOURS, MARKERS, strict=False):
-            axis.plot(x, values, f"{marker}-", color=colour, label=name, markersize=5)
+        for place, (name, values) in enumerate(lines.items()):
+            look = AGAIN.get(name, place)
+            axis.plot(x, values, f"{MARKERS[look]}-", color=COLOURS[look], label=name, markersize=5)
         axis.set(title=title, xlabel=xlabel, ylim=ylim)
         axis.grid(alpha=0.3)
         if isinstance(x[0], str):
@@ -271,7 +273,8 @@ def show_removal(curves: dict[str, dict[str, np.ndarray]], shares: Sequence[floa
 def show_growth(growth: dict[str, dict[str, Sequence[float]]], sizes: Sequence[float]) -> None:
     """Show the probability as patches grow, as `cam_checks.grow_patches` returns it; nothing if there is none."""
     if growth:
-        show_curves(growth, sizes, "size of the patches", "mean p(COVID)", "Probability as patches grow.")
+        xlabel = "half a patch's length, in halves\nof the chest's width"
+        show_curves(growth, sizes, xlabel, "mean p(COVID)", "Probability as patches grow.")
 
 
 def show_agreement(agreement: dict[str, dict[str, Sequence[float]]], stages: Sequence[str]) -> None:

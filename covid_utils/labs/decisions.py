@@ -39,16 +39,12 @@ def predictive_values(sensitivity: float, specificity: float, prevalence: float)
 
 def people(sensitivity: float, specificity: float, prevalence: float, count: int = 1000) -> pd.DataFrame:
     """Bayes in whole people: of `count`, how many are ill or not (rows), and get a "yes" or a "no" (columns)?"""
-    ill, healthy = count * prevalence, count * (1 - prevalence)
-    table = pd.DataFrame(
-        {
-            '"yes"': [ill * sensitivity, healthy * (1 - specificity)],
-            '"no"': [ill * (1 - sensitivity), healthy * specificity],
-        },
-        index=["ill", "not ill"],
-    )
+    ill = round(count * prevalence)
+    found, alarms = round(ill * sensitivity), round((count - ill) * (1 - specificity))
+    answers = {'"yes"': [found, alarms], '"no"': [ill - found, count - ill - alarms]}
+    table = pd.DataFrame(answers, index=["ill", "not ill"])
     table.loc["all"] = table.sum()
-    return table.round().astype(int).rename_axis(f"of {count} people")
+    return table.rename_axis(f"of {count} people")
 
 
 def threshold_table(lines: dict[str, tuple[np.ndarray, float]], labels, patients) -> pd.DataFrame:

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import nbformat
+import numpy as np
 import pandas as pd
 from IPython.display import Image
 from matplotlib.figure import Figure
+from scipy.stats import norm
 
 from ..evaluation import mean_over_seeds, percent
 from ..plotting import BLUE, RED, styled
+from .decisions import verdict
 
 ACCURACY = "network.test.accuracy"  # a column of results.csv, a share; its interval's ends are ….low and ….high
 LOOKS = {"scratch": (BLUE, "o"), "bundled": (RED, "s"), "imagenet": ("#555555", "^")}
@@ -50,15 +53,49 @@ def paired_gains(scores: pd.DataFrame, start: str) -> pd.DataFrame:
         scores: accuracies as shares: rows patients and seed, columns starts.
 
     Returns:
-        A row a number of patients: gain (points, with its 95 % interval by Student's t) and verdict.
+        A row a number of patients: gain (points, with its 95 % interval by Student's t), and what that is.
     """
     rows = {}
     for size, difference in (scores[start] - scores.scratch).groupby("patients"):
         change = mean_over_seeds(difference)
-        beyond = change["low"] > 0 or change["high"] < 0
-        verdict = "beyond chance" if beyond else "cannot be told from chance"
-        rows[size] = {f"{start} minus scratch": percent(change, signed=True), "verdict": verdict}
+        rows[size] = {f"{start} minus scratch": percent(change, signed=True), "that is": verdict(change)}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("patients")
+
+
+def stories(scratch: np.ndarray, start: np.ndarray) -> tuple[float, float]:
+    """The largest and the smallest gain that one run of each would have shown. Accuracies, float (seeds,) each."""
+    return start.max() - scratch.min(), start.min() - scratch.max()
+
+
+def held(table: pd.DataFrame, accuracy: str = ACCURACY) -> pd.Series:
+    """For each run, whether its interval holds the mean over the seeds of its start and number of patients.
+
+    Args:
+        table: a row a run, with columns patients, weights, `accuracy`, and the ends of its interval as ….low, ….high.
+    """
+    mean = table.groupby(["patients", "weights"])[accuracy].transform("mean")
+    return mean.between(table[f"{accuracy}.low"], table[f"{accuracy}.high"])
+
+
+def said_of_intervals(holds: pd.Series) -> str:
+    """`held` as Markdown, with what it says."""
+    more, meaning = "fewer", "about test patients only: that a seed makes another network, they do not know"
+    if holds.mean() >= 0.95:
+        more, meaning = "no fewer", "wide enough to cover what a seed does, as the test patients are few"
+    count = f"In **{holds.sum()} of {len(holds)}** runs the interval holds the mean of its group"
+    return f"{count}: {more} than the promised 95 %. These intervals are {meaning}."
+
+
+def seeds_needed(gains: np.ndarray, reach: float) -> int:
+    """How many seeds narrow the 95 % interval of a mean gain to ± `reach`, at least 2.
+
+    Args:
+        gains: of some seeds, paired, float (seeds,), at least two; they tell how much gains spread.
+        reach: in the same unit, above 0.
+
+    The normal distribution's interval: Student's t is wider with few seeds, and nearly as wide with thirty.
+    """
+    return max(2, int(np.ceil((norm.ppf(0.975) * np.std(gains, ddof=1) / reach) ** 2)))
 
 
 def analysis_of_variance(values: pd.Series, source: pd.Series, patients: pd.Series) -> pd.DataFrame:

@@ -149,16 +149,17 @@ def ways_to_fine_tune() -> pd.DataFrame:
 
 
 def spread() -> pd.DataFrame:
-    """Standard deviations of the test accuracy, in points, when one thing changes at a time (`variance.py`)."""
+    """How far the test accuracy spreads, in points, when one thing changes at a time (`variance.py`)."""
     runs = pd.DataFrame(read("variance"))
     value = 100 * _values(runs.accuracy)
     error = 100 * (runs.accuracy.str["high"] - runs.accuracy.str["low"]) / 4
-    found = {
-        "the network's seed": value[runs.patients == 0].std(),
-        "the patients (drawn and split anew)": value[runs.network == 0].std(),
-        "the test patients (one run's standard error)": error.mean(),
-    }
-    return pd.DataFrame({"standard deviation, points": found}).round(1).rename_axis("only this changes")
+    rows = {}
+    for name, held in (("the network's seed", runs.patients), ("the patients (drawn and split anew)", runs.network)):
+        found = value[held == 0]
+        rows[name] = [f"{found.min():.1f} to {found.max():.1f}", f"{found.std():.1f}"]
+    rows["the test patients (one run's standard error)"] = ["", f"{error.mean():.1f}"]
+    columns = ["test accuracy, %", "standard deviation, points"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("only this changes")
 
 
 def better_answers() -> pd.DataFrame:

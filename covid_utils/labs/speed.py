@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from statistics import median
 
 import numpy as np
@@ -97,11 +98,11 @@ def minutes(found: dict[str, float]) -> dict[str, float]:
 
     An estimate: a notebook is taken to need as many times as long as a training slice does as in the recorded runs.
     """
-    runs = read_json(RECORD)
-    slices = {
-        name: median(run["seconds"][name] * pace(run["slices/s"], name) for run in runs) for name in runs[0]["seconds"]
-    }
-    return {name: count / pace(found, name) / 60 for name, count in slices.items()}
+    slices = defaultdict(list)
+    for run in read_json(RECORD):
+        for name, seconds in run["seconds"].items():
+            slices[name].append(seconds * pace(run["slices/s"], name))
+    return {name: median(counts) / pace(found, name) / 60 for name, counts in sorted(slices.items())}
 
 
 def durations(found: dict[str, float]) -> list[Check]:

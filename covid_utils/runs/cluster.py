@@ -58,6 +58,7 @@ def cluster_of(scheduler: str | None, runs: int) -> Iterator:
     from distributed import Client, Nanny, Scheduler, SpecCluster
 
     quiet = {"logging": {"distributed": "critical"}, "distributed.scheduler.worker-saturation": 1.0}
+    quiet["distributed.worker.profile.enabled"] = False  # what it records of deep calls grew by 70 kB a run
     with contextlib.ExitStack() as stack:
         stack.enter_context(dask.config.set(quiet))
         stack.enter_context(_silent())
