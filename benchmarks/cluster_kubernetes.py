@@ -23,6 +23,7 @@ def specification(image: str, claim: str, pods: int, cores: int, gpus: int, memo
     from dask_kubernetes.operator import make_cluster_spec
 
     env = {"COVID_UTILS_HOME": SHARED, "OMP_NUM_THREADS": str(cores), "MKL_NUM_THREADS": str(cores)}
+    env["DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES"] = "1000"  # runs count for themselves how often they kill
     limits = {"cpu": str(cores), "memory": memory} | ({"nvidia.com/gpu": str(gpus)} if gpus else {})
     command = ["dask", "worker", "--nthreads", "1"]  # its name and ports are the operator's
     spec = make_cluster_spec("sweep", image=image, n_workers=pods, env=env, worker_command=command)

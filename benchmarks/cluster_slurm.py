@@ -52,7 +52,7 @@ def main() -> int:
         interface=options.interface,
         job_extra_directives=[f"--gres=gpu:{options.gpus}"] * bool(options.gpus),
         job_script_prologue=[*threads, *paths],
-        scheduler_options={"dashboard_address": "127.0.0.1:0", "dashboard": False},
+        scheduler_options={"dashboard_address": "127.0.0.1:0", "dashboard": False, "allowed_failures": 1000},
         worker_extra_args=["--no-dashboard"],
         python=sys.executable,
     ) as cluster:

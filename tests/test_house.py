@@ -15,10 +15,11 @@ TAUGHT = ("data", "models", "training", "evaluation", "explain", "plotting")
 ORDER = """
     runs.files runs.hosted runs.checks runs.progress runs.memory runs.device
     sources.pretrained models runs.settings runs.checkpoints runs.records runs.notebooks runs.clean
-    runs.handout runs.plans runs.cluster runs.sweep runs.commands
+    runs.handout
     phantom.anatomy phantom.disease phantom.patients phantom.stacks phantom.lesion
     sources.dicom sources.walk sources.nifti sources.images sources.series sources.volumes
     sources.patients sources.folders sources.downloads sources.datasets
+    runs.plans runs.cluster runs.sweep runs.commands
     data runs.cached runs.formats training runs.found evaluation explain plotting
     labs.tables labs.decisions labs.recorded labs.audit labs.shortcuts labs.localization labs.faithfulness
     labs.fine_maps labs.photographs labs.picks labs.cam_figures labs.cam_checks labs.score_figures labs.widgets

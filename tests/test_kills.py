@@ -16,7 +16,7 @@ import psutil
 import pytest
 from PIL import Image
 from test_data import make_zip
-from test_sweep import RECORD, started, until, written
+from test_sweep import RECORD, finished, started, until, written
 
 from covid_utils.runs.files import PROJECT
 
@@ -132,10 +132,7 @@ def at_work(number, folder, done):
     """All processes that a sweep has started, if there is a kernel among them, and so many of its runs are done."""
     tree = psutil.Process(number).children(recursive=True)
     with contextlib.suppress(psutil.NoSuchProcess):  # one that has ended meanwhile
-        if (
-            any("ipykernel_launcher" in each.cmdline() for each in tree)
-            and len(list(folder.glob("*/run.json"))) >= done
-        ):
+        if any("ipykernel_launcher" in each.cmdline() for each in tree) and finished(folder) >= done:
             return tree
 
 

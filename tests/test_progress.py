@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -29,6 +30,18 @@ def test_terminal(monkeypatch):
     assert list(progress(range(3), "counting")) == [0, 1, 2]
     assert "counting" in sys.stderr.getvalue()
     assert sys.stderr.getvalue().rsplit("\r")[-2].strip() == ""  # cleared when done
+
+
+def test_a_line_counts_what_is_done(monkeypatch):
+    """Items that take minutes: it is there before the first one, and never behind."""
+    texts, module = [], "covid_utils.runs.progress"
+    monkeypatch.setattr(f"{module}._in_notebook", lambda: True)
+    monkeypatch.setattr(f"{module}._line", lambda: SimpleNamespace(draw=lambda data, raw: texts.append(data)))
+    for name in ("PATIENCE", "PAUSE"):
+        monkeypatch.setattr(f"{module}.{name}", -1)
+    for k in progress(iter("ab"), "runs", 2, at_once=True):
+        assert f"{'ab'.index(k)}/2" in texts[-1]["text/plain"]
+    assert ["2/2" in texts[-2]["text/plain"], texts[-1]["text/plain"]] == [True, ""]
 
 
 def test_text():

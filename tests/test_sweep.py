@@ -1,14 +1,19 @@
 """Sweeps: plans that are checked, and runs on real Dask schedulers and workers that fail, are killed, and go on."""
 
+import dataclasses
+import multiprocessing
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import learning_curve
+import numpy as np
 import pandas as pd
 import psutil
 import pytest
@@ -17,7 +22,7 @@ import yaml
 from covid_utils.data import load_data
 from covid_utils.runs import cluster, sweep
 from covid_utils.runs.files import PROJECT, read_json
-from covid_utils.runs.plans import read_plan
+from covid_utils.runs.plans import Run, read_plan
 from covid_utils.runs.settings import Settings, read_profile
 
 PYTHON = [sys.executable, "-m"]
@@ -39,7 +44,8 @@ from covid_utils.runs.files import resolve
 
 mark = resolve(run_dir) / "killed"
 if epochs == 9 or (epochs == 2 and not mark.exists()):
-    mark.touch()
+    with mark.open("a") as file:
+        file.write("x")
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(60)
 """
@@ -52,6 +58,11 @@ def until(true, seconds=60):
             return found
         time.sleep(0.1)
     raise AssertionError(f"not true after {seconds} s")
+
+
+def finished(folder):
+    """How many runs of the sweep in this folder are finished."""
+    return sum(read_json(path)["status"] == "finished" for path in folder.glob("*/run.json"))
 
 
 def written(tmp_path, **plan):
@@ -114,7 +125,7 @@ def test_a_plan_becomes_checked_runs_in_folders_of_their_own(toy, tmp_path):
     folder, runs = read_plan({"notebooks": [notebook], "folder": tmp_path / "all", "grid": {"epochs": [10, 20]}})
     assert folder == tmp_path / "all"
     assert [run.parameters for run in runs] == [{"epochs": 10}, {"epochs": 20}]
-    assert [run.name[:-7] for run in runs] == ["epochs=10", "epochs=20"] and len({run.folder for run in runs}) == 2
+    assert [run.name[:-13] for run in runs] == ["epochs=10", "epochs=20"] and len({run.folder for run in runs}) == 2
     other = read_plan(
         {"notebooks": [notebook], "folder": "x", "parameters": {"image_size": 64}, "list": [{"epochs": 10}]}
     )
@@ -123,14 +134,17 @@ def test_a_plan_becomes_checked_runs_in_folders_of_their_own(toy, tmp_path):
     )
 
 
-def test_seeds_vary_fastest_and_names_are_fit_for_files():
+def test_seeds_vary_fastest_and_names_are_fit_for_files(monkeypatch, tmp_path):
     plan = {
         "notebooks": ["03"],
         "folder": "x",
         "seeds": [0, 1],
         "grid": {"weights": ["scratch", "data/a b.safetensors"]},
     }
-    names = [run.name[:-7] for run in read_plan(plan)[1]]
+    monkeypatch.setenv("COVID_UTILS_HOME", str(tmp_path))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a b.safetensors").touch()
+    names = [run.name[:-13] for run in read_plan(plan)[1]]
     assert names == [f"weights={start},seed={seed}" for start in ("scratch", "a-b") for seed in (0, 1)]
 
 
@@ -156,6 +170,9 @@ def test_seeds_vary_fastest_and_names_are_fit_for_files():
         ({"list": [{"seed": 3}], "seeds": [1]}, "not both"),
         ({"parameters": {"seed": 3}, "seeds": [1]}, "seed is both fixed and varied"),
         ({"seeds": 5}, "`seeds` must be a list"),
+        ({"parameters": {"dataset": "phantom-c"}}, "Unknown dataset 'phantom-c', and nothing at .*: did you mean"),
+        ({"notebooks": ["03"], "grid": {"weights": ["scratch", "bundeld"]}}, "Unknown weights 'bundeld'.*'bundled'"),
+        ({"notebooks": ["notebooks/02_scratch.ipynb", "02"]}, "Two notebooks have the same name"),
     ],
 )  # fmt: skip
 def test_a_wrong_plan_is_one_sentence_before_anything_starts(change, words, tmp_path):
@@ -163,6 +180,38 @@ def test_a_wrong_plan_is_one_sentence_before_anything_starts(change, words, tmp_
     with pytest.raises(ValueError, match=words) as caught:
         sweep.sweep(plan)
     assert "\n" not in str(caught.value) and not (tmp_path / "all").exists()
+
+
+def test_plans_from_notebooks_and_files_beside_them(toy, tmp_path, monkeypatch):
+    """NumPy's numbers, tuples and ranges; long values, and a notebook by its path from the plan's folder."""
+    notebook = toy("01_toy")
+    plan = {"notebooks": [notebook], "folder": "x", "grid": {"epochs": np.arange(1, 3), "image_size": range(64, 66)}}
+    assert [tuple(run.parameters.values()) for run in read_plan(plan)[1]] == [(1, 64), (1, 65), (2, 64), (2, 65)]
+    long = tmp_path / ("long" * 40)
+    long.mkdir()
+    plan = {"notebooks": ["02"], "folder": "x", "grid": {"dataset": [str(long)], "batch_size": (8, 9)}, "seeds": [7]}
+    names = [run.name for run in read_plan(plan)[1]]
+    assert len(set(names)) == 2 and all(",seed=7-" in name and len(name) <= 103 for name in names)
+    monkeypatch.chdir(PROJECT.parent)
+    path = notebook.parent / "plan.yaml"
+    path.write_text(yaml.safe_dump({"notebooks": [notebook.name]}))
+    assert list(read_plan(path)[1][0].notebooks) == [str(notebook)]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{}", "can't be read as a notebook"),
+        ("no JSON", "can't be read as a notebook"),
+        (None, "its cell of parameters is no plain Python"),
+    ],
+)
+def test_a_notebook_that_is_none(toy, tmp_path, content, words):
+    path = toy("01_toy")
+    path.write_text(content or path.read_text().replace("epochs = ", "%epochs = "))
+    with pytest.raises(ValueError, match=words) as caught:
+        read_plan({"notebooks": [path], "folder": tmp_path / "all"})
+    assert "\n" not in str(caught.value)
 
 
 def test_a_folder_that_cannot_be_written_and_a_file_that_cannot_be_read(toy, tmp_path, capsys):
@@ -199,13 +248,13 @@ def test_cores_and_gpus_are_dealt_out(monkeypatch):
     monkeypatch.setattr(cluster, "MEMORY", 1)
     assert [share["OMP_NUM_THREADS"] for share in cluster.environments(100)] == ["1"] * 8
     assert [share["OMP_NUM_THREADS"] for share in cluster.environments(3)] == ["2"] * 3
-    monkeypatch.setattr(cluster, "MEMORY", cluster.psutil.virtual_memory().total // 3)
+    monkeypatch.setattr(cluster, "MEMORY", cluster.total_memory() // 3)
     assert len(cluster.environments(100)) == 3, "no more runs at once than fit into the memory"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-5")
     shares = cluster.environments(100)
     assert [share["CUDA_VISIBLE_DEVICES"] for share in shares] == ["2", "GPU-5"]
     assert [share["OMP_NUM_THREADS"] for share in shares] == ["4", "4"]
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1,2")  # OpenMP's list for nested loops: the first one counts
     assert cluster.environments(1) == [dict.fromkeys(shares[0], "1") | {"CUDA_VISIBLE_DEVICES": "2"}]
 
 
@@ -251,7 +300,7 @@ def test_ctrl_c_leaves_what_is_finished(toy, tmp_path):
     notebook, folder = toy("01_toy", "import time\ntime.sleep(600 if epochs > 1 else 0)", RECORD), tmp_path / "all"
     plan = written(tmp_path, notebooks=[str(notebook)], folder=str(folder), grid={"epochs": [1, 2, 3]})
     running = started("covid_utils", "sweep", plan)
-    until(lambda: list(folder.glob("*/run.json")) and len(list(folder.glob("*/.tries"))) > 0)
+    until(lambda: finished(folder) and list(folder.glob("*/.tries")))
     tree = [psutil.Process(running.pid), *psutil.Process(running.pid).children(recursive=True)]
     listening = [each.laddr.ip for each in psutil.net_connections("tcp") if each.status == "LISTEN" and
                  each.pid in {process.pid for process in tree}]  # fmt: skip
@@ -268,6 +317,20 @@ def test_ctrl_c_leaves_what_is_finished(toy, tmp_path):
     assert not psutil.wait_procs(tree, timeout=15)[1], "no worker and no kernel stays behind"
 
 
+@pytest.mark.parametrize("moment", ["results.csv", "*/.tries"])
+def test_ctrl_c_at_once_is_one_sentence(toy, tmp_path, moment):
+    """While workers start, or the first kernel does: no worker has anything to say."""
+    folder = tmp_path / "all"
+    plan = written(tmp_path, notebooks=[str(toy("01_toy", RECORD))], folder=str(folder), grid={"epochs": [1, 2, 3]})
+    running = started("covid_utils", "sweep", plan)
+    until(lambda: list(folder.glob(moment)))
+    tree = [psutil.Process(running.pid), *psutil.Process(running.pid).children(recursive=True)]
+    os.killpg(running.pid, signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert (running.returncode, out, err.strip().count("\n"), err.strip()[:8]) == (130, "", 0, "Stopped."), err
+    assert not psutil.wait_procs(tree, timeout=15)[1]
+
+
 # ----------------------------------------------------- a scheduler and workers in their own processes
 
 
@@ -278,6 +341,8 @@ def test_a_cluster_that_exists_goes_on_when_its_workers_are_killed(dask, toy, tm
     assert table.error.to_dict() == {1: "", 2: "", 9: cluster.KILLED}
     assert table.notebook[9].endswith("01_toy.failed.ipynb") and Path(table.notebook[9]).stat().st_size > 1000
     assert not list((tmp_path / "all").glob("*/.*")), "killed runs leave nothing lying about"
+    kills = {epochs: (tmp_path / "all" / name / "killed") for epochs, name in table.name.items()}
+    assert [kills[2].stat().st_size, kills[9].stat().st_size] == [1, 2], "tried once more, and not again"
     assert sweep.summary(table.reset_index()).splitlines()[0] == "2 of 3 runs finished."
 
 
@@ -303,13 +368,67 @@ def test_only_the_same_run_counts_as_done(dask, toy, tmp_path):
     assert again()[name] != known[name], "a damaged record counts for nothing"
 
 
+def test_a_run_is_made_once_by_one_process(toy, tmp_path):
+    """Two workers are given the same run, as after Ctrl-C of a sweep whose worker goes on: one waits for the other."""
+    notebook = toy("01_toy", "import time\ntime.sleep(2)", RECORD)
+    _, (run,) = read_plan({"notebooks": [notebook], "folder": tmp_path / "all"})
+    (tmp_path / "all").mkdir()
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        rows = list(pool.map(sweep.execute_run, [run, run], ["one", "another"]))
+    assert [row["status"] for row in rows] == ["finished"] * 2 and rows[0]["seconds"] == rows[1]["seconds"]
+    assert {path.name for path in Path(run.folder).iterdir()} == {"01_toy.ipynb", "metrics.json", "run.json"}
+
+
+def test_a_changed_notebook_begins_in_an_empty_folder_and_is_noticed_on_the_way(toy, tmp_path):
+    keep = "from covid_utils.runs.files import resolve\n(resolve(run_dir) / 'checkpoint').write_text('old')"
+    notebook = toy("01_toy", keep, RECORD)
+
+    def only() -> Run:
+        return read_plan({"notebooks": [notebook], "folder": tmp_path / "all"})[1][0]
+
+    (tmp_path / "all").mkdir()
+    old = only()
+    assert sweep.execute_run(old)["status"] == "finished"
+    toy("01_toy", RECORD)
+    row = sweep.execute_run(dataclasses.replace(old, parameters=old.parameters | {"epochs": 5}))
+    assert row["status"] == "failed" and "01_toy.ipynb was changed after this sweep was started" in row["error"]
+    row = sweep.execute_run(only())
+    assert row["status"] == "finished" and not (Path(old.folder) / "checkpoint").exists()
+
+
+def test_an_error_of_any_kind_is_a_row(toy, tmp_path, monkeypatch):
+    def ill(*_):
+        raise KeyError("kernel")
+
+    monkeypatch.setattr(sweep, "execute", ill)
+    _, (run,) = read_plan({"notebooks": [toy("01_toy")], "folder": tmp_path / "all"})
+    (tmp_path / "all").mkdir()
+    assert sweep.execute_run(run)["error"] == "KeyError: 'kernel'"
+    (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "whole.json").write_text('{"n": 7, "auc": {"value": 0.5, "low": 0.4}}')
+    assert sweep._flat(tmp_path / "list.json") == {}
+    assert str(sweep._flat(tmp_path / "whole.json")) == "{'n': 7, 'auc': 0.5, 'auc.low': 0.4}"
+
+
+def test_something_else_at_the_address_and_a_scheduler_without_workers(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cluster, "PATIENCE", 4)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(OSError, match=f"No scheduler answers at {address} "), cluster.cluster_of(address, 1):
+            pass
+    scheduler, address = scheduler_in(tmp_path)
+    with cluster.cluster_of(address, 1):
+        assert "has no workers yet" in capsys.readouterr().out
+    end(scheduler)
+
+
 def test_a_scheduler_that_goes_away_ends_in_one_sentence(toy, tmp_path):
     notebook = toy("01_toy", "import time\ntime.sleep(600 if epochs > 1 else 0)", RECORD)
     plan = written(tmp_path, notebooks=[str(notebook)], folder=str(tmp_path / "all"), grid={"epochs": [1, 2]})
     scheduler, address = scheduler_in(tmp_path)
     worker = worker_of(address, tmp_path)
     running = started("covid_utils", "sweep", plan, "--scheduler", address)
-    until(lambda: list(tmp_path.glob("all/*/run.json")))
+    until(lambda: finished(tmp_path / "all"))
     scheduler.kill()
     out, err = running.communicate(timeout=60)
     end(worker, scheduler)

@@ -5,18 +5,24 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import tempfile
+import threading
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import joblib
-import psutil
 
 from .files import beside
+from .memory import total_memory
 from .plans import Run
 
 LOCAL = "127.0.0.1"
+GONE = "The scheduler went away. Finished runs stay: start the same sweep again, and it goes on."
+PATIENCE = 20  # seconds in which a scheduler must answer
 MEMORY = 2 * 2**30  # bytes that a run wants at least: so many run at once at most
 KILLED = "Its worker was killed, twice: out of memory, perhaps. Lower image_size or batch_size, or start fewer workers."
 
@@ -42,9 +48,13 @@ def each_done(client, work: Callable[[Run, str], dict], runs: list[Run]) -> Iter
     del futures  # a future that nobody holds is forgotten by the scheduler
     for future in waiting:
         if future.status == "finished":
-            yield future.result()
+            try:
+                row = future.result()
+            except CancelledError:
+                raise SweepError(GONE) from None
+            yield row
         elif future.status == "cancelled":
-            raise SweepError("The scheduler went away. Finished runs stay: start the same sweep again, and it goes on.")
+            raise SweepError(GONE)
         else:
             error = future.exception()
             text = KILLED if isinstance(error, KilledWorker) else f"{type(error).__name__}: {error}".splitlines()[-1]
@@ -63,14 +73,7 @@ def cluster_of(scheduler: str | None, runs: int) -> Iterator:
         stack.enter_context(dask.config.set(quiet))
         stack.enter_context(_silent())
         if scheduler:
-            try:
-                client = Client(scheduler, timeout=10)
-            except (OSError, ValueError) as error:
-                reason = str(error).splitlines()[0]
-                raise OSError(
-                    f"No scheduler answers at {scheduler} ({reason}): start `dask scheduler` there."
-                ) from None
-            yield stack.enter_context(client)
+            yield stack.enter_context(_connected(scheduler))
             return
         # what a killed sweep left there the next one clears
         scratch = str(stack.enter_context(beside(Path(tempfile.gettempdir()) / "covid-utils-workers", folder=True)))
@@ -81,8 +84,52 @@ def cluster_of(scheduler: str | None, runs: int) -> Iterator:
             for number, environment in enumerate(environments(runs))
         }
         options = here | {"port": 0, "allowed_failures": 1000}  # runs count for themselves: Dask blames those that wait
-        cluster = SpecCluster(workers, {"cls": Scheduler, "options": options}, silence_logs=logging.CRITICAL)
+        try:
+            with _deaf():
+                cluster = SpecCluster(workers, {"cls": Scheduler, "options": options}, silence_logs=logging.CRITICAL)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise OSError(f"Dask's workers could not be started ({reason}): close other programs, try again.") from None
         yield stack.enter_context(Client(stack.enter_context(cluster)))
+
+
+def _connected(address: str):
+    """A client of the scheduler there. Raises OSError if none answers in time; says so if it has no workers yet."""
+    from distributed import Client
+
+    found, errors = [], []
+
+    def connect() -> None:
+        try:
+            found.append(Client(address, timeout=PATIENCE / 2))
+        except Exception as error:  # whatever another program's answer is taken for
+            errors.append(error)
+
+    thread = threading.Thread(target=connect, daemon=True)  # Dask's own timeout counts for nothing where others answer
+    thread.start()
+    thread.join(PATIENCE)
+    if not found:
+        reason = str(errors[0]).partition("\n")[0] if errors else "what answers is no scheduler"
+        raise OSError(f"No scheduler answers at {address} ({reason}): start `dask scheduler` there.")
+    try:
+        found[0].wait_for_workers(1, timeout=PATIENCE / 2)
+    except TimeoutError:
+        print(f"The scheduler at {address} has no workers yet; runs start as soon as one comes (`dask worker`).")
+    return found[0]
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes started here never hear Ctrl-C: this one does, afterwards, and ends them; no traceback is theirs."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # when it starts it lets signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
@@ -106,9 +153,9 @@ def environments(runs: int) -> list[dict[str, str]]:
     that are missing, so that a sweep that goes on computes with the same threads, and gets the same bits.
     """
     gpus, cores = _gpus(), joblib.cpu_count()
-    most = len(gpus) or min(cores, max(1, int(psutil.virtual_memory().total // MEMORY)))
+    most = len(gpus) or min(cores, max(1, total_memory() // MEMORY))
     count = max(1, min(most, runs))
-    threads = str(min(max(1, cores // count), int(os.environ.get("OMP_NUM_THREADS") or cores)))
+    threads = str(min(max(1, cores // count), int((os.environ.get("OMP_NUM_THREADS") or str(cores)).split(",")[0])))
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     shares = [dict.fromkeys(names, threads) for _ in range(count)]
     for share, gpu in zip(shares, gpus, strict=False):

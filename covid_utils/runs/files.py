@@ -91,7 +91,7 @@ def beside(path: Path, folder: bool = False) -> Iterator[Path]:
     try:
         yield temporary
     finally:
-        _delete(temporary)
+        delete(temporary)
         _close(lock)
 
 
@@ -127,7 +127,7 @@ def clear_leftovers(path: Path) -> None:
     for leftover in path.parent.glob(f"{glob.escape(_prefix(path))}*"):
         with contextlib.suppress(OSError):  # locked by a living process, or in a folder that cannot be written to
             lock = _locked(leftover)
-            _delete(leftover)
+            delete(leftover)
             _close(lock)
 
 
@@ -175,8 +175,8 @@ def _close(lock: int | None) -> None:
         os.close(lock)
 
 
-def _delete(path: Path) -> None:
-    """A file, or a folder with all that is in it, if it is there."""
+def delete(path: Path) -> None:
+    """Delete a file, or a folder with all that is in it, if it is there."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:

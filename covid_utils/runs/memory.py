@@ -34,19 +34,30 @@ def enough_memory(lower: str) -> Iterator[None]:
 def free_memory(root: Path = Path("/")) -> int:
     """Bytes of memory that may still be used: what is free, and what the limits of a container leave (cgroup v2)."""
     free = psutil.virtual_memory().available
+    for folder, limit in _limits(root):
+        with contextlib.suppress(OSError, ValueError):
+            used = int((folder / "memory.current").read_text())
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            free = min(free, limit - used + int(stat["inactive_file"]))  # a cache of files makes room
+    return max(free, 0)
+
+
+def total_memory(root: Path = Path("/")) -> int:
+    """Bytes of memory that this machine has, or the container around this process may use."""
+    return min([psutil.virtual_memory().total, *(limit for _, limit in _limits(root))])
+
+
+def _limits(root: Path) -> Iterator[tuple[Path, int]]:
+    """The containers around this process that have a limit (folders of cgroup v2), and that limit in bytes."""
     base, own = root / "sys/fs/cgroup", ""
     with contextlib.suppress(OSError):
         lines = (root / "proc/self/cgroup").read_text().splitlines()
         own = next((line[3:] for line in lines if line.startswith("0::")), "").strip("/")
     for folder in [base / own, *(base / own).parents]:
         with contextlib.suppress(OSError, ValueError):  # no limit there: no such file, or the word "max"
-            limit = int((folder / "memory.max").read_text())
-            used = int((folder / "memory.current").read_text())
-            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-            free = min(free, limit - used + int(stat["inactive_file"]))  # a cache of files makes room
+            yield folder, int((folder / "memory.max").read_text())
         if folder == base:
-            break
-    return max(free, 0)
+            return
 
 
 def too_large(count: int) -> bool:

@@ -20,6 +20,7 @@ from unittest.mock import patch
 
 import nbformat
 import papermill
+from nbformat.reader import NotJSONError
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
@@ -52,13 +53,21 @@ def find_notebooks(names: Iterable[str] = ()) -> list[Path]:
 
 
 def declared(notebook: Path) -> set[str]:
-    """The names in the notebook's cell tagged `parameters`. Raises ValueError if it has no such cell.
+    """The names in the notebook's cell tagged `parameters`. Raises ValueError if it has no such cell, or is none.
 
     (papermill's own look at them leaves out lines with a `=` in their comment.)
     """
-    for cell in nbformat.read(notebook, 4).cells:
-        if "parameters" in cell.metadata.get("tags", []):
-            return {part.id for part in ast.walk(ast.parse(cell.source)) if isinstance(part, ast.Name)}
+    try:
+        for cell in nbformat.read(notebook, 4).cells:
+            if "parameters" in cell.metadata.get("tags", []):
+                return {part.id for part in ast.walk(ast.parse(cell.source)) if isinstance(part, ast.Name)}
+    except SyntaxError as error:
+        raise ValueError(f"{notebook}: its cell of parameters is no plain Python ({error}).") from None
+    except (nbformat.ValidationError, NotJSONError, AttributeError, KeyError) as error:
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise ValueError(
+            f"{notebook} can't be read as a notebook ({reason}): open and save it in JupyterLab."
+        ) from None
     raise ValueError(f"{notebook} has no cell tagged 'parameters': it can't be given any.")
 
 

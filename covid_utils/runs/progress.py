@@ -38,7 +38,7 @@ class InPlace:
             self.handle.update(content, metadata=metadata, raw=raw)
 
 
-def progress(iterable: Iterable, desc: str = "", total: int | None = None) -> Iterator:
+def progress(iterable: Iterable, desc: str = "", total: int | None = None, at_once: bool = False) -> Iterator:
     """Yield the items of `iterable` and show how far it is.
 
     In a notebook this is one line of text, drawn in place and empty at the end; in a terminal a tqdm bar on
@@ -48,21 +48,26 @@ def progress(iterable: Iterable, desc: str = "", total: int | None = None) -> It
         iterable: the work.
         desc: what is being done, a few words.
         total: number of items; by default `len(iterable)` where it has a length.
+        at_once: show it before the first item is there, which may take minutes.
     """
     if total is None and hasattr(iterable, "__len__"):
         total = len(iterable)
     if not _in_notebook():
-        yield from tqdm(iterable, desc, total, leave=False, disable=None, delay=PATIENCE, file=sys.stderr)
+        patience = 0 if at_once else PATIENCE
+        yield from tqdm(iterable, desc, total, leave=False, disable=None, delay=patience, file=sys.stderr)
         return
     start = drawn = time.monotonic()
     line = None
     try:
-        for done, item in enumerate(iterable):
+        if at_once:
+            line = _line()
+            line.draw({"text/plain": _text(desc, 0, total, 0)}, raw=True)
+        for done, item in enumerate(iterable, start=1):
+            yield item
             now = time.monotonic()
             if now - start > PATIENCE and now - drawn > PAUSE:
                 line, drawn = line or _line(), now
                 line.draw({"text/plain": _text(desc, done, total, now - start)}, raw=True)
-            yield item
     finally:
         if line:
             line.draw({"text/plain": ""}, raw=True)

@@ -16,14 +16,14 @@ import pandas as pd
 import psutil
 
 from .cluster import KILLED, cluster_of, each_done
-from .files import read_json, replace_file, shown, write_json
+from .files import NEW, delete, held, read_json, replace_file, shown, write_json
 from .notebooks import NotebookError, execute
-from .plans import Run, read_plan
+from .plans import Run, digest, read_plan
 from .progress import progress
 
 COLUMNS = ("status", "seconds", "memory_mib", "error", "notebook")
 TEXTS = ("error", "notebook")
-TRIES = ".tries"  # in a run's folder while it runs
+TRIES, RUNNING = ".tries", ".running"  # in a run's folder while it runs: how often it was begun; a lock
 ONE = threading.Lock()  # a process executes one run at a time, however many threads its worker has
 
 
@@ -52,7 +52,7 @@ def sweep(plan: dict | str | Path, scheduler: str | None = None) -> pd.DataFrame
         if missing:
             try:
                 with cluster_of(scheduler, len(runs)) as client:
-                    for row in progress(each_done(client, execute_run, missing), "runs", len(missing)):
+                    for row in progress(each_done(client, execute_run, missing), "runs", len(missing), at_once=True):
                         table.add(row)
             finally:
                 table.look()
@@ -63,7 +63,9 @@ def sweep(plan: dict | str | Path, scheduler: str | None = None) -> pd.DataFrame
 def execute_run(run: Run, token: str = "") -> dict:
     """Execute the notebooks of a run, in a worker; a failure is no exception but a row that says so.
 
-    `token` names the sweep: if two workers were killed while they executed this run for it, that is its failure.
+    One process at a time is at a run, and what is finished is not made again: a worker may have ended it unheard, or
+    still be at it for a sweep that was stopped. `token` names the sweep: if two workers were killed while they executed
+    this run for it, that is its failure.
     """
     # Dask's workers set it. In a kernel it makes every large tensor's memory go back to the system and be fetched anew,
     # which takes as long as the training itself.
@@ -72,16 +74,19 @@ def execute_run(run: Run, token: str = "") -> dict:
     row = {"name": run.name, "status": "failed"}
     if not folder.parent.is_dir():
         return row | {"error": f"The worker does not see {folder.parent}: runs need a folder that all machines share."}
-    with ONE, _watched() as memory:
-        started = time.perf_counter()
-        if _tries(folder, token) > 2:
-            row |= {"error": KILLED, "notebook": _kept(folder)}
+    folder.mkdir(exist_ok=True)
+    with ONE, held(folder / RUNNING):
+        if (found := _known(run))["status"] == "finished":
+            row = found
         else:
-            row |= _executed(run, folder)
-        row |= {"seconds": round(time.perf_counter() - started, 1)}
-    row |= {"memory_mib": round(memory["peak"] / 2**20)}
-    write_json(folder / "run.json", run.identity() | row)
-    (folder / TRIES).unlink()
+            started = time.perf_counter()
+            with _watched() as memory:
+                killed = _tries(folder, token) > 2
+                row |= {"error": KILLED, "notebook": _kept(folder)} if killed else _executed(run, folder)
+            row |= {"seconds": round(time.perf_counter() - started, 1), "memory_mib": round(memory["peak"] / 2**20)}
+            write_json(folder / "run.json", run.identity() | row)
+        for name in (TRIES, RUNNING):
+            (folder / name).unlink(missing_ok=True)
     _trim()
     return row
 
@@ -108,45 +113,59 @@ def _kept(folder: Path) -> str:
         for empty in partial:
             empty.unlink()
         return ""
-    failed = folder / f"{partial[-1].name[1:].split('.')[0]}.failed.ipynb"
+    name = partial[-1].name[1:].rpartition(f".{NEW}")[0].removesuffix(".ipynb")
+    failed = folder / f"{name}.failed.ipynb"
     os.replace(partial[-1], failed)
     return shown(failed)
 
 
 def _executed(run: Run, folder: Path) -> dict:
     """The part of a run's row that its notebooks make, after what an earlier try has left is cleared away."""
-    old = [folder / name for name in ("run.json", "metrics.json", "manifest.json")]
+    old = [folder / name for name in ("metrics.json", "manifest.json")]
     for leftover in [*old, *folder.glob(".*.ipynb"), *folder.glob("*.failed.ipynb")]:
         leftover.unlink(missing_ok=True)
+    if _said(folder) != run.identity():  # another run's checkpoints, of a notebook that was changed since
+        for leftover in folder.iterdir():
+            if leftover.name not in (TRIES, RUNNING):
+                delete(leftover)
+    write_json(folder / "run.json", run.identity() | {"name": run.name, "status": "begun"})
     try:
         for notebook in map(Path, run.notebooks):
+            if digest(notebook) != run.notebooks[str(notebook)]:
+                raise ValueError(f"{notebook.name} was changed after this sweep was started: start it again.")
             with contextlib.redirect_stdout(io.StringIO()):  # its progress line: a sweep has one for all runs
                 output = execute(notebook, folder / notebook.name, run.parameters | {"run_dir": run.folder})
         return {"status": "finished", "notebook": shown(output), "metrics": _flat(folder / "metrics.json")}
-    except (NotebookError, ValueError, OSError) as error:
+    except Exception as error:  # whatever it is, the other runs go on
         kept = folder / f"{notebook.stem}.failed.ipynb"
         text = str(error).partition("\nThe notebook up to there")[0].splitlines() or [type(error).__name__]
+        if not isinstance(error, NotebookError | ValueError | OSError):
+            text = [f"{type(error).__name__}: {text[-1]}"]
         return {"status": "failed", "error": text[-1], "notebook": shown(kept) if kept.exists() else ""}
 
 
 def _flat(path: Path) -> dict:
     """The numbers of a `metrics.json` by dotted names: `scratch.test.auc`, its interval's ends `….low` and `….high`."""
-    if not path.exists():
+    content = read_json(path) if path.exists() else {}
+    if not isinstance(content, dict) or not content:
         return {}
-    row = pd.json_normalize(read_json(path)).iloc[0]
+    row = pd.json_normalize(content).to_dict("records")[0]
     return {name.removesuffix(".value"): value for name, value in row.items() if not isinstance(value, list | dict)}
+
+
+def _said(folder: Path) -> dict:
+    """The identity of the run that this folder is of, as it says itself; empty if it does not."""
+    try:
+        found = read_json(folder / "run.json")
+        return {name: found[name] for name in ("parameters", "notebooks")}
+    except (OSError, ValueError, KeyError, TypeError):  # none there, or a damaged one
+        return {}
 
 
 def _known(run: Run) -> dict:
     """The row of a run as an earlier sweep left it; "missing" if it was another run, or was never ended."""
-    path = Path(run.folder) / "run.json"
-    try:
-        found = read_json(path)
-        if {name: found[name] for name in run.identity()} == run.identity():
-            return found
-    except (OSError, ValueError, KeyError, TypeError):  # none there, or a damaged one: it is made anew
-        pass
-    return {"name": run.name, "status": "missing"}
+    found = read_json(Path(run.folder) / "run.json") if _said(Path(run.folder)) == run.identity() else {}
+    return found if found.get("status") in ("finished", "failed") else {"name": run.name, "status": "missing"}
 
 
 class _Table:
