@@ -85,10 +85,15 @@ def execute_run(run: Run, token: str = "") -> dict:
                 row |= {"error": KILLED, "notebook": _kept(folder)} if killed else _executed(run, folder)
             row |= {"seconds": round(time.perf_counter() - started, 1), "memory_mib": round(memory["peak"] / 2**20)}
             write_json(folder / "run.json", run.identity() | row)
-        for name in (TRIES, RUNNING):
-            (folder / name).unlink(missing_ok=True)
+        _tidy(folder)
     _trim()
     return row
+
+
+def _tidy(folder: Path) -> None:
+    """Delete what only lies there while a run is executed; a kill in the last moment leaves it beside what is finished."""
+    for name in (TRIES, RUNNING):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _trim() -> None:
@@ -175,6 +180,9 @@ class _Table:
         self.path, self.runs = path, runs
         self.rows = {run.name: _known(run) for run in runs}
         self.due = 0.0
+        for run in runs:
+            if self.rows[run.name]["status"] == "finished":
+                _tidy(Path(run.folder))
 
     def look(self) -> None:
         """Find the rows of runs that were finished while the scheduler went away: what it was told is lost with it."""
