@@ -24,8 +24,9 @@ import joblib
 import psutil
 
 from covid_utils.data import load_data
-from covid_utils.labs.machine import GIB, free_memory
+from covid_utils.labs.machine import GIB
 from covid_utils.runs.files import PROJECT, read_json, write_json
+from covid_utils.runs.memory import free_memory
 from covid_utils.runs.notebooks import find_notebooks
 from covid_utils.runs.settings import Settings
 

@@ -100,7 +100,10 @@ def summary(rows: list[dict], split: str) -> str:
         lines.append([MODELS[name] + learns, *budget, *scores, against, str(len(found))])
     note = "Means over the seeds of the score and both ends of its 95 % interval (bootstrap over groups)"
     if rival := best_scratch(runs):
-        note += f"; differences are paired over the seeds, against {MODELS[rival]} (the best one on validation)"
+        note += (
+            f"; differences are paired over the seeds, against {MODELS[rival]} (of those from scratch with most seeds, "
+        )
+        note += "the best on validation)"
     return markdown(lines) + f"\n\n{note}."
 
 
@@ -237,10 +240,10 @@ def leaks(rows: list[dict]) -> str:
 
 
 def strangers(rows: list[dict]) -> str:
-    """Which share of slices, and of what is none, each network calls a stranger, and the AUROC of its distances."""
+    """Which share of slices, and of what is none, each network calls a stranger, and the AUC of its distances."""
     table = pd.DataFrame(rows)
     networks = list(dict.fromkeys(table.network))
-    lines = [["shown", *(f"{name}: called a stranger / AUROC" for name in networks)]]
+    lines = [["shown", *(f"{name}: called a stranger / AUC" for name in networks)]]
     for kind, mine in table.groupby("kind", sort=False):
         cells = []
         for name in networks:

@@ -1,5 +1,6 @@
 """What stands in more than one file of the project says the same, and what others' machines run is there."""
 
+import importlib
 import json
 import os
 import re
@@ -196,3 +197,8 @@ def test_resolve_names_what_has_no_wheel_and_what_was_not_tested(monkeypatch):
     assert resolve.verdict("Linux x86_64", "3.14") == "no solution: no way"
     monkeypatch.setattr(resolve, "verdict", lambda *_: "ok")
     assert resolve.main() == 0
+
+
+@pytest.mark.parametrize("path", sorted(PROJECT.glob("benchmarks/*.py")), ids=lambda path: path.stem)
+def test_every_benchmark_finds_what_it_imports(path):
+    assert importlib.import_module(path.stem).__doc__

@@ -91,7 +91,7 @@ def execute_run(run: Run, token: str = "") -> dict:
 
 
 def _tidy(folder: Path) -> None:
-    """Delete what only lies there while a run is executed; a kill in the last moment leaves it beside what is finished."""
+    """Delete what lies there only while a run is executed; a kill in the last moment leaves it behind."""
     for name in (TRIES, RUNNING):
         (folder / name).unlink(missing_ok=True)
 
