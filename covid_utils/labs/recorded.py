@@ -22,6 +22,7 @@ STARTS = {  # models of the recorded accuracies, as the notebooks call them
     "imagenet frozen": "EfficientNet-Lite0, photographs",
     "imagenet": "EfficientNet-Lite0, photographs, all learns",
     "imagenet, longer": "EfficientNet-Lite0, photographs, 160 pixels",
+    "continued, longer": "EfficientNet-Lite0, photographs, then drawings, 160 pixels",
 }
 KINDS = {"drawn slices": "phantom", "real slices": "sars-cov-2-ct"}
 GAINS = {"transfer": "ResNet-18, drawings", "imagenet": "EfficientNet-Lite0, photographs"}
@@ -75,11 +76,15 @@ def source_findings() -> pd.DataFrame:
     return pd.DataFrame({"mean AUC of the findings": found}).rename(names).rename_axis("start of the near source")
 
 
-def accuracies(name: str) -> pd.DataFrame:
-    """Test accuracies of the recorded runs on a data set: a row per seed, a column per model (`accuracy.py`)."""
+def accuracies(name: str, part: str = "test") -> pd.DataFrame:
+    """Accuracies of the recorded runs on a data set: a row per seed, a column per model (`accuracy.py`).
+
+    `part`: "test", or "val" for those of validation slices at the best epoch, which models that learn nothing lack.
+    """
     runs = pd.DataFrame(read(name))
-    runs = runs[runs.split == "patient"].assign(accuracy=_values(runs.test.str["accuracy"]))
-    return runs.pivot(index="seed", columns="model", values="accuracy")
+    runs = runs[runs.split == "patient"]
+    runs = runs.assign(test=_values(runs.test.str["accuracy"]), val=runs.get("val_accuracy"))
+    return runs.pivot(index="seed", columns="model", values=part)
 
 
 def starts() -> pd.DataFrame:
@@ -100,14 +105,14 @@ def starts() -> pd.DataFrame:
 
 
 def best_starts() -> pd.DataFrame:
-    """The best pretrained start on drawn and on real slices, and whether its gain could be chance."""
+    """The pretrained start that validation slices choose, drawn and real; its gain on test slices, and what that is."""
     rows = {}
     for kind, name in KINDS.items():
-        found = accuracies(name)
-        ahead = found.drop(columns=found.filter(regex="scratch|histogram|neighbour")).mean().idxmax()
+        found, chosen = accuracies(name), accuracies(name, "val")
+        ahead = chosen.drop(columns=chosen.filter(regex="scratch|histogram|neighbour")).mean().idxmax()
         gain = mean_over_seeds((found[ahead] - found.scratch).dropna())
         rows[kind] = {
-            "best pretrained start": STARTS[ahead],
+            "best pretrained start, on validation": STARTS[ahead],
             "minus ResNet-18, random": percent(gain, signed=True),
             "that is": verdict(gain),
         }
