@@ -46,7 +46,7 @@ def draw_learning_curve(rows: list[dict]) -> Figure:
     Filled: all networks train equally long; hollow: longer (see `learning_curve`).
     """
     equal, longer = 100 * learning_curve(rows), 100 * learning_curve(rows, longer=True)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.4))
     for model in [name for name in CURVE if name in equal]:
         (title, colour, marker), each = CURVE[model], equal[model].dropna()
         slices = each.index.get_level_values("slices")
@@ -59,7 +59,7 @@ def draw_learning_curve(rows: list[dict]) -> Figure:
             label=f"{title}, trained longer",
         )  # fmt: skip
     left.set(xlabel="training slices", ylabel="test accuracy, %")
-    left.legend(fontsize=8, loc="lower right")
+    figure.legend(*left.get_legend_handles_labels(), fontsize=9, loc="lower center", ncols=3, frameon=False)
     places = (("transfer", equal, 0.94, "full"), ("transfer", longer, 1.0, "none"), ("imagenet", equal, 1.06, "full"))
     for model, found, shift, fill in places:
         (_, colour, marker) = CURVE[model]
@@ -76,5 +76,5 @@ def draw_learning_curve(rows: list[dict]) -> Figure:
         axis.set_xticks(counts, [f"{count:,}" for count in counts], minor=False)
         axis.set_xticks([], minor=True)
         axis.grid(alpha=0.3)
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0.12, 1, 1))  # the legend hides no mark
     return figure

@@ -111,12 +111,11 @@ def best_starts() -> pd.DataFrame:
         found, chosen = accuracies(name), accuracies(name, "val")
         ahead = chosen.drop(columns=chosen.filter(regex="scratch|histogram|neighbour")).mean().idxmax()
         gain = mean_over_seeds((found[ahead] - found.scratch).dropna())
-        rows[kind] = {
-            "best pretrained start, on validation": STARTS[ahead],
+        rows[kind, STARTS[ahead]] = {
             "minus ResNet-18, random": percent(gain, signed=True),
             "that is": verdict(gain),
         }
-    return pd.DataFrame(rows).T
+    return pd.DataFrame(rows).T.rename_axis(["", "best pretrained start, on validation"])
 
 
 def gain_by_slices() -> pd.DataFrame:
