@@ -15,6 +15,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import joblib
+
 from covid_utils.labs.speed import RECORD
 from covid_utils.runs.files import read_json, write_json
 from covid_utils.runs.settings import Settings
@@ -45,6 +47,7 @@ def record(run: Path, where: str) -> dict:
     measured = read_json(run / "metrics.json")["machine"]["slices/s"]
     return {
         "where": where,
+        "cores": joblib.cpu_count(),
         "torch": manifest["scratch"]["versions"]["torch"],
         "slices/s": {name: round(value, 1) for name, value in measured.items()},
         "seconds": {notebook: manifest[section]["seconds"] for section, notebook in SECTIONS.items()},

@@ -244,19 +244,20 @@ def test_threads_that_are_in_each_others_way_are_red():
 
 def test_minutes_follow_from_the_speed_here_and_the_recorded_runs(monkeypatch, tmp_path):
     runs = [
-        {"slices/s": {"float32": 100}, "seconds": {"02_scratch": 60, "03_transfer": 6}},
-        {
-            "slices/s": {"float32": 40, "bfloat16": 50},
-            "seconds": {"02_scratch": 120, "03_transfer": 30, "06_sweeps": 240},
-        },
+        {"cores": 1, "slices/s": {"float32": 100}, "seconds": {"02_scratch": 60, "03_transfer": 6}},
+        {"cores": 2, "slices/s": {"float32": 40, "bfloat16": 50}, "seconds": {"02_scratch": 120, "03_transfer": 30}},
     ]
+    runs[1]["seconds"]["06_sweeps"] = 240  # 24,000 slices, as two cores learned 50 a second each
+    monkeypatch.setattr(speed.joblib, "cpu_count", lambda: 4)
     write_json(tmp_path / "minutes.json", runs)
     monkeypatch.setattr(speed, "RECORD", tmp_path / "minutes.json")
-    expected = {"02_scratch": 1.0, "03_transfer": 0.15, "06_sweeps": 1.6}  # 6000 slices; 600 and 1200; 9600 in one run
+    expected = {"02_scratch": 1.0, "03_transfer": 0.15, "06_sweeps": 1.0}  # 6000 slices; the median of 600 and 1200
     assert speed.minutes({"float32": 100}) == pytest.approx(expected)
     assert speed.minutes({"float32": 100, "bfloat16": 90}) == pytest.approx(expected)
-    expected["02_scratch"] = 0.5  # only this one gains by the other format
+    expected |= {"02_scratch": 0.5, "06_sweeps": 0.5}  # these gain by the other format
     assert speed.minutes({"float32": 100, "bfloat16": 200}) == pytest.approx(expected)
+    expected |= {"06_sweeps": 2.0}  # a training on each core: on one thread
+    assert speed.minutes({"float32": 100, "bfloat16": 200, "one thread": 50}) == pytest.approx(expected)
     first, second, _ = speed.durations({"float32": 25})
     assert first.ok and first.what == "about 4 min" and second.ok and second.what == "less than a minute"
     first, second, _ = speed.durations({"float32": 5})
@@ -267,15 +268,16 @@ RECORDED = read_json(speed.RECORD)
 
 
 def test_every_notebook_has_its_minutes():
-    names = [path.stem for path in find_notebooks()][1:6]  # the sixth keeps all cores busy, and says itself how long
+    names = [path.stem for path in find_notebooks()][1:]
     assert {"bfloat16" in run["slices/s"] for run in RECORDED} == {False, True}
+    assert set().union(*(run["seconds"] for run in RECORDED)) == set(names), "record a run anew: benchmarks/minutes.py"
     for run in RECORDED:
-        assert list(run["seconds"]) == names, "record a run anew: benchmarks/minutes.py"
+        assert list(run["seconds"]) == names[: len(run["seconds"])] and len(run["seconds"]) >= 5
 
 
 def within_a_factor_of_two(expected: dict[str, float], took: dict[str, float]) -> None:
-    """Minutes that were expected, against seconds that it took."""
-    for name, seconds in took.items():
+    """Minutes that were expected, if there was anything to expect them from, against seconds that it took."""
+    for name, seconds in ((name, seconds) for name, seconds in took.items() if name in expected):
         if max(seconds, 60 * expected[name]) > 30:  # notebook 1 takes seconds, and those of 20 do not matter
             assert 0.5 < 60 * expected[name] / seconds < 2, f"{name}: {seconds} s, {60 * expected[name]:.0f} expected"
 
