@@ -9,8 +9,9 @@ import socket
 import subprocess
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import CancelledError, ProcessPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import learning_curve
 import numpy as np
@@ -439,6 +440,16 @@ def test_a_scheduler_that_goes_away_ends_in_one_sentence(toy, tmp_path):
     assert pd.read_csv(tmp_path / "all" / "results.csv").status.tolist() == ["finished", "missing"]
     with pytest.raises(OSError, match="No scheduler answers at tcp://127.0.0.1:9 "):
         sweep.sweep(plan, "tcp://127.0.0.1:9")
+
+
+@pytest.mark.parametrize("status", ["cancelled", "finished", "error"])
+@pytest.mark.parametrize("error", [CancelledError(), OSError("Stream is closed")])
+def test_a_scheduler_that_goes_away_at_any_moment(monkeypatch, status, error):
+    """Before a run has ended, or while its row, or its error, is on the way."""
+    future = Mock(status=status, result=Mock(side_effect=error), exception=Mock(side_effect=error))
+    monkeypatch.setattr("distributed.as_completed", lambda futures: [future])
+    with pytest.raises(cluster.SweepError, match="The scheduler went away"):
+        next(cluster.each_done(Mock(), sweep.execute_run, [Run("a", "a", {}, {})]))
 
 
 def test_a_run_that_is_finished_while_the_scheduler_goes_away_counts(toy, tmp_path, monkeypatch):

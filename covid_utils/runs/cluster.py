@@ -47,18 +47,17 @@ def each_done(client, work: Callable[[Run, str], dict], runs: list[Run]) -> Iter
     waiting = as_completed(futures)
     del futures  # a future that nobody holds is forgotten by the scheduler
     for future in waiting:
-        if future.status == "finished":
-            try:
-                row = future.result()
-            except CancelledError:
-                raise SweepError(GONE) from None
-            yield row
-        elif future.status == "cancelled":
-            raise SweepError(GONE)
-        else:
-            error = future.exception()
+        try:
+            if future.status == "cancelled":
+                raise SweepError(GONE)
+            error = None if future.status == "finished" else future.exception()
+            row = {} if error else future.result()
+        except (CancelledError, OSError):  # it went away while it was asked for the row
+            raise SweepError(GONE) from None
+        if error:
             text = KILLED if isinstance(error, KilledWorker) else f"{type(error).__name__}: {error}".splitlines()[-1]
-            yield {"name": names[future.key], "status": "failed", "error": text}
+            row = {"name": names[future.key], "status": "failed", "error": text}
+        yield row
 
 
 @contextlib.contextmanager
