@@ -328,7 +328,9 @@ def test_ctrl_c_at_once_is_one_sentence(toy, tmp_path, moment):
     tree = [psutil.Process(running.pid), *psutil.Process(running.pid).children(recursive=True)]
     os.killpg(running.pid, signal.SIGINT)
     out, err = running.communicate(timeout=60)
-    assert (running.returncode, out, err.strip().count("\n"), err.strip()[:8]) == (130, "", 0, "Stopped."), err
+    # Python itself ends by the signal if it came inside an `exec` of an import; a shell says 130 of both
+    assert running.returncode in (130, -signal.SIGINT)
+    assert (out, err.strip().count("\n"), err.strip()[:8]) == ("", 0, "Stopped."), err
     assert not psutil.wait_procs(tree, timeout=15)[1]
 
 
