@@ -113,19 +113,19 @@ def container(tmp_path):
 @pytest.fixture
 def plenty(monkeypatch):
     """64 GiB are free on the machine."""
-    monkeypatch.setattr("psutil.virtual_memory", lambda: types.SimpleNamespace(available=64 * GIB))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: types.SimpleNamespace(available=64 * GIB, total=96 * GIB))
 
 
 def test_a_containers_limit_counts_and_not_only_the_machine(plenty, container, tmp_path):
     assert memory.free_memory(tmp_path / "no cgroups") == 64 * GIB
     container("hub/user", "max")
-    assert memory.free_memory(tmp_path) == 64 * GIB
+    assert memory.free_memory(tmp_path) == 64 * GIB and memory.total_memory(tmp_path) == 96 * GIB
     container("hub/user", 4, used=3, cache=0.5)
-    assert memory.free_memory(tmp_path) == 1.5 * GIB
+    assert memory.free_memory(tmp_path) == 1.5 * GIB and memory.total_memory(tmp_path) == 4 * GIB
     container("hub", 8, used=7.25)  # the group that it is in has less left
-    assert memory.free_memory(tmp_path) == 0.75 * GIB
+    assert memory.free_memory(tmp_path) == 0.75 * GIB and memory.total_memory(tmp_path) == 4 * GIB
     container("", 1, used=2)
-    assert memory.free_memory(tmp_path) == 0
+    assert memory.free_memory(tmp_path) == 0 and memory.total_memory(tmp_path) == GIB
 
 
 def test_too_little_memory_is_red(monkeypatch):
