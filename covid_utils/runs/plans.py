@@ -18,7 +18,6 @@ from .files import PROJECT, did_you_mean, resolve
 from .notebooks import NOTEBOOKS, declared
 from .settings import Settings, check_names, typed
 
-WEIGHTS = ("scratch", "bundled", "imagenet")
 KEYS = ("notebooks", "folder", "parameters", "grid", "list", "seeds")
 LONGEST = 90  # characters of what varies in a run's name: the paths below it stay short enough for every system
 DIGITS = 12  # of a run's name: among ten thousand runs two alike come up once in five million sweeps
@@ -157,7 +156,8 @@ def _check_there(name: str, value: Any) -> None:
     """Raise ValueError if this is a dataset or weights, neither known by name nor a folder or file."""
     if name not in ("dataset", "weights") or resolve(value).exists():
         return
-    from ..sources.datasets import DATASETS  # here: PyTorch takes seconds to import, and most plans need no look
+    from ..sources.datasets import DATASETS  # here, since PyTorch takes seconds to import
+    from ..sources.pretrained import WEIGHTS
 
     known = DATASETS if name == "dataset" else WEIGHTS
     if value not in known:

@@ -129,7 +129,7 @@ def _executed(run: Run, folder: Path) -> dict:
     old = [folder / name for name in ("metrics.json", "manifest.json")]
     for leftover in [*old, *folder.glob(".*.ipynb"), *folder.glob("*.failed.ipynb")]:
         leftover.unlink(missing_ok=True)
-    if _said(folder) != run.identity():  # another run's checkpoints, of a notebook that was changed since
+    if not _said(run):  # another run's checkpoints, of a notebook that was changed since
         for leftover in folder.iterdir():
             if leftover.name not in (TRIES, RUNNING):
                 delete(leftover)
@@ -158,18 +158,18 @@ def _flat(path: Path) -> dict:
     return {name.removesuffix(".value"): value for name, value in row.items() if not isinstance(value, list | dict)}
 
 
-def _said(folder: Path) -> dict:
-    """The identity of the run that this folder is of, as it says itself; empty if it does not."""
+def _said(run: Run) -> dict:
+    """What the run's folder says of the run that was made there; empty if that was another, or it says nothing."""
     try:
-        found = read_json(folder / "run.json")
-        return {name: found[name] for name in ("parameters", "notebooks")}
+        found = read_json(Path(run.folder) / "run.json")
+        return found if {name: found[name] for name in run.identity()} == run.identity() else {}
     except (OSError, ValueError, KeyError, TypeError):  # none there, or a damaged one
         return {}
 
 
 def _known(run: Run) -> dict:
     """The row of a run as an earlier sweep left it; "missing" if it was another run, or was never ended."""
-    found = read_json(Path(run.folder) / "run.json") if _said(Path(run.folder)) == run.identity() else {}
+    found = _said(run)
     return found if found.get("status") in ("finished", "failed") else {"name": run.name, "status": "missing"}
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..runs.files import PROJECT, did_you_mean, replace_file, resolve
 
 BUNDLED = PROJECT / "data" / "weights"
+WEIGHTS = ("scratch", "bundled", "imagenet")  # those with a name; others are files
 LITE0 = "efficientnet_lite0"
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
@@ -37,8 +38,7 @@ def pretrained(backbone: str, weights: str) -> tuple[dict[str, Tensor], dict]:
         return (_lite0_state if backbone == LITE0 else _imagenet)(backbone)
     path = _bundled(backbone) if weights == "bundled" else resolve(weights)
     if not path.is_file():
-        known = ("scratch", "bundled", "imagenet")
-        raise ValueError(f"Unknown weights {weights!r}, and no file {path}: {did_you_mean(weights, known)}")
+        raise ValueError(f"Unknown weights {weights!r}, and no file {path}: {did_you_mean(weights, WEIGHTS)}")
     return read_weights(path)
 
 
