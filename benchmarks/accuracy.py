@@ -19,12 +19,12 @@ from pathlib import Path
 import pandas as pd
 from search import network_of, recorded
 
+from covid_course.sweep import summary, sweep
+from covid_utils.core.files import PROJECT, resolve, write_json
+from covid_utils.core.settings import Settings
 from covid_utils.data import load_data
 from covid_utils.evaluation import metrics_with_intervals, percent
 from covid_utils.labs.audit import grey_histogram, nearest_neighbour
-from covid_utils.runs.files import PROJECT, resolve, write_json
-from covid_utils.runs.settings import Settings
-from covid_utils.runs.sweep import summary, sweep
 
 KEY = ("split", "seed", "model")
 LITE0 = {"backbone": "efficientnet_lite0"}

@@ -16,10 +16,10 @@ import numpy as np
 from accuracy import RECIPES, written
 from search import trained
 
+from covid_utils.core.files import PROJECT, read_json, write_json
+from covid_utils.core.settings import Settings
 from covid_utils.data import CTData, load_data
 from covid_utils.evaluation import compare, percent
-from covid_utils.runs.files import PROJECT, read_json, write_json
-from covid_utils.runs.settings import Settings
 from covid_utils.training import predict
 
 RESULTS = PROJECT / "benchmarks" / "results" / "better_answers.json"

@@ -23,12 +23,12 @@ from statistics import median
 import joblib
 import psutil
 
+from covid_course.machine import GIB
+from covid_course.notebooks import find_notebooks
+from covid_utils.core.files import PROJECT, read_json, write_json
+from covid_utils.core.memory import free_memory
+from covid_utils.core.settings import Settings
 from covid_utils.data import load_data
-from covid_utils.labs.machine import GIB
-from covid_utils.runs.files import PROJECT, read_json, write_json
-from covid_utils.runs.memory import free_memory
-from covid_utils.runs.notebooks import find_notebooks
-from covid_utils.runs.settings import Settings
 
 RESULTS = PROJECT / "benchmarks" / "results" / "classroom.json"
 NEED = 1.2  # GiB: beside what it shares with others, a kernel takes less

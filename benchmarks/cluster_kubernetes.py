@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import argparse
 
-from covid_utils.runs.plans import read_plan
-from covid_utils.runs.sweep import summary, sweep
+from covid_course.plans import read_plan
+from covid_course.sweep import summary, sweep
 
 SHARED = "/shared"
 

@@ -16,9 +16,9 @@ import os
 import shlex
 import sys
 
-from covid_utils.runs.files import PROJECT
-from covid_utils.runs.plans import read_plan
-from covid_utils.runs.sweep import summary, sweep
+from covid_course.plans import read_plan
+from covid_course.sweep import summary, sweep
+from covid_utils.core.files import PROJECT
 
 
 def main() -> int:

@@ -13,10 +13,10 @@ import time
 
 from search import recorded
 
+from covid_utils.core.files import PROJECT, write_json
+from covid_utils.core.settings import Settings
 from covid_utils.data import load_data
-from covid_utils.labs.craft import fine_tune
-from covid_utils.runs.files import PROJECT, write_json
-from covid_utils.runs.settings import Settings
+from covid_utils.labs.finetuning import fine_tune
 from covid_utils.training import new_model
 
 RESULTS = PROJECT / "benchmarks" / "results" / "craft.json"

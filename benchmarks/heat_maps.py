@@ -18,13 +18,13 @@ from accuracy import RECIPES
 from heat_maps_real import faithful
 from search import recorded
 
+from covid_utils.core.files import PROJECT, write_json
+from covid_utils.core.settings import Settings
 from covid_utils.data import CTData, load_data
 from covid_utils.labs import localization
 from covid_utils.labs.fine_maps import MAPS, named_map
 from covid_utils.models import Net
-from covid_utils.runs.files import PROJECT, write_json
-from covid_utils.runs.found import find_or_train
-from covid_utils.runs.settings import Settings
+from covid_utils.runs.load_or_train import find_or_train
 from covid_utils.training import new_model
 
 RESULTS = PROJECT / "benchmarks" / "results" / "heat_maps.json"

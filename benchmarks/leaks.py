@@ -18,10 +18,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from covid_utils.core.files import PROJECT, resolve, write_json
+from covid_utils.core.settings import Settings
 from covid_utils.data import CTData, load_data
 from covid_utils.labs.audit import near_duplicates
-from covid_utils.runs.files import PROJECT, resolve, write_json
-from covid_utils.runs.settings import Settings
 
 RESULTS = PROJECT / "benchmarks" / "results" / "leaks.json"
 PLANTED = 40

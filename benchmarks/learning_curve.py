@@ -17,12 +17,12 @@ import itertools
 import numpy as np
 from search import network_of, recorded
 
+from covid_course.sweep import summary, sweep
+from covid_utils.core.files import PROJECT, write_json
+from covid_utils.core.settings import Settings
 from covid_utils.data import CTData, load_data
 from covid_utils.evaluation import metrics_with_intervals, percent
 from covid_utils.labs.audit import grey_histogram
-from covid_utils.runs.files import PROJECT, write_json
-from covid_utils.runs.settings import Settings
-from covid_utils.runs.sweep import summary, sweep
 
 RESULTS = PROJECT / "benchmarks" / "results" / "learning_curve.json"
 FOLDER = "runs/learning-curve"

@@ -20,10 +20,10 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from covid_utils.core.settings import Settings
 from covid_utils.data import load_data, split_groups
 from covid_utils.labs.audit import grey_shares
 from covid_utils.models import BACKBONES, Net, ask, build_model
-from covid_utils.runs.settings import Settings
 
 
 @torch.inference_mode()

@@ -4,9 +4,9 @@
     .venv/bin/python benchmarks/minutes.py that-folder/runs/default --where "two cores, bfloat16"
 
 Reads a finished run of the default recipe, made in an empty home while nothing else computed, and puts it into
-benchmarks/results/minutes.json in the place of an older one of the same name. `labs/speed.py` expects a notebook to
-take as many times as long as a training slice does. (Where other programs did compute, as for the rows of this
-repository: run everything on one thread, with `time.perf_counter = time.process_time` in a `sitecustomize.py` on
+benchmarks/results/minutes.json in the place of an older one of the same name. `covid_course/speed.py` expects a
+notebook to take as many times as long as a training slice does. (Where other programs did compute, as for the rows
+of this repository: run everything on one thread, with `time.perf_counter = time.process_time` in a `sitecustomize.py` on
 PYTHONPATH, so that all seconds are of the processor's time.)
 """
 
@@ -17,9 +17,9 @@ from pathlib import Path
 
 import joblib
 
-from covid_utils.labs.speed import RECORD
-from covid_utils.runs.files import read_json, write_json
-from covid_utils.runs.settings import Settings
+from covid_course.speed import RECORD
+from covid_utils.core.files import read_json, write_json
+from covid_utils.core.settings import Settings
 
 SECTIONS = {  # what each notebook calls its part of a run's manifest
     "data": "01_data",

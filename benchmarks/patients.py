@@ -14,13 +14,13 @@ import argparse
 from accuracy import RECIPES
 from search import recorded
 
+from covid_utils.core.files import PROJECT, write_json
+from covid_utils.core.settings import Settings
 from covid_utils.data import load_data
 from covid_utils.evaluation import metrics_with_intervals, percent
-from covid_utils.labs.decisions import operating_point
+from covid_utils.labs.calibration import operating_point
 from covid_utils.labs.whole_patients import RULES, choose_rule, make_rule, patient_metrics, whole_lungs
-from covid_utils.runs.files import PROJECT, write_json
-from covid_utils.runs.found import find_or_train
-from covid_utils.runs.settings import Settings
+from covid_utils.runs.load_or_train import find_or_train
 from covid_utils.training import predict
 
 RESULTS = PROJECT / "benchmarks" / "results" / "patients.json"

@@ -24,14 +24,14 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_logits, interpolate, mse_loss, normalize
 
+from covid_utils.core.device import pick_device
+from covid_utils.core.files import replace_file, write_json
+from covid_utils.core.progress import progress
+from covid_utils.io.weights import BUNDLED, save_weights
 from covid_utils.models import BACKBONES, Net, ask, build_model, prepare
-from covid_utils.phantom.patients import COVID, SOURCE, draw_patient
-from covid_utils.runs.device import pick_device
-from covid_utils.runs.files import replace_file, write_json
 from covid_utils.runs.formats import choose_formats
-from covid_utils.runs.progress import progress
-from covid_utils.sources.pretrained import BUNDLED, save_weights
 from covid_utils.training import update
+from ct_phantom.patients import COVID, SOURCE, draw_patient
 
 SEED = 1_000_000  # far from any seed a learner is likely to give the lesson
 SLICES = 4

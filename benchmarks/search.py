@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+from covid_utils.core.files import PROJECT, read_json, resolve, write_json
+from covid_utils.core.settings import Settings, typed
 from covid_utils.data import CTData, load_data
 from covid_utils.models import Net
-from covid_utils.runs.files import PROJECT, read_json, resolve, write_json
-from covid_utils.runs.settings import Settings, typed
 from covid_utils.training import best_epoch, fit, new_model
 
 RESULTS = PROJECT / "benchmarks" / "results" / "search.json"

@@ -39,16 +39,16 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms as T
 
+from covid_utils.core.device import autocast, has_bfloat16, near, pick_device
+from covid_utils.core.files import PROJECT, read_json, resolve, write_json
+from covid_utils.core.settings import Settings
 from covid_utils.data import CTData, load_data, loader
 from covid_utils.explain import METHODS, cam
 from covid_utils.models import BACKBONES, LAST, Tail, freeze, prepare
-from covid_utils.phantom.patients import phantom
-from covid_utils.runs.cached import CachedAugmentations
-from covid_utils.runs.device import autocast, has_bfloat16, near, pick_device
-from covid_utils.runs.files import PROJECT, read_json, resolve, write_json
+from covid_utils.runs.feature_cache import CachedAugmentations
 from covid_utils.runs.formats import choose_formats
-from covid_utils.runs.settings import Settings
 from covid_utils.training import make_optimizer, new_model, train_one_epoch
+from ct_phantom.patients import phantom
 
 RESULTS = PROJECT / "benchmarks" / "results" / "speed.json"
 TOO_FEW = "too few pictures for so many and so large batches: give smaller --batches or --batch"

@@ -18,10 +18,10 @@ import torch
 from heat_maps import TRAINED, networks
 from sklearn.metrics import roc_auc_score
 
+from covid_utils.core.files import PROJECT, write_json
+from covid_utils.core.settings import Settings
 from covid_utils.data import load_data
-from covid_utils.labs.answers import make_reader, strangeness
-from covid_utils.runs.files import PROJECT, write_json
-from covid_utils.runs.settings import Settings
+from covid_utils.labs.predictor import make_reader, strangeness
 
 RESULTS = PROJECT / "benchmarks" / "results" / "strangers.json"
 PHOTOS = (

@@ -21,10 +21,10 @@ import nbformat
 import papermill
 import psutil
 
-from covid_utils.runs import cluster
-from covid_utils.runs.files import PROJECT, read_json, write_json
-from covid_utils.runs.plans import read_plan
-from covid_utils.runs.sweep import _Table, execute_run
+from covid_course import cluster
+from covid_course.plans import read_plan
+from covid_course.sweep import _Table, execute_run
+from covid_utils.core.files import PROJECT, read_json, write_json
 
 RESULTS = PROJECT / "benchmarks" / "results" / "sweep_cost.json"
 SLEEP = 0.1  # seconds of a simulated run

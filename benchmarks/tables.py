@@ -19,12 +19,12 @@ import pandas as pd
 from accuracy import BASELINES
 from learning_curve_figure import CURVE, draw_learning_curve, learning_curve, paired_gain
 
+from covid_utils.core.files import PROJECT, read_json, replace_file
+from covid_utils.core.settings import Settings
 from covid_utils.evaluation import mean_over_seeds, percent
-from covid_utils.labs import recorded
+from covid_utils.io.datasets import DATASETS
+from covid_utils.labs import benchmark_tables
 from covid_utils.plotting import compact
-from covid_utils.runs.files import PROJECT, read_json, replace_file
-from covid_utils.runs.settings import Settings
-from covid_utils.sources.datasets import DATASETS
 
 RESULTS = PROJECT / "benchmarks" / "results"
 PAGES = [
@@ -146,7 +146,7 @@ def difficulty(rows: list[dict]) -> str:
 
 def variance() -> str:
     """How far the accuracy of the same recipe spreads when one thing changes: the table of notebook 5."""
-    table = recorded.spread().reset_index()
+    table = benchmark_tables.spread().reset_index()
     return markdown([list(table), *table.values.tolist()])
 
 

@@ -13,10 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from covid_utils.core.files import PROJECT, read_json, write_json
+from covid_utils.core.settings import Settings
 from covid_utils.data import load_data
 from covid_utils.evaluation import metrics_with_intervals, percent
-from covid_utils.runs.files import PROJECT, read_json, write_json
-from covid_utils.runs.settings import Settings
 from covid_utils.training import fit, new_model, predict
 
 RESULTS = PROJECT / "benchmarks" / "results" / "trunk_cache.json"

@@ -12,8 +12,8 @@ import argparse
 
 from search import network_of
 
-from covid_utils.runs.files import PROJECT, write_json
-from covid_utils.runs.sweep import summary, sweep
+from covid_course.sweep import summary, sweep
+from covid_utils.core.files import PROJECT, write_json
 
 
 def score(run: dict) -> dict:

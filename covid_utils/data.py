@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
-from .runs.files import did_you_mean
-from .runs.settings import Settings
-from .sources.datasets import fingerprint, open_dataset
-from .sources.folders import CLASSES, SPLITS
+from .core.files import did_you_mean
+from .core.settings import Settings
+from .io.datasets import fingerprint, open_dataset
+from .io.folders import CLASSES, SPLITS
 
 HELD_OUT = 400 / 2481  # share of the validation and of the test slices: the article's 1681/400/400
 

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import expit, logit
 from scipy.stats import binomtest, t
 
-from .runs.checks import checked_scores
+from .core.checks import checked_scores
 
 REPEATS = 2000
 

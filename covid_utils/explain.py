@@ -12,10 +12,10 @@ from pytorch_grad_cam import EigenCAM, GradCAM, GradCAMPlusPlus, HiResCAM, Layer
 from pytorch_grad_cam.utils.model_targets import BinaryClassifierOutputTarget
 from torch import Tensor
 
+from .core.checks import check_slices
+from .core.device import repeatable
+from .core.files import did_you_mean
 from .models import LAYERS, Net, prepare
-from .runs.checks import check_slices
-from .runs.device import repeatable
-from .runs.files import did_you_mean
 
 BATCH = 32  # slices at a time, as all activations are kept
 

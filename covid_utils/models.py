@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 from torchvision.transforms.functional import InterpolationMode, center_crop, resize
 
-from .runs.checks import check_slices
-from .runs.device import autocast
-from .runs.files import did_you_mean
-from .sources.pretrained import efficientnet_lite0, fill, preprocessing_of, pretrained
+from .core.checks import check_slices
+from .core.device import autocast
+from .core.files import did_you_mean
+from .io.weights import efficientnet_lite0, fill, preprocessing_of, pretrained
 
 # Mean and standard deviation of chest CT slices in a lung window, grey values from 0 to 1; notebook 01 checks them.
 CT_MEAN, CT_STD = 0.6, 0.3

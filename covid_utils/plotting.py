@@ -13,8 +13,8 @@ import PIL.Image
 from IPython.display import Image, display
 from matplotlib.figure import Figure
 
-from .runs.progress import InPlace, time_left
-from .sources.folders import CLASSES
+from .core.progress import InPlace, time_left
+from .io.folders import CLASSES
 from .training import best_epoch
 
 # Okabe and Ito's palette: told apart by colour-blind readers too, https://jfly.uni-koeln.de/color/

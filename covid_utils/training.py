@@ -14,14 +14,14 @@ from sklearn.metrics import confusion_matrix
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from .core.device import near, pick_device, repeatable
+from .core.progress import progress, time_left
+from .core.settings import Settings
 from .data import CTData, loader
 from .models import Net, ask, build_model, first_to_learn, freeze, train_mode
-from .runs.cached import CachedAugmentations
 from .runs.checkpoints import Checkpoints, identity
-from .runs.device import near, pick_device, repeatable
+from .runs.feature_cache import CachedAugmentations
 from .runs.formats import choose_formats
-from .runs.progress import progress, time_left
-from .runs.settings import Settings
 
 
 def update(loss: Tensor, optimizer, scheduler=None) -> None:

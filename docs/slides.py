@@ -12,8 +12,8 @@ from latex2mathml.converter import convert
 from nbconvert import SlidesExporter
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from covid_utils.runs.files import PROJECT, replace_file
-from covid_utils.runs.notebooks import find_notebooks
+from covid_course.notebooks import find_notebooks
+from covid_utils.core.files import PROJECT, replace_file
 
 REVEAL = Path(sphinx_revealjs.__file__).parent / "_static" / "revealjs"  # the package is here for its copy of reveal.js
 FILES = ("dist/reset.css", "dist/reveal.css", "dist/reveal.js", "plugin/notes/notes.js")

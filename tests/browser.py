@@ -25,9 +25,9 @@ import skimage.data
 from browser_demo import check_demo
 from playwright.sync_api import Page, sync_playwright
 
-from covid_utils.runs.files import PROJECT
-from covid_utils.runs.notebooks import declared, find_notebooks
-from covid_utils.runs.settings import read_profile
+from covid_course.notebooks import declared, find_notebooks
+from covid_utils.core.files import PROJECT
+from covid_utils.core.settings import read_profile
 
 FOLDER = PROJECT / "runs" / "browser"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "msedge")

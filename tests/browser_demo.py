@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import BrowserContext, Page
 
-from covid_utils.phantom.patients import draw_patient
-from covid_utils.runs.files import PROJECT, read_json
+from covid_utils.core.files import PROJECT, read_json
+from ct_phantom.patients import draw_patient
 
 COURSE = [sys.executable, "-m", "covid_utils"]
 DROP = """([name, text]) => {

@@ -13,7 +13,7 @@ from pathlib import Path
 from browser import BROWSERS, FLAGS
 from playwright.sync_api import BrowserContext, Page, sync_playwright
 
-from covid_utils.runs.files import PROJECT
+from covid_utils.core.files import PROJECT
 
 FOLDER = PROJECT / "runs" / "browser-pages"
 SLIDES, SITE = PROJECT / "build" / "slides", PROJECT / "build" / "site"

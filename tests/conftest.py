@@ -4,7 +4,7 @@ import nbformat
 import pytest
 
 PARAMETERS = 'image_size = 96\nepochs = 4  # many with epochs=40\nrun_dir = "runs/default"'
-CHECK = "from covid_utils.runs.settings import check_parameters\n\nsettings = check_parameters(globals())"
+CHECK = "from covid_utils.core.settings import check_parameters\n\nsettings = check_parameters(globals())"
 
 
 @pytest.fixture
@@ -29,14 +29,14 @@ def toy_run(tmp_path_factory):
     """The folder of a run of a few steps from scratch on the toy slices, and its settings; ready to answer."""
     from toy import tiny_data
 
-    from covid_utils.labs import answers
-    from covid_utils.runs.settings import Settings
+    from covid_utils.core.settings import Settings
+    from covid_utils.labs import predictor
     from covid_utils.training import fit, new_model
 
     folder = tmp_path_factory.mktemp("run")
     settings = Settings(run_dir=folder, image_size=32, epochs=2, batch_size=16)
     fit(new_model(settings), tiny_data(), settings, folder / "scratch")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(answers, "load_data", lambda *_, **__: tiny_data())
-        answers.read_run(folder)  # what it works out is kept from now on
+        patch.setattr(predictor, "load_data", lambda *_, **__: tiny_data())
+        predictor.read_run(folder)  # what it works out is kept from now on
     return folder, settings

@@ -24,15 +24,17 @@ from PIL import Image
 from safetensors import safe_open
 from toy import ToyNetwork, tiny_data
 
+from covid_course import sweep
+from covid_course.plans import Run
 from covid_utils import models, training
+from covid_utils.core import memory
+from covid_utils.core.files import replace_file, write_json
+from covid_utils.core.settings import Settings
+from covid_utils.io import downloads, images
+from covid_utils.io.weights import save_weights
 from covid_utils.models import RESNET, Backbone
-from covid_utils.phantom.patients import phantom
-from covid_utils.runs import checkpoints, memory, sweep
-from covid_utils.runs.files import replace_file, write_json
-from covid_utils.runs.plans import Run
-from covid_utils.runs.settings import Settings
-from covid_utils.sources import downloads, images
-from covid_utils.sources.pretrained import save_weights
+from covid_utils.runs import checkpoints
+from ct_phantom.patients import phantom
 
 SECONDS = 240  # for one task; then this process ends, and the test fails
 CHANGING = ("seconds", "memory_mib")  # what no two runs have in common

@@ -11,13 +11,14 @@ import skimage.data
 import torch
 from PIL import Image
 
+from covid_course import predict as prediction
+from covid_course.commands import main
 from covid_utils.__main__ import predict
+from covid_utils.core.files import read_json
+from covid_utils.core.settings import Settings
 from covid_utils.data import load_data
-from covid_utils.labs import answer_files, answers
+from covid_utils.labs import predictor
 from covid_utils.labs.whole_patients import whole_lungs
-from covid_utils.runs.commands import main
-from covid_utils.runs.files import read_json
-from covid_utils.runs.settings import Settings
 from covid_utils.training import fit, new_model
 from covid_utils.training import predict as predict_logits
 
@@ -37,9 +38,9 @@ def reader(run):
     folder, data, settings = run
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            answers, "load_data", lambda s, progress: load_data(replace(s, data_dir=settings.data_dir), False)
+            predictor, "load_data", lambda s, progress: load_data(replace(s, data_dir=settings.data_dir), False)
         )
-        return answers.read_run(folder)
+        return predictor.read_run(folder)
 
 
 @pytest.fixture
@@ -54,8 +55,8 @@ def own(run, tmp_path):
 
 def test_what_is_worked_out_once_is_kept(run, reader, monkeypatch):
     folder, data, settings = run
-    monkeypatch.setattr(answers, "load_data", None)  # not needed again
-    again = answers.read_run(folder)
+    monkeypatch.setattr(predictor, "load_data", None)  # not needed again
+    again = predictor.read_run(folder)
     assert (again.threshold, again.temperature, again.map, again.limit, again.rule) == (
         reader.threshold, reader.temperature, reader.map, reader.limit, reader.rule,
     )  # fmt: skip
@@ -65,7 +66,7 @@ def test_what_is_worked_out_once_is_kept(run, reader, monkeypatch):
 def test_threshold_and_limit_are_those_of_validation(run, reader):
     _, data, _ = run
     val = data.table.split == "val"
-    found = answers.answer_slices(reader, data.images[val.to_numpy().nonzero()[0]])
+    found = predictor.answer_slices(reader, data.images[val.to_numpy().nonzero()[0]])
     called = np.array([each["decision"] == "COVID" for each in found])
     truth = data.table.label[val].to_numpy() == 1
     assert called[truth].mean() >= 0.95
@@ -81,23 +82,23 @@ def test_a_patient_is_answered_by_the_rule_of_validation_patients(run, reader):
     logits = predict_logits(reader.model, lungs.images).numpy()
     called, truth = [], []
     for _, own in lungs.table.groupby("patient"):
-        answer = answers.answer_patient(reader, logits[own.index])
+        answer = predictor.answer_patient(reader, logits[own.index])
         assert (answer["probability"] >= answer["threshold"]) == (answer["decision"] == "COVID")
         called.append(answer["decision"] == "COVID")
         truth.append(own.label.iloc[0] == 1)
     assert np.array(called)[truth].mean() >= 0.9
     with pytest.raises(ValueError, match="no rule for whole patients"):
-        answers.answer_patient(replace(reader, rule=None), logits)
+        predictor.answer_patient(replace(reader, rule=None), logits)
 
 
 def test_strangers_are_noticed(run, reader):
     _, data, _ = run
     test = data.images[(data.table.split == "test").to_numpy().nonzero()[0]]
     noise = torch.from_numpy(np.random.default_rng(0).integers(0, 256, test.shape, dtype=np.uint8))
-    assert (answers.strangeness(reader, noise) > 1).mean() > 0.9
-    assert (answers.strangeness(reader, 255 - test) > 1).mean() > 0.9
-    assert (answers.strangeness(reader, test) > 1).mean() < 0.8  # few patients, four epochs
-    assert answers.answer_slices(reader, noise[:1])[0]["note"].startswith("unlike all")
+    assert (predictor.strangeness(reader, noise) > 1).mean() > 0.9
+    assert (predictor.strangeness(reader, 255 - test) > 1).mean() > 0.9
+    assert (predictor.strangeness(reader, test) > 1).mean() < 0.8  # few patients, four epochs
+    assert predictor.answer_slices(reader, noise[:1])[0]["note"].startswith("unlike all")
 
 
 def test_the_command_answers_each_file_and_says_which_it_could_not_read(run, reader, own, capsys):
@@ -108,10 +109,10 @@ def test_the_command_answers_each_file_and_says_which_it_could_not_read(run, rea
     assert code == 1 and "broken.png cannot be read" in said.err and "not fit for clinical use" in said.out
     table = pd.read_csv(own / "out" / "answers.csv")
     assert len(table) == 5 and json.loads((own / "out" / "answers.json").read_text()) == read_json(
-        own / "out/answers.json"
+        own / "out/predictor.json"
     )
     images = data.images[data.table.index[data.table.split == "test"][:4]]
-    wanted = [each["probability"] for each in answers.answer_slices(reader, images)]
+    wanted = [each["probability"] for each in predictor.answer_slices(reader, images)]
     assert np.allclose(table[table.file.str.contains("slice ")].probability, wanted, atol=1e-6)
     assert table.note[table.file.str.contains("cat")].str.startswith("unlike").all()
     for picture in table.picture:
@@ -123,7 +124,7 @@ def test_the_command_answers_each_file_and_says_which_it_could_not_read(run, rea
 def test_the_widget_gives_the_same_answers(run, reader, own):
     folder, _, _ = run
     (own / "<b>broken.png").write_bytes(b"no picture")
-    controls = answer_files.upload(reader)
+    controls = prediction.upload(reader)
     files = sorted(own.glob("*.png"))
     facts = {"type": "image/png", "size": 1, "last_modified": pd.Timestamp(0, tz="UTC")}
     controls["files"].value = [facts | {"name": file.name, "content": file.read_bytes()} for file in files]
@@ -165,7 +166,7 @@ def test_what_cannot_be_asked(run, tmp_path, capsys, what, message):
 
 
 def test_a_run_of_another_version_or_of_other_data(run, tmp_path, monkeypatch):
-    from covid_utils.sources.pretrained import read_weights, save_weights
+    from covid_utils.io.weights import read_weights, save_weights
 
     folder, data, settings = run
     state, notes = read_weights(folder / "scratch" / "checkpoints" / "best.safetensors")
@@ -173,8 +174,8 @@ def test_a_run_of_another_version_or_of_other_data(run, tmp_path, monkeypatch):
     new.parent.mkdir(parents=True)
     save_weights(new, state, notes | {"parameters": notes["parameters"] | {"colour": "blue"}})
     with pytest.raises(ValueError, match=r"of another version of the course \(it has the parameters colour\)"):
-        answers.read_run(tmp_path)
+        predictor.read_run(tmp_path)
     save_weights(new, state, notes | {"parameters": notes["parameters"] | {"data": "other"}})
-    monkeypatch.setattr(answers, "load_data", lambda *_, **__: data)
+    monkeypatch.setattr(predictor, "load_data", lambda *_, **__: data)
     with pytest.raises(ValueError, match="slices of phantom have changed since"):
-        answers.read_run(tmp_path)
+        predictor.read_run(tmp_path)

@@ -6,10 +6,10 @@ import torch
 from leaks import KINDS, found, plant
 from toy import tiny_data
 
+from covid_utils.core.settings import Settings
 from covid_utils.data import load_data, split_groups
 from covid_utils.labs.audit import audit, near_duplicates, nearest_neighbour, shuffled_labels, thumbnails
 from covid_utils.labs.shortcuts import SHORTCUTS, add_shortcut, another_hospital, four_tests, mark_all, without_lungs
-from covid_utils.runs.settings import Settings
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,12 @@ import torch
 from toy import tiny_data
 
 from covid_utils import models, training
+from covid_utils.core import device, memory
+from covid_utils.core.settings import Settings
 from covid_utils.data import loader
 from covid_utils.explain import cam, look_inside
-from covid_utils.runs import cached, device, memory
-from covid_utils.runs.settings import Settings
-from covid_utils.sources.pretrained import save_weights
+from covid_utils.io.weights import save_weights
+from covid_utils.runs import feature_cache
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_no_more_threads_than_allowed_wherever_a_network_answers(tiny, frozen, t
     try:
         for ask in (
             lambda: training.predict(model, tiny.images[:2]),
-            lambda: cached.CachedAugmentations(model, tiny, frozen, tmp_path).epoch(1),
+            lambda: feature_cache.CachedAugmentations(model, tiny, frozen, tmp_path).epoch(1),
             lambda: cam(model, tiny.images[:2]),
             lambda: look_inside(model, tiny.images[:2]),
             lambda: training.fit(model, tiny, replace(frozen, copies=0, epochs=1), tmp_path / "run"),
@@ -96,7 +97,7 @@ def test_features_are_kept_up_to_any_stage(tiny, frozen, tmp_path, trainable):
     settings = replace(frozen, trainable=trainable, epochs=1)
     model = training.new_model(settings)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    tail, _, checks = cached.CachedAugmentations(model, tiny, settings, tmp_path).epoch(1)
+    tail, _, checks = feature_cache.CachedAugmentations(model, tiny, settings, tmp_path).epoch(1)
     rows = tiny.table.index[tiny.table.split == "val"]
     logits = training.predict(tail, checks.dataset.tensors[0])
     torch.testing.assert_close(logits, training.predict(model, tiny.images[rows]), atol=0.02, rtol=0.02)
@@ -107,7 +108,7 @@ def test_features_are_kept_up_to_any_stage(tiny, frozen, tmp_path, trainable):
 
 def test_tail_and_trunk_are_the_network(tiny, frozen, tmp_path):
     model = training.new_model(frozen)
-    tail, _, checks = cached.CachedAugmentations(model, tiny, frozen, tmp_path).epoch(1)
+    tail, _, checks = feature_cache.CachedAugmentations(model, tiny, frozen, tmp_path).epoch(1)
     features, labels = checks.dataset.tensors
     rows = tiny.table.index[tiny.table.split == "val"]
     logits, wanted = training.predict(tail, features), training.predict(model, tiny.images[rows])
@@ -132,15 +133,17 @@ def test_the_trunk_sees_each_copy_once_and_stays(tiny, frozen, tmp_path, monkeyp
 
 
 def test_copies_differ_and_are_taken_in_turn(tiny, frozen, tmp_path):
-    cache = cached.CachedAugmentations(training.new_model(frozen), tiny, frozen, tmp_path)
+    cache = feature_cache.CachedAugmentations(training.new_model(frozen), tiny, frozen, tmp_path)
     first, second, third = (cache.epoch(number)[1].dataset.tensors[0] for number in (1, 2, 3))
     assert third is first and not torch.equal(first, second)
-    again = cached.CachedAugmentations(training.new_model(frozen), tiny, frozen, tmp_path)
+    again = feature_cache.CachedAugmentations(training.new_model(frozen), tiny, frozen, tmp_path)
     assert torch.equal(again.epoch(2)[1].dataset.tensors[0], second)  # whichever comes first, as after a stop
 
 
 def test_training_slices_are_changed_as_asked(tiny, frozen, tmp_path):
-    same = cached.CachedAugmentations(training.new_model(frozen), tiny, frozen, tmp_path, change=lambda images: images)
+    same = feature_cache.CachedAugmentations(
+        training.new_model(frozen), tiny, frozen, tmp_path, change=lambda images: images
+    )
     first, second = (same.epoch(number)[1].dataset.tensors[0] for number in (1, 2))
     assert torch.equal(first, second)
 
@@ -162,9 +165,9 @@ def test_an_interrupted_run_ends_with_the_same_bits(tiny, frozen, tmp_path):
 def test_large_features_go_to_a_file_and_leave_nothing(tiny, frozen, tmp_path, monkeypatch):
     small, _ = fitted(frozen, tiny, tmp_path / "memory")
     monkeypatch.setattr(memory, "MEMORY", 0)
-    made, on_disk = [], cached.on_disk
-    monkeypatch.setattr(cached, "on_disk", lambda *asked: made.append(asked) or on_disk(*asked))
-    cached.CachedAugmentations(training.new_model(frozen), tiny, frozen, tmp_path / "file")
+    made, on_disk = [], feature_cache.on_disk
+    monkeypatch.setattr(feature_cache, "on_disk", lambda *asked: made.append(asked) or on_disk(*asked))
+    feature_cache.CachedAugmentations(training.new_model(frozen), tiny, frozen, tmp_path / "file")
     assert len(made) == 1 and not list((tmp_path / "file").iterdir()), (
         "in a file without a name: no kill leaves it there"
     )
@@ -227,7 +230,7 @@ def test_on_a_gpu_training_learns_the_same_wherever_its_slices_lie(tiny, frozen,
     settings = replace(frozen, trainable=trainable, device="cuda", epochs=1)
     there, history = fitted(settings, tiny, tmp_path / "there")
     assert next(there.parameters()).is_cuda and history.train_loss.notna().all()
-    monkeypatch.setattr(cached, "near", lambda tensor, device: tensor)
+    monkeypatch.setattr(feature_cache, "near", lambda tensor, device: tensor)
     monkeypatch.setattr(training, "near", lambda tensor, device: tensor)
     here, _ = fitted(settings, tiny, tmp_path / "here")
     # augmented on the GPU or here, a few pixels round otherwise

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 import torch
 
+from covid_utils.core.settings import Settings
 from covid_utils.data import CTData
 from covid_utils.labs import cam_checks, faithfulness
 from covid_utils.labs.localization import average_precision
 from covid_utils.models import Net
-from covid_utils.runs.settings import Settings
 from covid_utils.training import new_model
 
 SETTINGS = Settings(image_size=32, backbone="resnet18", device="cpu")

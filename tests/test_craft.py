@@ -8,7 +8,9 @@ import pytest
 import torch
 from toy import tiny_data
 
-from covid_utils.labs.craft import (
+from covid_utils.core import device
+from covid_utils.core.settings import Settings
+from covid_utils.labs.finetuning import (
     batch_sizes,
     fine_tune,
     kept_per_slice,
@@ -18,8 +20,7 @@ from covid_utils.labs.craft import (
     time_answers,
 )
 from covid_utils.models import Net, freeze
-from covid_utils.runs import device, formats
-from covid_utils.runs.settings import Settings
+from covid_utils.runs import formats
 from covid_utils.training import predict
 
 SETTINGS = Settings(image_size=32, epochs=2, batch_size=8)

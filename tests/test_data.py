@@ -19,14 +19,14 @@ import torch
 from PIL import Image
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
+from covid_utils.core.settings import Settings
 from covid_utils.data import Slices, augment, load_data, loader, split_groups
-from covid_utils.runs.settings import Settings
-from covid_utils.sources import downloads
-from covid_utils.sources.datasets import DATASETS
-from covid_utils.sources.downloads import covid_ct, fetch, figure, unpack
-from covid_utils.sources.folders import class_of
-from covid_utils.sources.images import read_slice
-from covid_utils.sources.walk import natural
+from covid_utils.io import downloads
+from covid_utils.io.datasets import DATASETS
+from covid_utils.io.discovery import natural
+from covid_utils.io.downloads import covid_ct, fetch, figure, unpack
+from covid_utils.io.folders import class_of
+from covid_utils.io.images import read_slice
 
 
 def picture(path, seed=0, size=(40, 50), mode="L"):
@@ -242,7 +242,7 @@ def test_cache_is_used_and_noticed_when_stale(folder, monkeypatch, capsys):
     first = load(folder)
     (cache,) = (folder.parent / "data" / "cache").iterdir()
     with monkeypatch.context() as patch:
-        patch.setattr("covid_utils.sources.images.read_slice", None)  # any reading would fail
+        patch.setattr("covid_utils.io.images.read_slice", None)  # any reading would fail
         assert load(folder).fingerprint == first.fingerprint
 
     content = cache.read_bytes()
@@ -254,7 +254,7 @@ def test_cache_is_used_and_noticed_when_stale(folder, monkeypatch, capsys):
 
     os.utime(folder / "COVID" / "Covid (1).png", (1, 1))  # perhaps another picture of the same size
     with monkeypatch.context() as patch:
-        patch.setattr("covid_utils.sources.images.read_slice", None)
+        patch.setattr("covid_utils.io.images.read_slice", None)
         with pytest.raises(TypeError):
             load(folder)
     picture(folder / "COVID" / "Covid (1).png", 99, size=(30, 30))
@@ -280,7 +280,7 @@ def test_a_large_set_stays_in_its_file_and_is_the_same(folder, monkeypatch):
     monkeypatch.setattr(np, "load", lambda *given, **named: mapped.append(read(*given, **named)) or mapped[-1])
     small = load(folder)
     assert not np.shares_memory(small.images.numpy(), mapped[-1])
-    monkeypatch.setattr("covid_utils.runs.memory.MEMORY", 0)
+    monkeypatch.setattr("covid_utils.core.memory.MEMORY", 0)
     large = load(folder)
     assert isinstance(mapped[-1], np.memmap) and np.shares_memory(large.images.numpy(), mapped[-1])
     assert large.fingerprint == small.fingerprint == whole.fingerprint

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 
-from covid_utils.phantom.anatomy import Slice
-from covid_utils.phantom.disease import DRAW, FINDINGS
-from covid_utils.phantom.patients import COVID, SCATTERED, VISIBLE, draw_healthy, plan_patient
+from ct_phantom.anatomy import Slice
+from ct_phantom.disease import DRAW, FINDINGS
+from ct_phantom.patients import COVID, SCATTERED, VISIBLE, draw_healthy, plan_patient
 
 SEEDS, FEW, MUCH = range(20), 0.2, 0.8  # FEW and MUCH are severities
 

@@ -6,7 +6,7 @@ from toy import tiny_data
 
 from covid_utils import evaluation
 from covid_utils.evaluation import compare, metrics_with_intervals, percent
-from covid_utils.labs import decisions
+from covid_utils.labs import calibration
 from covid_utils.labs.audit import grey_histogram, nearest_neighbour
 
 RNG = np.random.default_rng(0)
@@ -139,27 +139,27 @@ def test_all_right_is_not_certain():
 
 def test_sample_size_has_the_power_it_promises():
     """Simulation: with so many slices McNemar's test finds the difference in about 80 of 100 studies."""
-    n = decisions.sample_size(0.06, 0.14)
+    n = calibration.sample_size(0.06, 0.14)
     rng = np.random.default_rng(0)
     only = rng.multinomial(n, [0.04, 0.10, 0.86], size=1000)
     z = (only[:, 1] - only[:, 0]) / np.sqrt(only[:, 0] + only[:, 1])
     assert (np.abs(z) > 1.96).mean() == pytest.approx(0.8, abs=0.04)
     with pytest.raises(ValueError, match="disagree must lie between"):
-        decisions.sample_size(0.1, 0.05)
+        calibration.sample_size(0.1, 0.05)
 
 
 def test_the_operating_point_finds_as_many_as_asked():
     for wanted in (0.5, 0.9, 1.0):
-        threshold = decisions.operating_point(LOGITS, LABELS, wanted)
+        threshold = calibration.operating_point(LOGITS, LABELS, wanted)
         found = (LOGITS[LABELS == 1] > threshold).mean()
         assert found >= wanted and (LOGITS[LABELS == 1] > np.nextafter(threshold, np.inf)).mean() < found
     with pytest.raises(ValueError, match="No COVID slice"):
-        decisions.operating_point(LOGITS, np.zeros(200))
+        calibration.operating_point(LOGITS, np.zeros(200))
 
 
 def test_predictive_values_by_hand():
     """Of 1000 people 10 are ill: 9 are found; 99 of the 990 others are called ill too."""
-    yes, no = decisions.predictive_values(0.9, 0.9, 0.01)
+    yes, no = calibration.predictive_values(0.9, 0.9, 0.01)
     assert yes == pytest.approx(9 / 108) and no == pytest.approx(891 / 892)
 
 
@@ -167,10 +167,10 @@ def test_temperature_undoes_a_scaling():
     rng = np.random.default_rng(1)
     honest = rng.normal(0, 2, 4000)
     labels = (rng.random(4000) < 1 / (1 + np.exp(-honest))).astype(int)
-    found = decisions.temperature(3 * honest, labels)
+    found = calibration.temperature(3 * honest, labels)
     assert found == pytest.approx(3, rel=0.1)
-    _, sure = decisions.calibration(3 * honest, labels)
-    table, scaled = decisions.calibration(3 * honest / found, labels)
+    _, sure = calibration.calibration(3 * honest, labels)
+    table, scaled = calibration.calibration(3 * honest / found, labels)
     assert all(scaled[name] < sure[name] for name in sure)
     assert scaled["log loss"] == pytest.approx(log_loss(labels, 1 / (1 + np.exp(-3 * honest / found))))
     assert (table.predicted - table.fraction_of_positives).abs().max() < 0.06
@@ -184,24 +184,24 @@ def test_the_difference_of_two_patient_groups_is_newcombes():
         return {"value": right / n, "low": low, "high": high}
 
     for one, other, wanted in (((48, 80), (56, 70), (0.0524, 0.3339)), ((3, 10), (9, 10), (0.1705, 0.8090))):
-        found = decisions.difference_interval(wilson(*one), wilson(*other))
+        found = calibration.difference_interval(wilson(*one), wilson(*other))
         assert (found["low"], found["high"]) == pytest.approx(wanted, abs=5e-5)
 
 
 def test_people_are_counted_whole():
-    table = decisions.people(0.9, 0.8, 0.1)
+    table = calibration.people(0.9, 0.8, 0.1)
     assert table.index.name == "of 1000 people" and table.index.tolist() == ["ill", "not ill", "all"]
     assert table['"yes"'].tolist() == [90, 180, 270] and table['"no"'].tolist() == [10, 720, 730]
-    yes, no = decisions.predictive_values(0.9, 0.8, 0.1)
+    yes, no = calibration.predictive_values(0.9, 0.8, 0.1)
     assert yes == pytest.approx(90 / 270) and no == pytest.approx(720 / 730)
-    rounded = decisions.people(0.98, 0.881, 0.05)  # halves and thirds of people: the sums fit all the same
+    rounded = calibration.people(0.98, 0.881, 0.05)  # halves and thirds of people: the sums fit all the same
     assert (rounded.loc["all"] == rounded.iloc[:2].sum()).all() and rounded.loc["all"].sum() == 1000
     assert rounded.loc["ill"].sum() == 50
 
 
 def test_a_table_of_thresholds_has_the_scores_at_each():
     patients = np.arange(200)
-    table = decisions.threshold_table({"half": (LOGITS, 0.0), "one": (LOGITS, 1.0)}, LABELS, patients)
+    table = calibration.threshold_table({"half": (LOGITS, 0.0), "one": (LOGITS, 1.0)}, LABELS, patients)
     assert table.threshold.tolist() == ["0.50", "0.73"]
     found = metrics_with_intervals(LOGITS, LABELS, patients, 1.0)
     for name in ("sensitivity", "specificity", "precision"):
@@ -210,13 +210,13 @@ def test_a_table_of_thresholds_has_the_scores_at_each():
 
 def test_intervals_are_compared_in_logits():
     narrow, wide = ({"low": 1 / (1 + np.exp(-low)), "high": 1 / (1 + np.exp(-high))} for low, high in ((0, 1), (-1, 2)))
-    assert decisions.times_as_wide(wide, narrow) == pytest.approx(3)
-    assert decisions.times_as_wide({"low": 0.5, "high": 1.0}, narrow) == pytest.approx(np.log(999))
+    assert calibration.times_as_wide(wide, narrow) == pytest.approx(3)
+    assert calibration.times_as_wide({"low": 0.5, "high": 1.0}, narrow) == pytest.approx(np.log(999))
 
 
 def test_words_for_intervals_and_temperatures():
-    said = [decisions.verdict({"low": low, "high": high}) for low, high in ((0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1))]
+    said = [calibration.verdict({"low": low, "high": high}) for low, high in ((0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1))]
     assert said == ["a gain beyond chance", "a loss beyond chance", "cannot be told from chance"]
-    assert [decisions.how_sure(heat) for heat in (0.5, 1.0, 2.0)] == [
+    assert [calibration.how_sure(heat) for heat in (0.5, 1.0, 2.0)] == [
         "not sure enough", "about as sure as it is right", "too sure of itself"
     ]  # fmt: skip

@@ -12,13 +12,13 @@ import pytest
 import torch
 from exercise_answers import RIGHT, WRONG
 
-from covid_utils.labs.exercises import board, kept
-from covid_utils.labs.exercises.verdicts import Exercise, judged, within
-from covid_utils.runs import handout
-from covid_utils.runs.commands import main
-from covid_utils.runs.files import PROJECT, read_json
-from covid_utils.runs.notebooks import execute, find_notebooks
-from covid_utils.runs.settings import read_profile
+from covid_course import handout
+from covid_course.commands import main
+from covid_course.exercises import checks, progress_store
+from covid_course.exercises.grading import Exercise, judged, within
+from covid_course.notebooks import execute, find_notebooks
+from covid_utils.core.files import PROJECT, read_json
+from covid_utils.core.settings import read_profile
 
 NOTEBOOKS = {path.stem[:2]: nbformat.read(path, 4) for path in find_notebooks()}
 CALL = re.compile(r'^check\("([^"]+)", (\w+)\)$', re.MULTILINE)
@@ -51,7 +51,7 @@ def answer(number: str, source: str):
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """A home of its own, for runs/progress.json."""
+    """A home of its own, for core/progress.json."""
     monkeypatch.setenv("COVID_UTILS_HOME", str(tmp_path))
     return tmp_path
 
@@ -60,7 +60,7 @@ def home(tmp_path, monkeypatch):
 def shown(monkeypatch):
     """What was displayed: (plain text, HTML)."""
     boxes = []
-    monkeypatch.setattr(board, "display", lambda data, raw: boxes.append((data["text/plain"], data["text/html"])))
+    monkeypatch.setattr(checks, "display", lambda data, raw: boxes.append((data["text/plain"], data["text/html"])))
     return boxes
 
 
@@ -69,9 +69,9 @@ def shown(monkeypatch):
 
 def test_every_exercise_has_texts_for_all_its_mistakes_and_three_wrong_answers():
     room = PROJECT / "covid_utils" / "labs" / "exercises"
-    assert set(board.JUDGES) == set(board.EXERCISES) == set(RIGHT) == set(WRONG)
+    assert set(checks.JUDGES) == set(checks.EXERCISES) == set(RIGHT) == set(WRONG)
     assert all(len(kinds) >= 3 for kinds in WRONG.values())
-    for number, said in board.TEXTS.items():
+    for number, said in checks.TEXTS.items():
         (code,) = room.glob(f"nb{number}_*.py")
         texts = {kind for exercise in said["exercises"].values() for kind in exercise["hints"]}
         # every quoted word that is a kind of mistake stands in the module that tells it apart
@@ -85,7 +85,7 @@ def test_every_exercise_has_texts_for_all_its_mistakes_and_three_wrong_answers()
 @pytest.mark.parametrize("name", RIGHT)
 def test_another_right_answer_passes(name):
     start = time.perf_counter()
-    kind, text = judged(board.EXERCISES[name], RIGHT[name])
+    kind, text = judged(checks.EXERCISES[name], RIGHT[name])
     assert (kind, text != "") == ("", True), text
     assert time.perf_counter() - start < 10  # far less than a second on an idle machine
 
@@ -93,32 +93,32 @@ def test_another_right_answer_passes(name):
 @pytest.mark.parametrize("name,kind", [(name, kind) for name, kinds in WRONG.items() for kind in kinds])
 def test_a_usual_mistake_gets_the_hint_meant_for_it(name, kind):
     wrong, word = WRONG[name][kind]
-    found, hint = judged(board.EXERCISES[name], wrong)
+    found, hint = judged(checks.EXERCISES[name], wrong)
     assert found == kind and word in hint, hint
-    again, stronger = judged(board.EXERCISES[name], wrong, misses=1)
+    again, stronger = judged(checks.EXERCISES[name], wrong, misses=1)
     assert again == kind and stronger.startswith(hint) and len(stronger) > len(hint) + 10
 
 
 @pytest.mark.parametrize("name", STARTERS)
 def test_a_starter_misses_without_an_error_and_its_solution_passes(name):
     number, starter = STARTERS[name]
-    assert name in board.TEXTS[number]["exercises"]
-    kind, hint = judged(board.EXERCISES[name], answer(number, starter))
+    assert name in checks.TEXTS[number]["exercises"]
+    kind, hint = judged(checks.EXERCISES[name], answer(number, starter))
     assert kind == "untried" and len(hint) > 40, (kind, hint)
     (cell,) = [
         each for each in tagged(handout.teachers_copy(NOTEBOOKS[number]), "exercise") if f'"{name}"' in each.source
     ]
-    kind, text = judged(board.EXERCISES[name], answer(number, cell.source))
+    kind, text = judged(checks.EXERCISES[name], answer(number, cell.source))
     assert kind == "", text
 
 
 @pytest.mark.parametrize("number", sorted(set(NOTEBOOKS) - {"00"}))
 def test_each_notebook_asks_its_own_exercises_in_their_order(number):
     asked = [name for name, (where, _) in STARTERS.items() if where == number]
-    told = list(board.TEXTS[number]["exercises"])
+    told = list(checks.TEXTS[number]["exercises"])
     assert asked == told
     code = "\n".join(cell.source for cell in NOTEBOOKS[number].cells if cell.cell_type == "code")
-    for name in board.TEXTS[number]["predictions"]:
+    for name in checks.TEXTS[number]["predictions"]:
         assert code.index(f'predict_first("{name}"') < code.index(f'you_said("{name}"')
     assert 4 <= len(asked) + len(re.findall(r"^### Exercise .*To try", _text(number), re.MULTILINE)) <= 6
 
@@ -131,7 +131,7 @@ def test_what_goes_wrong_in_an_answer_is_a_sentence():
     def broken(table, seed):
         return table["patients"]
 
-    split = board.EXERCISES["split"]
+    split = checks.EXERCISES["split"]
     kind, text = judged(split, broken)
     assert kind == "stopped" and "KeyError" in text and 'table["patients"]' in text and "\n" not in text
     for wrong, said in ((3, "function itself"), (lambda table, seed: None, "returns nothing"), (..., "still")):
@@ -139,7 +139,7 @@ def test_what_goes_wrong_in_an_answer_is_a_sentence():
     assert judged(split, lambda: 1)[0] in ("stopped", "unreadable")
     assert "SystemExit" in judged(split, lambda table, seed: sys.exit(3))[1]
     for odd in (lambda *given: object(), lambda *given: "text", lambda *given: [[1], [1, 2]], lambda *given: np.nan):
-        for name, exercise in board.EXERCISES.items():
+        for name, exercise in checks.EXERCISES.items():
             kind, text = judged(exercise, odd)
             assert kind and text, name
 
@@ -157,15 +157,15 @@ def test_an_answer_that_never_ends_is_stopped(monkeypatch):
         if threading.active_count() == before:
             break
     assert threading.active_count() == before
-    monkeypatch.setattr("covid_utils.labs.exercises.verdicts.LIMIT", 0.2)
-    assert judged(board.EXERCISES["hits"], endless)[0] == "slow"
+    monkeypatch.setattr("covid_course.exercises.grading.LIMIT", 0.2)
+    assert judged(checks.EXERCISES["hits"], endless)[0] == "slow"
 
 
 def test_a_check_leaves_the_random_numbers_alone():
     torch.manual_seed(7)
     wanted = torch.rand(3)
     torch.manual_seed(7)
-    judged(board.EXERCISES["step"], RIGHT["step"])
+    judged(checks.EXERCISES["step"], RIGHT["step"])
     assert torch.equal(torch.rand(3), wanted)
 
 
@@ -173,77 +173,82 @@ def test_a_check_leaves_the_random_numbers_alone():
 
 
 def test_check_says_in_words_what_its_colour_says_and_remembers(home, shown):
-    board.check("hits", WRONG["hits"]["energy"][0])
-    board.check("hits", WRONG["hits"]["threshold"][0])
-    board.check("hits", lambda maps, lesions: ...)  # the starter again: no miss
-    board.check("hits", RIGHT["hits"])
+    checks.check("hits", WRONG["hits"]["energy"][0])
+    checks.check("hits", WRONG["hits"]["threshold"][0])
+    checks.check("hits", lambda maps, lesions: ...)  # the starter again: no miss
+    checks.check("hits", RIGHT["hits"])
     first, second, untried, right = (plain for plain, _ in shown)
     assert first.startswith("Not yet:") and "argmax" not in first and "argmax" in second
     assert untried.startswith("Not yet:") and right.startswith("Right.")
     assert all(f"<strong>{plain.split(maxsplit=1)[0].rstrip()}"[:9] in page for plain, page in shown)
-    assert board.GREEN in shown[3][1] and board.ORANGE in shown[0][1]
+    assert checks.GREEN in shown[3][1] and checks.ORANGE in shown[0][1]
     assert "<code>argmax</code>" in shown[1][1] and "&lt;" in _page(shown, "a < b")
-    row = read_json(home / kept.FILE)["exercises"]["hits"]
+    row = read_json(home / progress_store.FILE)["exercises"]["hits"]
     assert row["misses"] == 0 and len(row["passed"]) == 10
-    board.check("hits", WRONG["hits"]["energy"][0])
-    assert read_json(home / kept.FILE)["exercises"]["hits"]["passed"] == row["passed"]  # what was passed stays so
+    checks.check("hits", WRONG["hits"]["energy"][0])
+    assert (
+        read_json(home / progress_store.FILE)["exercises"]["hits"]["passed"] == row["passed"]
+    )  # what was passed stays so
     with pytest.raises(ValueError, match="did you mean 'hits'"):
-        board.check("hit", 1)
+        checks.check("hit", 1)
 
 
 def _page(shown, text):
-    board.show("Not yet:", text, board.ORANGE)
+    checks.show("Not yet:", text, checks.ORANGE)
     return shown.pop()[1]
 
 
 def test_a_starter_leaves_no_trace(home, shown):
     for number, source in STARTERS.values():
-        exec(CALL.search(source)[0], {"check": board.check, CALL.search(source)[2]: answer(number, source)})
-    board.predict_first("look-up, random split", ...)
-    assert all(plain.startswith(("Not yet:", "Predict:")) for plain, _ in shown) and not (home / kept.FILE).exists()
+        exec(CALL.search(source)[0], {"check": checks.check, CALL.search(source)[2]: answer(number, source)})
+    checks.predict_first("look-up, random split", ...)
+    assert (
+        all(plain.startswith(("Not yet:", "Predict:")) for plain, _ in shown)
+        and not (home / progress_store.FILE).exists()
+    )
 
 
 def test_a_prediction_is_shown_beside_the_result(home, shown):
-    board.you_said("look-up, random split", 62.0, " %")
-    board.predict_first("look-up, random split", 80)
-    board.you_said("look-up, random split", 62.0, " %")
-    board.predict_first("COVID slices", [1, 2, 7])
-    board.you_said("COVID slices", np.array([2, 7, 9, 11]))
-    board.predict_first("lower loss", "Training")
-    board.you_said("lower loss", "training")
-    board.predict_first("slices for two points", 200)
-    board.you_said("slices for two points", 1960)
+    checks.you_said("look-up, random split", 62.0, " %")
+    checks.predict_first("look-up, random split", 80)
+    checks.you_said("look-up, random split", 62.0, " %")
+    checks.predict_first("COVID slices", [1, 2, 7])
+    checks.you_said("COVID slices", np.array([2, 7, 9, 11]))
+    checks.predict_first("lower loss", "Training")
+    checks.you_said("lower loss", "training")
+    checks.predict_first("slices for two points", 200)
+    checks.you_said("slices for two points", 1960)
     without, _, number, _, several, _, word, _, many = (plain for plain, _ in shown)
     assert "1960" in many and "1800 too low" in many and "e+" not in many
     assert "62 %" in without and "no prediction" in without
     assert "80 %" in number and "62 %" in number and "18 points too high" in number
     assert "2 of 4 found, 1 named in error" in several and "As you said" in word
-    assert read_json(home / kept.FILE)["predictions"]["look-up, random split"] == {"said": 80, "was": 62.0}
+    assert read_json(home / progress_store.FILE)["predictions"]["look-up, random split"] == {"said": 80, "was": 62.0}
     with pytest.raises(ValueError, match="look-up, random split"):
-        board.predict_first("look-up random split", 1)
+        checks.predict_first("look-up random split", 1)
 
 
 def test_my_progress_lists_what_was_done(home, shown):
-    board.check("hits", WRONG["hits"]["energy"][0])
-    board.check("sign", RIGHT["sign"])
-    board.predict_first("sum of cells", "logit")
-    table = board.my_progress("04").set_index("exercise").done
-    assert table[board.EXERCISES["hits"].title] == "missed 1 times so far"
-    assert table[board.EXERCISES["sign"].title].startswith("passed, 20")
+    checks.check("hits", WRONG["hits"]["energy"][0])
+    checks.check("sign", RIGHT["sign"])
+    checks.predict_first("sum of cells", "logit")
+    table = checks.my_progress("04").set_index("exercise").done
+    assert table[checks.EXERCISES["hits"].title] == "missed 1 times so far"
+    assert table[checks.EXERCISES["sign"].title].startswith("passed, 20")
     assert table["predict: what all cells and the bias add up to"] == "you said logit"
     assert (table == "open").sum() == len(table) - 3
-    assert set(board.my_progress().index) == set(board.TEXTS)
+    assert set(checks.my_progress().index) == set(checks.TEXTS)
     with pytest.raises(ValueError, match="no notebook '4'"):
-        board.my_progress("4")
+        checks.my_progress("4")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"exercises": {"hits": 3}, "predictions": {}}', "\x00\x80", "{}"])
 def test_a_damaged_file_of_progress_is_put_aside(home, shown, content):
-    path = home / kept.FILE
+    path = home / progress_store.FILE
     path.parent.mkdir()
     for count in (1, 2):
         path.write_text(content, encoding="latin-1")
-        board.check("sign", RIGHT["sign"])
+        checks.check("sign", RIGHT["sign"])
         assert "damaged" in shown[-1][0] and shown[-1][0].startswith("Right.")
         assert path.with_name(f"progress.damaged-{count}.json").read_text(encoding="latin-1") == content
     assert read_json(path)["exercises"]["sign"]["passed"]
@@ -253,10 +258,10 @@ def test_progress_that_cannot_be_written_is_said_and_kept_for_the_session(home, 
     def full(*_):
         raise OSError("no room")
 
-    monkeypatch.setattr(kept, "write_json", full)
-    monkeypatch.setattr(kept, "_unwritten", {})
-    board.check("hits", WRONG["hits"]["energy"][0])
-    board.check("hits", WRONG["hits"]["energy"][0])
+    monkeypatch.setattr(progress_store, "write_json", full)
+    monkeypatch.setattr(progress_store, "_unwritten", {})
+    checks.check("hits", WRONG["hits"]["energy"][0])
+    checks.check("hits", WRONG["hits"]["energy"][0])
     assert "only until this kernel ends" in shown[0][0] and "argmax" in shown[1][0] + "argmax"
     assert len(shown[1][0]) > len(shown[0][0])  # the second miss was counted
 
@@ -265,7 +270,7 @@ def test_progress_that_cannot_be_written_is_said_and_kept_for_the_session(home, 
 
 
 def test_handouts_for_learners_and_teachers(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("covid_utils.runs.commands.write_handouts", lambda: handout.write_handouts(tmp_path))
+    monkeypatch.setattr("covid_course.commands.write_handouts", lambda: handout.write_handouts(tmp_path))
     assert main(["handout"]) == 0 and str(tmp_path) in capsys.readouterr().out
     for path in find_notebooks():
         source = nbformat.read(path, 4)
@@ -292,8 +297,8 @@ def test_the_teachers_copy_passes_when_it_is_run(tmp_path, home):
     output = execute(folder / "teacher" / "01_data.ipynb", tmp_path / "run" / "01.ipynb", profile)
     for cell in tagged(nbformat.read(output, 4), "exercise"):
         assert any("Right." in str(out.get("data", {}).get("text/plain")) for out in cell.outputs), cell.source
-    passed = read_json(home / kept.FILE)["exercises"]
-    assert set(passed) == set(board.TEXTS["01"]["exercises"]) and all(row["passed"] for row in passed.values())
+    passed = read_json(home / progress_store.FILE)["exercises"]
+    assert set(passed) == set(checks.TEXTS["01"]["exercises"]) and all(row["passed"] for row in passed.values())
 
 
 def test_a_starter_without_its_solution_is_an_error():
@@ -305,4 +310,4 @@ def test_a_starter_without_its_solution_is_an_error():
     assert handout.solved('x = ...\n\ncheck("a", x)', "<details>\n\n```python\nx = 1\n```\n</details>") == (
         'x = 1\n\n\ncheck("a", x)'
     )
-    assert isinstance(board.EXERCISES["hits"], Exercise)
+    assert isinstance(checks.EXERCISES["hits"], Exercise)

@@ -16,14 +16,15 @@ from PIL import Image
 from scipy.special import expit
 from toy import tiny_data
 
+from covid_course import export
+from covid_course.commands import main
 from covid_utils.__main__ import export as export_command
-from covid_utils.labs import answers, export
+from covid_utils.core import device
+from covid_utils.core.files import PROJECT
+from covid_utils.core.settings import Settings
+from covid_utils.io.images import read_slice
+from covid_utils.labs import predictor
 from covid_utils.models import Preprocessing
-from covid_utils.runs import device
-from covid_utils.runs.commands import main
-from covid_utils.runs.files import PROJECT
-from covid_utils.runs.settings import Settings
-from covid_utils.sources.images import read_slice
 from covid_utils.training import new_model, predict
 
 
@@ -31,7 +32,7 @@ def random_slices(*shape: int) -> np.ndarray:
     return np.random.default_rng(sum(shape)).integers(0, 256, shape, dtype=np.uint8)
 
 
-def make_reader(backbone: str, preprocess: Preprocessing) -> answers.Reader:
+def make_reader(backbone: str, preprocess: Preprocessing) -> predictor.Reader:
     torch.manual_seed(0)
     settings = Settings(backbone=backbone, image_size=32)
     model = new_model(settings).eval()
@@ -40,7 +41,7 @@ def make_reader(backbone: str, preprocess: Preprocessing) -> answers.Reader:
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 2)
     model.preprocess = preprocess
-    return replace(answers.make_reader(model, tiny_data(), settings), temperature=1.7)
+    return replace(predictor.make_reader(model, tiny_data(), settings), temperature=1.7)
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (1, 1), (31, 33), (512, 512), (300, 417), (60, 34), (700, 90), (33, 640)])
@@ -82,7 +83,7 @@ def test_the_file_answers_as_the_course_does(case, monkeypatch):
         images = torch.from_numpy(np.stack(small))
         assert logit == pytest.approx(predict(reader.model, images).numpy(), abs=1e-3)
         assert probability == pytest.approx(expit(logit / 1.7), abs=1e-6)
-        assert strangeness == pytest.approx(answers.strangeness(reader, images), rel=1e-3)
+        assert strangeness == pytest.approx(predictor.strangeness(reader, images), rel=1e-3)
 
 
 def test_the_command_and_the_example_in_the_card(toy_run, tmp_path, monkeypatch, capsys):
@@ -91,7 +92,7 @@ def test_the_command_and_the_example_in_the_card(toy_run, tmp_path, monkeypatch,
     said = capsys.readouterr()
     assert "model.onnx" in said.out and not said.err
     about = onnxruntime.InferenceSession(tmp_path / "model.onnx").get_modelmeta().custom_metadata_map
-    reader = answers.read_run(folder)
+    reader = predictor.read_run(folder)
     assert json.loads(about["classes"]) == ["non-COVID", "COVID"] and about["data_fingerprint"] == "toy"
     assert float(about["threshold_logit"]) == reader.threshold and float(about["temperature"]) == reader.temperature
     assert "not fit for clinical use" in about["purpose"] and "MIT" in about["licence"] and about["version"]
@@ -104,7 +105,7 @@ def test_the_command_and_the_example_in_the_card(toy_run, tmp_path, monkeypatch,
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec(example, {})
     decision, probability, strangeness = printed.getvalue().split()
-    wanted = answers.answer_slices(reader, torch.from_numpy(read_slice(tmp_path / "slice.png", 32))[None])[0]
+    wanted = predictor.answer_slices(reader, torch.from_numpy(read_slice(tmp_path / "slice.png", 32))[None])[0]
     assert decision == wanted["decision"]
     assert float(probability) == pytest.approx(wanted["probability"], abs=1e-3)
     assert float(strangeness) == pytest.approx(wanted["strangeness"], rel=1e-3)

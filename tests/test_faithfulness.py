@@ -9,7 +9,7 @@ from pytorch_grad_cam.utils.model_targets import BinaryClassifierOutputTarget
 from covid_utils import explain
 from covid_utils.labs import faithfulness
 from covid_utils.models import Net
-from covid_utils.phantom.patients import draw_patient
+from ct_phantom.patients import draw_patient
 
 IMAGES = torch.from_numpy(np.concatenate([draw_patient(p, image_size=64, n_slices=2).images for p in range(3)]))
 MAPS = np.random.default_rng(0).random((6, 64, 64)).astype(np.float32)

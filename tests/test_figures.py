@@ -10,7 +10,7 @@ from toy import tiny_data
 from covid_utils import plotting
 from covid_utils.evaluation import mean_over_seeds
 from covid_utils.labs import cam_figures, photographs, score_figures
-from covid_utils.labs.decisions import calibration
+from covid_utils.labs.calibration import calibration
 
 SCORES = {"one": {"value": 0.5, "low": 0.4, "high": 0.7}, "two": {"value": 0.9, "low": 0.8, "high": 0.95}}
 

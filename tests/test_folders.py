@@ -12,11 +12,11 @@ from PIL import Image
 from test_data import csv_folder as csv_folder  # a fixture
 from test_data import load, picture, refuses
 
+from covid_utils.core.settings import Settings
 from covid_utils.data import load_data
-from covid_utils.runs.settings import Settings
-from covid_utils.sources.folders import class_of
-from covid_utils.sources.patients import canonical, guessed
-from covid_utils.sources.walk import is_slice, slices_below
+from covid_utils.io.discovery import is_slice, slices_below
+from covid_utils.io.folders import class_of
+from covid_utils.io.patients import canonical, guessed
 
 
 def classes(folder, count=8, inside="", first=0):

@@ -9,10 +9,11 @@ import torch
 from toy import tiny_data
 
 from covid_utils import models, training
-from covid_utils.runs import device, formats
+from covid_utils.core import device
+from covid_utils.core.settings import Settings
+from covid_utils.runs import formats
 from covid_utils.runs.checkpoints import read_last
-from covid_utils.runs.found import load_model
-from covid_utils.runs.settings import Settings
+from covid_utils.runs.load_or_train import load_model
 
 QUICK = Settings(image_size=64, epochs=2, batch_size=8)
 

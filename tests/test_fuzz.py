@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_folders import dicom
 
+from covid_utils.core.settings import Settings, read_profile
 from covid_utils.data import load_data
+from covid_utils.io.folders import folder_table
+from covid_utils.io.images import read_slice
+from covid_utils.io.volumes import find_scans, read_stack
+from covid_utils.io.weights import read_weights, save_weights
 from covid_utils.runs.checkpoints import read_last
-from covid_utils.runs.settings import Settings, read_profile
-from covid_utils.sources.folders import folder_table
-from covid_utils.sources.images import read_slice
-from covid_utils.sources.pretrained import read_weights, save_weights
-from covid_utils.sources.volumes import find_scans, read_stack
 
 TRIES = int(os.environ.get("FUZZ", 300)) // 5
 FAST = {

@@ -1,81 +1,76 @@
 """The order of the house: who may import whom, how large the rooms are, and nothing happens at import."""
 
 import ast
+import graphlib
 import re
 import subprocess
 import sys
 
 import pytest
 
-from covid_utils.runs.files import PROJECT
+from covid_utils.core.files import PROJECT
 
-PACKAGE = PROJECT / "covid_utils"
+PACKAGES = ("ct_phantom", "covid_utils", "covid_course")
 TAUGHT = ("data", "models", "training", "evaluation", "explain", "plotting")
-# From the ground up: a module imports only from those that stand before it.
-ORDER = """
-    runs.files runs.hosted runs.checks runs.progress runs.memory runs.device
-    sources.pretrained models runs.settings runs.checkpoints runs.records runs.notebooks runs.clean
-    runs.handout
-    phantom.anatomy phantom.disease phantom.patients phantom.stacks phantom.lesion
-    sources.dicom sources.walk sources.nifti sources.images sources.series sources.volumes
-    sources.patients sources.folders sources.downloads sources.datasets
-    runs.plans runs.cluster runs.sweep runs.commands
-    data runs.cached runs.formats training runs.found evaluation explain plotting
-    labs.tables labs.decisions labs.recorded labs.audit labs.shortcuts labs.localization labs.faithfulness
-    labs.fine_maps labs.photographs labs.picks labs.cam_figures labs.cam_checks labs.score_figures labs.widgets
-    labs.craft labs.many_runs
-    labs.whole_patients labs.answers labs.answer_patients labs.answer_files labs.model_card labs.export labs.demo
-    labs.machine labs.speed
-    labs.exercises.verdicts labs.exercises.kept labs.exercises.nb01_data labs.exercises.nb02_scratch
-    labs.exercises.nb03_transfer labs.exercises.nb04_cam labs.exercises.nb05_evaluation labs.exercises.nb06_sweep
-    labs.exercises.board
-    __main__
-""".split()
+# From the ground up; a module imports from its own layer and those before it, `covid_utils/__main__.py` from all.
+LAYERS = ["ct_phantom", "covid_utils.core", "covid_utils.io", "taught", "covid_utils.runs", "covid_utils.labs"]
+LAYERS += ["covid_course", "covid_utils.__main__"]
+LIMITS = {"ct_phantom": 1050, "covid_utils": 4500, "covid_course": 2750, "tests": 7000, "benchmarks": 1700}
+PRODUCT = 8300  # lines of the three packages together
 MODULES = {
-    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
-    for path in PACKAGE.rglob("*.py")
+    ".".join(path.relative_to(PROJECT).with_suffix("").parts): path
+    for package in PACKAGES
+    for path in (PROJECT / package).rglob("*.py")
     if path.name != "__init__.py"
 }
-ROOMS = list(PACKAGE.rglob("__init__.py"))
+ROOMS = [path for package in PACKAGES for path in (PROJECT / package).rglob("__init__.py")]
 
 
 def imported(name: str) -> set[str]:
-    """The modules of the package that a module imports, anywhere in its code."""
+    """The modules of ours that a module imports, anywhere in its code."""
     found, here = set(), name.split(".")
     for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("covid_utils")):
+        if isinstance(node, ast.ImportFrom):
             base = here[: len(here) - node.level] if node.level else []
-            inside = (node.module or "").removeprefix("covid_utils").strip(".")
-            module = ".".join([*base, *filter(None, [inside])])
-            found |= {module} if module in MODULES else {f"{module}.{each.name}".strip(".") for each in node.names}
+            module = ".".join([*base, *filter(None, [node.module])])
+            found |= {module if module in MODULES else f"{module}.{each.name}" for each in node.names}
         elif isinstance(node, ast.Import):
-            found |= {each.name.removeprefix("covid_utils.") for each in node.names if each.name.startswith("covid_u")}
-    return found
+            found |= {each.name for each in node.names}
+    return {each for each in found if each.startswith(PACKAGES)}
+
+
+def layer(module: str) -> int:
+    """Where a module stands in LAYERS."""
+    name = "taught" if module.removeprefix("covid_utils.") in TAUGHT else module
+    return next(index for index, each in enumerate(LAYERS) if f"{name}.".startswith(f"{each}."))
 
 
 def test_imports_run_one_way():
-    assert sorted(ORDER) == sorted(MODULES), "every module has its place in the order above"
     arrows = {name: imported(name) for name in MODULES}
     assert sum(map(len, arrows.values())) > 60
-    assert not any("import" in path.read_text(encoding="utf-8").split('"""')[-1] for path in ROOMS)
     for name, below in arrows.items():
         assert below <= set(MODULES), f"{name} imports {below - set(MODULES)}, which is no module"
-        above = {each for each in below if ORDER.index(each) >= ORDER.index(name)}
+        above = {each for each in below if layer(each) > layer(name)}
         assert not above, f"{name} imports {above}, which stand above it"
-        assert name == "__main__" or name.startswith("labs.") or not any(each.startswith("labs.") for each in below), (
-            f"{name} needs a lab"
-        )
+    ours = {each for each in arrows["covid_utils.training"] if each.split(".")[-1] not in TAUGHT}
+    assert len(ours) <= 2, f"the training loop needs {ours}"
+    graphlib.TopologicalSorter(arrows).prepare()  # raises CycleError if modules import one another in a circle
 
 
-def test_the_taught_helper_is_small():
-    listed = {path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"}
-    assert len(listed) <= 12, "a listing shows at most a dozen entries"
-    assert {f"{name}.py" for name in TAUGHT} == {path.name for path in PACKAGE.glob("[!_]*.py")}
-    lines = {name: len(MODULES[name].read_text(encoding="utf-8").splitlines()) for name in MODULES}
-    assert max(lines[name] for name in TAUGHT) <= 250 and sum(lines[name] for name in TAUGHT) <= 1100, lines
-    for room in filter(lambda path: path.is_dir() and path.name in listed, PACKAGE.iterdir()):
-        said = ast.get_docstring(ast.parse((room / "__init__.py").read_text(encoding="utf-8")))
-        assert said and "\n" not in said, f"{room.name}/__init__.py says in one line what lives there"
+def lines(place: str) -> int:
+    return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in (PROJECT / place).rglob("*.py"))
+
+
+def test_the_house_is_small():
+    counted = {place: lines(place) for place in LIMITS}
+    assert not {place: count for place, count in counted.items() if count > LIMITS[place]}, counted
+    assert sum(counted[package] for package in PACKAGES) <= PRODUCT
+    taught = {name: len(MODULES[f"covid_utils.{name}"].read_text(encoding="utf-8").splitlines()) for name in TAUGHT}
+    assert max(taught.values()) <= 220 and sum(taught.values()) <= 1000, taught
+    assert {f"{name}.py" for name in TAUGHT} == {path.name for path in (PROJECT / "covid_utils").glob("[!_]*.py")}
+    for room in ROOMS:
+        text = room.read_text(encoding="utf-8")
+        assert ast.get_docstring(ast.parse(text)) and "import" not in text.split('"""')[-1]
 
 
 def test_what_a_notebook_shows_fits_a_screen():
@@ -117,12 +112,14 @@ before = state()
 """
 
 
-@pytest.mark.parametrize("module", ["all", "runs.notebooks", "plotting", "labs.widgets"])
+@pytest.mark.parametrize(
+    "module", ["all", "covid_course.notebooks", "covid_utils.plotting", "covid_utils.labs.widgets"]
+)
 def test_importing_changes_nothing(module):
-    names = [name for name in ORDER if name != "__main__"] if module == "all" else [module]
+    names = [name for name in MODULES if not name.endswith("__main__")] if module == "all" else [module]
     third = "import pytorch_grad_cam, sklearn, skimage, torchvision, nbclient, ipywidgets"
     code = STATE.replace("torch.set_num_threads", f"{third}\ntorch.set_num_threads", 1)
-    code += "\n".join(f"import covid_utils.{name}" for name in names)
+    code += "\n".join(f"import {name}" for name in names)
     code += "\nafter = state()\nassert after == before, [(a, b) for a, b in zip(after, before) if a != b]"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr[-2000:]

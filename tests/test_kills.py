@@ -18,7 +18,7 @@ from PIL import Image
 from test_data import make_zip
 from test_sweep import RECORD, finished, started, until, written
 
-from covid_utils.runs.files import PROJECT
+from covid_utils.core.files import PROJECT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only on Linux may a process with PyTorch fork")
 KILLS, SEED = 20, 20261127

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from covid_utils.phantom.lesion import draw_with_lesion
-from covid_utils.phantom.patients import HOSPITALS, draw_patient, plan_patient
+from ct_phantom.lesion import draw_with_lesion
+from ct_phantom.patients import HOSPITALS, draw_patient, plan_patient
 
 ROW, COLUMN = np.mgrid[:96, :96]
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from covid_utils.labs import localization as lo
-from covid_utils.phantom.patients import draw_patient
+from ct_phantom.patients import draw_patient
 
 RNG = np.random.default_rng(0)
 MAPS = RNG.random((6, 32, 32)).astype(np.float32)

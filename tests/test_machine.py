@@ -13,14 +13,14 @@ import pytest
 import torch
 from packaging.requirements import Requirement
 
-from covid_utils.labs import machine, speed
-from covid_utils.labs.machine import Check
-from covid_utils.runs import device as devices
-from covid_utils.runs import memory
-from covid_utils.runs.commands import main
-from covid_utils.runs.files import PROJECT, home, read_json, write_json
-from covid_utils.runs.notebooks import find_notebooks
-from covid_utils.runs.settings import Settings
+from covid_course import machine, speed
+from covid_course.commands import main
+from covid_course.machine import Check
+from covid_course.notebooks import find_notebooks
+from covid_utils.core import device as devices
+from covid_utils.core import memory
+from covid_utils.core.files import PROJECT, home, read_json, write_json
+from covid_utils.core.settings import Settings
 
 GIB = 2**30
 

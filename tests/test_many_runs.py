@@ -7,53 +7,53 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from covid_utils.labs import many_runs
-from covid_utils.runs.notebooks import execute
+from covid_course.notebooks import execute
+from covid_utils.labs import seed_variance
 
 
 def table(score) -> pd.DataFrame:
     """A row for each size, start and seed, with `score(size, start, seed)` as accuracy."""
     keys = itertools.product((40, 80), ("scratch", "bundled", "imagenet"), (0, 1, 2))
-    rows = [{"patients": p, "weights": w, "seed": s, many_runs.ACCURACY: score(p, w, s)} for p, w, s in keys]
+    rows = [{"patients": p, "weights": w, "seed": s, seed_variance.ACCURACY: score(p, w, s)} for p, w, s in keys]
     return pd.DataFrame(rows)
 
 
 def test_gains_are_paired_over_the_seeds():
     """Seeds differ by 30 points, the gain by none: only pairs can tell."""
     found = table(lambda p, w, s: 0.3 + 0.3 * s / 2 + 0.1 * (w == "bundled") * (p == 40))
-    scores = found.pivot(index=["patients", "seed"], columns="weights", values=many_runs.ACCURACY)
-    gains = many_runs.paired_gains(scores, "bundled")
+    scores = found.pivot(index=["patients", "seed"], columns="weights", values=seed_variance.ACCURACY)
+    gains = seed_variance.paired_gains(scores, "bundled")
     assert gains["that is"].to_dict() == {40: "a gain beyond chance", 80: "cannot be told from chance"}
     assert gains["bundled minus scratch"][40].startswith("+10.0 points (+10.0 to +10.0")
 
 
 def test_one_run_of_each_tells_any_story_between_the_best_and_the_worst():
     scratch, start = np.array([0.5, 0.7, 0.6]), np.array([0.8, 0.6, 0.7])
-    assert many_runs.stories(scratch, start) == pytest.approx((0.3, -0.1))
+    assert seed_variance.stories(scratch, start) == pytest.approx((0.3, -0.1))
 
 
 def test_an_interval_holds_the_mean_of_its_own_start_and_size():
     found = table(lambda p, w, s: p / 100 + 0.1 * s)  # in each group: 0.1 below its mean, at it, 0.1 above
-    found[f"{many_runs.ACCURACY}.low"] = found[many_runs.ACCURACY] - 0.15
-    found[f"{many_runs.ACCURACY}.high"] = found[many_runs.ACCURACY] + 0.05
-    assert many_runs.held(found).tolist() == [False, True, True] * 6
-    said = many_runs.said_of_intervals(pd.Series([True] * 19 + [False]))
+    found[f"{seed_variance.ACCURACY}.low"] = found[seed_variance.ACCURACY] - 0.15
+    found[f"{seed_variance.ACCURACY}.high"] = found[seed_variance.ACCURACY] + 0.05
+    assert seed_variance.held(found).tolist() == [False, True, True] * 6
+    said = seed_variance.said_of_intervals(pd.Series([True] * 19 + [False]))
     assert said.startswith("In **19 of 20** runs") and "no fewer than the promised 95 %" in said
-    assert "group: fewer than the promised 95 %" in many_runs.said_of_intervals(many_runs.held(found))
+    assert "group: fewer than the promised 95 %" in seed_variance.said_of_intervals(seed_variance.held(found))
 
 
 def test_as_many_seeds_as_an_interval_takes_and_no_fewer():
     gains = np.random.default_rng(0).normal(3, 5, 4)
-    n, spread = many_runs.seeds_needed(gains, 2), gains.std(ddof=1)
+    n, spread = seed_variance.seeds_needed(gains, 2), gains.std(ddof=1)
     assert 1.96 * spread / n**0.5 <= 2 < 1.96 * spread / (n - 1) ** 0.5
-    assert many_runs.seeds_needed(gains, 1000) == 2
+    assert seed_variance.seeds_needed(gains, 1000) == 2
 
 
 def test_the_analysis_of_variance_finds_each_cause():
     """Two causes of known size, one for both together, and a rest of plus and minus one: the shares are exact."""
     rows = [(10 * a + 3 * b + 2 * a * b + rest, a, b) for a, b, rest in itertools.product((-1, 1), (-1, 0, 1), (-1, 1))]
     values, source, patients = (pd.Series(column) for column in zip(*rows, strict=True))
-    found = many_runs.analysis_of_variance(values.astype(float), source, patients)
+    found = seed_variance.analysis_of_variance(values.astype(float), source, patients)
     assert found["sum of squares"].tolist() == pytest.approx([12 * 100, 8 * 9, 8 * 4, 12])
     assert found["degrees of freedom"].tolist() == [1, 2, 2, 6]
     assert found["share, %"].sum() == pytest.approx(100)
@@ -61,7 +61,7 @@ def test_the_analysis_of_variance_finds_each_cause():
 
 
 def test_the_figure_has_a_mark_for_each_run_and_one_for_each_mean():
-    figure = many_runs.draw_starts(table(lambda p, w, s: 0.5 + 0.01 * s))
+    figure = seed_variance.draw_starts(table(lambda p, w, s: 0.5 + 0.01 * s))
     (axis,) = figure.axes
     small = [line for line in axis.lines if line.get_alpha() == 0.5]
     assert sorted(np.concatenate([line.get_ydata() for line in small])) == pytest.approx(sorted([50, 51, 52] * 6))
@@ -74,6 +74,6 @@ def test_a_run_is_looked_into(toy, tmp_path):
     draw = "import matplotlib.pyplot as plt\nfrom IPython.display import Markdown\nplt.plot([1, 2])\nplt.show()"
     notebook = toy("01_toy", draw, "Markdown('first')", "Markdown('last')")
     execute(notebook, tmp_path / "out.ipynb", {"epochs": 7, "run_dir": str(tmp_path)})
-    given, words, picture = many_runs.look_into(tmp_path / "out.ipynb")
+    given, words, picture = seed_variance.look_into(tmp_path / "out.ipynb")
     assert given.splitlines() == ["# Parameters", "epochs = 7"] and words == "last"
     assert picture.data.startswith(b"\x89PNG") and picture.alt

@@ -5,10 +5,11 @@ from dataclasses import replace
 
 from scipy.special import expit
 
-from covid_utils.labs import answers, export
-from covid_utils.labs.model_card import model_card
+from covid_course import export
+from covid_course.model_card import model_card
+from covid_utils.io.weights import read_weights, save_weights
+from covid_utils.labs import predictor
 from covid_utils.runs.records import record
-from covid_utils.sources.pretrained import read_weights, save_weights
 
 ANSWER = {"value": 0.8125, "low": 0.7, "high": 0.9}
 
@@ -16,7 +17,7 @@ ANSWER = {"value": 0.8125, "low": 0.7, "high": 0.9}
 def test_the_card_holds_what_the_run_recorded(toy_run, tmp_path):
     folder = shutil.copytree(toy_run[0], tmp_path / "run")
     settings = replace(toy_run[1], run_dir=folder)
-    reader = answers.read_run(folder)
+    reader = predictor.read_run(folder)
     bare = model_card(reader, folder)
     for lacking in ("notebook 1 was not run", "notebook 2 was not run", "notebook 5 was not run"):
         assert lacking in bare
@@ -43,7 +44,7 @@ def test_the_card_of_a_transfer_model(toy_run, tmp_path):
     own = {"dataset": "/home/me/secret/slices", "weights": "/home/me/secret/mine.safetensors", "trainable": "layer3"}
     notes["parameters"] |= own
     save_weights(tmp_path / "transfer" / "checkpoints" / "best.safetensors", state, notes)
-    settings, reader = replace(settings, run_dir=tmp_path, **own), answers.read_run(folder)
+    settings, reader = replace(settings, run_dir=tmp_path, **own), predictor.read_run(folder)
     names = "accuracy sensitivity specificity precision f1 auc average_precision".split()
     at = dict.fromkeys(names, {"value": 0.5, "low": 0.25, "high": 0.75})
     found = {

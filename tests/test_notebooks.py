@@ -11,11 +11,11 @@ import papermill
 import pytest
 from PIL import Image
 
-from covid_utils.phantom.patients import draw_patient
-from covid_utils.runs.clean import clean_notebook
-from covid_utils.runs.files import PROJECT, read_json
-from covid_utils.runs.notebooks import declared, execute, find_notebooks, run
-from covid_utils.runs.settings import FIELDS, read_profile
+from covid_course.clean import clean_notebook
+from covid_course.notebooks import declared, execute, find_notebooks, run
+from covid_utils.core.files import PROJECT, read_json
+from covid_utils.core.settings import FIELDS, read_profile
+from ct_phantom.patients import draw_patient
 
 NOTEBOOKS = find_notebooks()
 OFFLINE = [sys.executable, str(PROJECT / "tests" / "offline.py"), sys.executable]

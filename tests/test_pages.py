@@ -11,12 +11,12 @@ import pytest
 import tables
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
+from covid_course.notebooks import find_notebooks
+from covid_utils.core.files import PROJECT
+from covid_utils.core.settings import Settings
 from covid_utils.evaluation import mcnemar
-from covid_utils.labs.decisions import sample_size
-from covid_utils.phantom.patients import draw_patient
-from covid_utils.runs.files import PROJECT
-from covid_utils.runs.notebooks import find_notebooks
-from covid_utils.runs.settings import Settings
+from covid_utils.labs.calibration import sample_size
+from ct_phantom.patients import draw_patient
 
 PAGES = [PROJECT / name for name in ("README.md", "CONTRIBUTING.md")]
 TEACHING = (PROJECT / "docs" / "teaching.md").read_text(encoding="utf-8")

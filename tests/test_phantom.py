@@ -15,9 +15,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from covid_utils.phantom import patients as module
-from covid_utils.phantom.patients import FINDINGS, HOSPITALS, draw_patient, phantom, plan_patient, scan
-from covid_utils.phantom.stacks import draw_stack
+from ct_phantom import patients as module
+from ct_phantom.patients import FINDINGS, HOSPITALS, draw_patient, phantom, plan_patient, scan
+from ct_phantom.stacks import draw_stack
 
 
 def digest(slices):

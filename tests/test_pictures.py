@@ -8,7 +8,7 @@ from PIL import Image, TiffImagePlugin
 from pydicom.sequence import Sequence
 from test_folders import dicom
 
-from covid_utils.sources.images import read_slice
+from covid_utils.io.images import read_slice
 
 RAMP = np.tile(np.linspace(0, 255, 50).round().astype(np.uint8), (50, 1))  # dark at the left, light at the right
 STORED = (RAMP.astype(np.float32) / 255 * 1500).round().astype(np.uint16)  # -1350 to 150 Hounsfield units

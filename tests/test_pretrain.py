@@ -4,8 +4,8 @@ import pretrain
 import pytest
 import torch
 
-from covid_utils.phantom.patients import SOURCE
 from covid_utils.training import update
+from ct_phantom.patients import SOURCE
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from covid_utils.runs.files import PROJECT
-from covid_utils.runs.progress import _text, progress, time_left
+from covid_utils.core.files import PROJECT
+from covid_utils.core.progress import _text, progress, time_left
 
 
 class Terminal(io.StringIO):
@@ -26,7 +26,7 @@ def test_items_come_through_and_a_pipe_stays_silent(capsys):
 
 def test_terminal(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
-    monkeypatch.setattr("covid_utils.runs.progress.PATIENCE", 0)
+    monkeypatch.setattr("covid_utils.core.progress.PATIENCE", 0)
     assert list(progress(range(3), "counting")) == [0, 1, 2]
     assert "counting" in sys.stderr.getvalue()
     assert sys.stderr.getvalue().rsplit("\r")[-2].strip() == ""  # cleared when done
@@ -34,7 +34,7 @@ def test_terminal(monkeypatch):
 
 def test_a_line_counts_what_is_done(monkeypatch):
     """Items that take minutes: it is there before the first one, and never behind."""
-    texts, module = [], "covid_utils.runs.progress"
+    texts, module = [], "covid_utils.core.progress"
     monkeypatch.setattr(f"{module}._in_notebook", lambda: True)
     monkeypatch.setattr(f"{module}._line", lambda: SimpleNamespace(draw=lambda data, raw: texts.append(data)))
     for name in ("PATIENCE", "PAUSE"):
@@ -58,15 +58,15 @@ def test_time_left(seconds, text):
 
 
 def test_ipython_is_imported_only_where_it_shows_something():
-    code = "import sys\nfrom covid_utils.runs.progress import InPlace, progress\nlist(progress([1]))\nInPlace()\n"
+    code = "import sys\nfrom covid_utils.core.progress import InPlace, progress\nlist(progress([1]))\nInPlace()\n"
     subprocess.run([sys.executable, "-c", code + "assert 'IPython' not in sys.modules"], cwd=PROJECT, check=True)
 
 
 def test_a_notebook_keeps_one_output_of_what_is_drawn_in_place():
-    slow = "import time\nfrom covid_utils.runs.progress import progress\n"
+    slow = "import time\nfrom covid_utils.core.progress import progress\n"
     slow += "for k in range(2):\n    for i in progress(range(16), 'slow'):\n        time.sleep(0.06)\n"
     slow += "print('done')"
-    place = "from covid_utils.runs.progress import InPlace\nplace = InPlace()\nplace.draw('first')\nprint('between')\n"
+    place = "from covid_utils.core.progress import InPlace\nplace = InPlace()\nplace.draw('first')\nprint('between')\n"
     place += "place.draw({'text/plain': 'second'}, {'text/plain': {'alt': 'b'}}, raw=True)"
     codes = (slow, "for i in progress(range(9), 'quick'): pass", place, "place.draw([3], {'text/plain': {'alt': 'c'}})")
     cells = [nbformat.v4.new_code_cell(code) for code in codes]

@@ -13,8 +13,8 @@ import pytest
 import resolve
 import yaml
 
-from covid_utils.runs import hosted
-from covid_utils.runs.files import PROJECT
+from covid_course import colab
+from covid_utils.core.files import PROJECT
 
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 OLDEST = (3, 11)
@@ -59,14 +59,14 @@ def test_dependencies_are_listed_once():
     """conda, Binder and Codespaces install this project under constraints.txt, and name no package of it."""
     conda = yaml.safe_load(text("environment.yml"))["dependencies"]
     assert conda[1:] == ["pip", {"pip": ["--constraint constraints.txt", "--editable ."]}]
-    names = {hosted.normal(re.match(r"[\w.-]+", each)[0]) for each in PYPROJECT["dependencies"]}
+    names = {colab.normal(re.match(r"[\w.-]+", each)[0]) for each in PYPROJECT["dependencies"]}
     for name in (".binder/requirements.txt", ".binder/postBuild", ".devcontainer/install"):
         installed = re.findall(r"^\s*(?:uv )?pip install (.*)$", text(name), re.MULTILINE) or [text(name)]
         assert not names & set(re.split(r"[\s\"=<>]+", " ".join(installed))), name
         assert ("-c constraints.txt -e" in text(name)) == (name != ".binder/requirements.txt")
     lines = text("constraints.txt").splitlines()
     assert lines[0].startswith("#") and lines[1:] == sorted(
-        lines[1:], key=lambda line: hosted.normal(line.split("==")[0])
+        lines[1:], key=lambda line: colab.normal(line.split("==")[0])
     )
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines[1:])
 
@@ -117,7 +117,7 @@ def first_cell() -> str:
 def run_cell(folder, address: str, **environment: str) -> subprocess.CompletedProcess:
     """The cell in an empty folder, with another address, and then where covid_utils comes from."""
     code = first_cell().replace("https://github.com/OWNER/REPO", address)
-    code += "\nimport covid_utils.runs.files as files\nprint(files.PROJECT)\n"
+    code += "\nimport covid_utils.core.files as files\nprint(files.PROJECT)\n"
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("COLAB_", "KAGGLE_"))}
     call = [sys.executable, "-c", code]
     return subprocess.run(call, cwd=folder, env=plain | environment, capture_output=True, text=True)
@@ -127,7 +127,7 @@ def run_cell(folder, address: str, **environment: str) -> subprocess.CompletedPr
 def test_the_first_cell_fetches_the_course_on_a_hosted_machine(tmp_path, variable):
     source = tmp_path / "source"
     (source / "covid_utils" / "runs").mkdir(parents=True)
-    for name in ("__init__.py", "runs/__init__.py", "runs/files.py", "runs/hosted.py"):
+    for name in ("__init__.py", "runs/__init__.py", "core/files.py", "runs/colab.py"):
         (source / "covid_utils" / name).write_text(text(f"covid_utils/{name}"), encoding="utf-8")
     (source / "pyproject.toml").write_text('[project]\ndependencies = ["pytest>=99"]', encoding="utf-8")
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-C", str(source)]
@@ -160,9 +160,9 @@ def test_only_what_is_lacking_is_installed(monkeypatch):
         return subprocess.CompletedProcess(call, len(calls) - 1, "", "first line\nERROR: no such version\n")
 
     there = [type("Distribution", (), {"name": name, "version": "0.1"}) for name in ("Torch", "scikit_learn", "numpy")]
-    monkeypatch.setattr(hosted, "distributions", lambda: there)
-    monkeypatch.setattr(hosted.subprocess, "run", pip)
-    hosted.install()
+    monkeypatch.setattr(colab, "distributions", lambda: there)
+    monkeypatch.setattr(colab.subprocess, "run", pip)
+    colab.install()
     (call, held) = calls[0]
     asked = call[call.index("--constraint") + 2 :]
     names = [re.match(r"[\w.-]+", each)[0] for each in PYPROJECT["dependencies"]]
@@ -171,7 +171,7 @@ def test_only_what_is_lacking_is_installed(monkeypatch):
     ]
     assert held == ["Torch==0.1", "scikit_learn==0.1", "numpy==0.1"]
     with pytest.raises(RuntimeError, match=r"could not install .*papermill.*: ERROR: no such version$"):
-        hosted.install()
+        colab.install()
 
 
 # ---------------------------------------------------------------------------------------- make resolve

@@ -4,13 +4,19 @@ import pandas as pd
 import pytest
 
 from covid_utils.evaluation import mean_over_seeds, percent
-from covid_utils.labs import recorded
+from covid_utils.labs import benchmark_tables
 
 TABLES = (
-    recorded.cached_copies, recorded.stages_that_learn, recorded.source_findings, recorded.starts,
-    recorded.best_starts, recorded.gain_by_slices, recorded.ways_to_fine_tune, recorded.spread,
-    recorded.better_answers,
-)  # fmt: skip
+    benchmark_tables.cached_copies,
+    benchmark_tables.stages_that_learn,
+    benchmark_tables.source_findings,
+    benchmark_tables.starts,
+    benchmark_tables.best_starts,
+    benchmark_tables.gain_by_slices,
+    benchmark_tables.ways_to_fine_tune,
+    benchmark_tables.spread,
+    benchmark_tables.better_answers,
+)
 
 
 def score(value, half=0.1):
@@ -21,7 +27,7 @@ def score(value, half=0.1):
 def results(monkeypatch):
     """Made-up runs by the name of their file, in place of the recorded ones."""
     made = {}
-    monkeypatch.setattr(recorded, "read", made.__getitem__)
+    monkeypatch.setattr(benchmark_tables, "read", made.__getitem__)
     return made
 
 
@@ -38,7 +44,7 @@ def test_kept_copies_are_compared_with_none_seed_by_seed(results):
         for copies, both in values.items()
         for seed in (0, 1)
     ]
-    table = recorded.cached_copies()
+    table = benchmark_tables.cached_copies()
     assert table.index.tolist() == ["none: anew each epoch", "1 copy"] and table.index.name == "kept (2 seeds)"
     assert table["test accuracy, %"].tolist() == ["85.0", "77.5"] and table["times as fast"].tolist() == ["1.0", "2.0"]
     assert table.difference.tolist() == ["", percent(mean_over_seeds([-0.05, -0.1]), signed=True)]
@@ -56,7 +62,7 @@ def test_stages_are_those_of_the_notebooks_recipe(results):
         {"dataset": name, "recipe": recipe.format(stage), "best": best, "seconds": seconds}
         for name, stage, best, seconds in rows
     ]
-    table = recorded.stages_that_learn()
+    table = benchmark_tables.stages_that_learn()
     assert table.index.tolist() == ["last", "all"]
     assert table.loc["last"].tolist() == ["85.0", "80.0", "90.0", "20"]
 
@@ -77,15 +83,18 @@ def test_starts_are_paired_with_the_random_one_over_the_seeds_that_both_have(res
     results["phantom"] = runs_of(drawn, {"scratch": 0.9, "bundled": 0.8})
     real = {"scratch": [0.5, 0.6], "imagenet": [0.4, 0.7], "bundled": [0.9, 0.9]}
     results["sars-cov-2-ct"] = runs_of(real, {"imagenet": 0.8, "bundled": 0.7})  # the other one is ahead on test slices
-    table = recorded.starts()
+    table = benchmark_tables.starts()
     assert table.index.tolist() == [
-        recorded.STARTS[name] for name in ("grey histogram", "scratch", "bundled", "imagenet")
+        benchmark_tables.STARTS[name] for name in ("grey histogram", "scratch", "bundled", "imagenet")
     ]
-    row = table.loc[recorded.STARTS["bundled"], "drawn slices"]
+    row = table.loc[benchmark_tables.STARTS["bundled"], "drawn slices"]
     assert row.tolist() == ["65.0", percent(mean_over_seeds([0.1, 0.1]), signed=True), 2]
-    assert table.loc[recorded.STARTS["scratch"], ("drawn slices", "minus ResNet-18, random")] == ""
-    best = recorded.best_starts()
-    chosen = [("drawn slices", recorded.STARTS["bundled"]), ("real slices", recorded.STARTS["imagenet"])]
+    assert table.loc[benchmark_tables.STARTS["scratch"], ("drawn slices", "minus ResNet-18, random")] == ""
+    best = benchmark_tables.best_starts()
+    chosen = [
+        ("drawn slices", benchmark_tables.STARTS["bundled"]),
+        ("real slices", benchmark_tables.STARTS["imagenet"]),
+    ]
     assert best.index.tolist() == chosen
     assert best["that is"].tolist() == ["a gain beyond chance", "cannot be told from chance"]
 
@@ -103,7 +112,7 @@ def test_the_gain_by_slices_is_that_of_the_shortest_budget(results):
         for seed in (0, 1)
         for model, epochs, value in rows
     ]
-    table = recorded.gain_by_slices()
+    table = benchmark_tables.gain_by_slices()
     assert table.columns.tolist() == ["ResNet-18, drawings, 2 seeds"] and table.index.tolist() == [50]
     assert table.iloc[0, 0] == percent(mean_over_seeds([0.1, 0.1]), signed=True)
 
@@ -114,7 +123,7 @@ def test_ways_to_fine_tune_are_paired_with_one_rate(results):
         for way, values in (("one rate", (0.5, 0.6)), ("trick", (0.4, 0.5)))
         for seed, value in enumerate(values)
     ]
-    table = recorded.ways_to_fine_tune()
+    table = benchmark_tables.ways_to_fine_tune()
     assert table.loc["trick"].tolist()[0] == "45.0" and table["that is"].tolist() == ["", "a loss beyond chance"]
 
 
@@ -123,7 +132,7 @@ def test_the_spread_is_that_of_one_thing_at_a_time(results):
         {"network": network, "patients": patients, "accuracy": score(value)}
         for network, patients, value in ((0, 0, 0.5), (1, 0, 0.6), (2, 0, 0.7), (0, 1, 0.5), (0, 2, 0.5))
     ]
-    found = recorded.spread()
+    found = benchmark_tables.spread()
     assert found["standard deviation, points"].tolist() == ["10.0", "0.0", "5.0"]
     assert found["test accuracy, %"].tolist() == ["50.0 to 70.0", "50.0 to 50.0", ""]
 
@@ -131,12 +140,12 @@ def test_the_spread_is_that_of_one_thing_at_a_time(results):
 def test_better_answers_have_the_mean_over_the_splits(results):
     gains = [{"way": "both", "part": "val", "split": split, "accuracy": score(split / 10)} for split in (1, 2)]
     results["better_answers"] = {"gains": gains}
-    (row,) = recorded.better_answers().to_dict("records")
+    (row,) = benchmark_tables.better_answers().to_dict("records")
     assert row["split 1"] == percent(score(0.1), signed=True)
     assert row["mean over splits"] == percent(mean_over_seeds([0.1, 0.2]), signed=True)
 
 
 def test_what_a_run_records_has_the_best_epoch_and_all_seconds():
     history = pd.DataFrame({"epoch": [1, 2, 3], "val_accuracy": [0.5, 0.9, 0.7], "val_loss": 1.0, "seconds": [1, 2, 3]})
-    summary = recorded.summary({"auc": score(0.5)}, [[1, 2], [3, 4]], history)
+    summary = benchmark_tables.summary({"auc": score(0.5)}, [[1, 2], [3, 4]], history)
     assert summary["best_epoch"] == 2 and summary["seconds"] == 6 and summary["confusion"] == [[1, 2], [3, 4]]

@@ -30,20 +30,22 @@ from PIL import Image
 from test_training import Bomb, assert_same_bits, outcome
 from toy import ToyNetwork, tiny_data
 
+from covid_course import demo, predict, sweep
+from covid_course.commands import main
+from covid_course.notebooks import NOTEBOOKS
 from covid_utils import models, training
+from covid_utils.core import memory
+from covid_utils.core.files import PROJECT, beside, clear_leftovers, replace_file, write_json
+from covid_utils.core.settings import Settings, read_profile
 from covid_utils.data import load_data
-from covid_utils.labs import answer_files, answers, demo
-from covid_utils.phantom.patients import phantom
-from covid_utils.runs import cached, memory, sweep
+from covid_utils.io.downloads import unpack
+from covid_utils.io.images import decode
+from covid_utils.io.weights import read_weights
+from covid_utils.labs import predictor
+from covid_utils.runs import feature_cache
 from covid_utils.runs.checkpoints import read_last
-from covid_utils.runs.commands import main
-from covid_utils.runs.files import PROJECT, beside, clear_leftovers, replace_file, write_json
-from covid_utils.runs.found import find_or_train
-from covid_utils.runs.notebooks import NOTEBOOKS
-from covid_utils.runs.settings import Settings, read_profile
-from covid_utils.sources.downloads import unpack
-from covid_utils.sources.images import decode
-from covid_utils.sources.pretrained import read_weights
+from covid_utils.runs.load_or_train import find_or_train
+from ct_phantom.patients import phantom
 
 ROOT = getattr(os, "geteuid", lambda: -1)() == 0
 WINDOWS = sys.platform == "win32"
@@ -177,9 +179,9 @@ def test_a_full_disk_has_no_room_for_features(disk, monkeypatch):
     with pytest.raises(
         OSError, match=r"Cannot keep features in .* MiB: No space left on device\): free some space, lower"
     ):
-        cached.on_disk(disk[0], (1000, 8, 4, 4))
+        feature_cache.on_disk(disk[0], (1000, 8, 4, 4))
     filler.unlink()
-    kept = cached.on_disk(disk[0], (1000, 8, 4, 4))
+    kept = feature_cache.on_disk(disk[0], (1000, 8, 4, 4))
     kept[:] = 1
     assert kept.sum() == kept.numel() and not list(disk[0].iterdir())
     before = shutil.disk_usage(disk[0]).free
@@ -235,8 +237,8 @@ import numpy as np, psutil, torch
 from toy import ToyNetwork, tiny_data
 from covid_utils import models, training
 from covid_utils.data import load_data
-from covid_utils.runs.settings import Settings
-from covid_utils.sources.images import read_slice
+from covid_utils.core.settings import Settings
+from covid_utils.io.images import read_slice
 
 models.BACKBONES["toy"] = models.Backbone(ToyNetwork, *models.RESNET)
 folder, result = Path(sys.argv[1]), {}
@@ -312,7 +314,7 @@ def test_leftovers_are_cleared_and_what_a_living_process_writes_is_not(tmp_path)
     script = """
 import sys
 from pathlib import Path
-from covid_utils.runs.files import beside
+from covid_utils.core.files import beside
 with beside(Path(sys.argv[1])) as file, beside(Path(sys.argv[2]), folder=True) as folder:
     file.write_text("half"), (folder / "part").write_text("half")
     print("begun", flush=True)
@@ -486,7 +488,7 @@ PAYLOAD = "<img src=x onerror=alert(1)>"
 
 
 def test_a_payload_in_a_file_name_is_text_in_the_widget(toy_run, monkeypatch):
-    controls = answer_files.upload(answers.read_run(toy_run[0]))
+    controls = predict.upload(predictor.read_run(toy_run[0]))
     png = io.BytesIO()
     Image.fromarray(np.arange(32 * 32, dtype=np.uint8).reshape(32, 32)).save(png, "PNG")
     facts = {"type": "image/png", "size": 1, "last_modified": pd.Timestamp(0, tz="UTC")}
@@ -514,7 +516,7 @@ def test_a_payload_in_csv_files_is_text_in_tables(tmp_path, monkeypatch):
 
 def test_a_payload_in_a_folders_name_is_text_on_the_demos_page(toy_run, monkeypatch):
     shown = []
-    reader = answers.read_run(toy_run[0])
+    reader = predictor.read_run(toy_run[0])
     hostile = dataclasses.replace(reader, settings=dataclasses.replace(reader.settings, dataset=f"/x/`{PAYLOAD}*a*"))
     monkeypatch.setattr(demo, "read_run", lambda _: hostile)
     monkeypatch.setattr(demo, "display", shown.append)

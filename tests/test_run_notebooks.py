@@ -13,9 +13,10 @@ import papermill
 import pytest
 from papermill.engines import papermill_engines
 
-from covid_utils.runs import clean, notebooks, settings
-from covid_utils.runs.commands import main, results
-from covid_utils.runs.files import PROJECT, write_json
+from covid_course import clean, notebooks
+from covid_course.commands import main, results
+from covid_utils.core import settings
+from covid_utils.core.files import PROJECT, write_json
 
 
 def surroundings():

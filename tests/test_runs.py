@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from covid_course.commands import results
+from covid_utils.core.device import pick_device
+from covid_utils.core.files import PROJECT, read_json, replace_file, resolve, write_json
+from covid_utils.core.settings import Settings, check_parameters, read_profile
 from covid_utils.runs.checkpoints import read_last
-from covid_utils.runs.commands import results
-from covid_utils.runs.device import pick_device
-from covid_utils.runs.files import PROJECT, read_json, replace_file, resolve, write_json
 from covid_utils.runs.records import record
-from covid_utils.runs.settings import Settings, check_parameters, read_profile
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import nbformat
 import pytest
 from test_house import MODULES, TAUGHT
 
-from covid_utils.runs.files import PROJECT
-from covid_utils.runs.notebooks import find_notebooks
+from covid_course.notebooks import find_notebooks
+from covid_utils.core.files import PROJECT
 
 LOADED = {("script", "src"), ("img", "src"), ("link", "href"), ("iframe", "src"), ("source", "src"), ("img", "srcset")}
 

@@ -8,7 +8,7 @@ import slides
 from deck import LINES, WORDS, Deck, blocks, divided, kind_of, sentences, without_docstrings, words
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 
-from covid_utils.runs.notebooks import find_notebooks
+from covid_course.notebooks import find_notebooks
 
 NOTEBOOKS = find_notebooks()
 PROSE = "One. " + "Two is a sentence of some length, and says nothing. " * 8

@@ -20,17 +20,17 @@ import psutil
 import pytest
 import yaml
 
+from covid_course import cluster, sweep
+from covid_course.plans import Run, read_plan
+from covid_utils.core.files import PROJECT, read_json
+from covid_utils.core.settings import Settings, read_profile
 from covid_utils.data import load_data
-from covid_utils.runs import cluster, sweep
-from covid_utils.runs.files import PROJECT, read_json
-from covid_utils.runs.plans import Run, read_plan
-from covid_utils.runs.settings import Settings, read_profile
 
 PYTHON = [sys.executable, "-m"]
 RECORD = """
 import os
 
-from covid_utils.runs.files import resolve, write_json
+from covid_utils.core.files import resolve, write_json
 
 auc = {"value": epochs / 10, "low": 0.05, "high": 0.95}
 where = {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")}
@@ -41,7 +41,7 @@ write_json(resolve(run_dir) / "metrics.json", {"toy": toy})
 KILL = """
 import os, pathlib, signal, time
 
-from covid_utils.runs.files import resolve
+from covid_utils.core.files import resolve
 
 mark = resolve(run_dir) / "killed"
 if epochs == 9 or (epochs == 2 and not mark.exists()):
@@ -216,7 +216,7 @@ def test_a_notebook_that_is_none(toy, tmp_path, content, words):
 
 
 def test_a_folder_that_cannot_be_written_and_a_file_that_cannot_be_read(toy, tmp_path, capsys):
-    from covid_utils.runs.commands import main
+    from covid_course.commands import main
 
     (tmp_path / "file").touch()
     plan = {"notebooks": [str(toy("01_toy"))], "folder": str(tmp_path / "file" / "all")}
@@ -385,7 +385,7 @@ def test_a_run_is_made_once_by_one_process(toy, tmp_path):
 
 
 def test_a_changed_notebook_begins_in_an_empty_folder_and_is_noticed_on_the_way(toy, tmp_path):
-    keep = "from covid_utils.runs.files import resolve\n(resolve(run_dir) / 'checkpoint').write_text('old')"
+    keep = "from covid_utils.core.files import resolve\n(resolve(run_dir) / 'checkpoint').write_text('old')"
     notebook = toy("01_toy", keep, RECORD)
 
     def only() -> Run:
@@ -514,7 +514,7 @@ def hosts():
 def test_a_sweep_across_two_hosts(hosts, toy, tmp_path):
     """Scheduler and sweep on one host, the worker on another: what they share is a folder."""
     (near, far), (address, other) = hosts
-    addresses = "import psutil\nfrom covid_utils.runs.files import resolve, write_json\n"
+    addresses = "import psutil\nfrom covid_utils.core.files import resolve, write_json\n"
     addresses += (
         "here = sorted(each.address for each in sum(psutil.net_if_addrs().values(), []) if '10.' in each.address)"
     )

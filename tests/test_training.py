@@ -13,13 +13,13 @@ import torch
 from toy import tiny_data
 
 from covid_utils import models, training
+from covid_utils.core.device import pick_device
+from covid_utils.core.files import resolve
+from covid_utils.core.settings import Settings
 from covid_utils.data import loader
+from covid_utils.io.weights import read_weights, save_weights
 from covid_utils.runs.checkpoints import read_last
-from covid_utils.runs.device import pick_device
-from covid_utils.runs.files import resolve
-from covid_utils.runs.found import find_or_train, load_model, scratch_settings
-from covid_utils.runs.settings import Settings
-from covid_utils.sources.pretrained import read_weights, save_weights
+from covid_utils.runs.load_or_train import find_or_train, load_model, scratch_settings
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ sys.path.insert(0, os.environ["TESTS"])
 from toy import tiny_data
 from pathlib import Path
 from covid_utils import training
-from covid_utils.runs.settings import Settings
+from covid_utils.core.settings import Settings
 import torch
 run_dir, kill_at = Path(sys.argv[1]), int(sys.argv[2])
 saves, save = [0], torch.save

@@ -26,11 +26,13 @@ from pydicom.uid import generate_uid
 from scipy.special import expit
 from test_folders import dicom
 
+from covid_course import predict as prediction
+from covid_course import predict_patients
+from covid_course.commands import main
 from covid_utils.__main__ import predict
-from covid_utils.labs import answer_files, answer_patients, answers
-from covid_utils.runs.commands import main
-from covid_utils.sources.images import read_slice, resized, stretch
-from covid_utils.sources.volumes import Stack, find_scans, read_stack
+from covid_utils.io.images import read_slice, resized, stretch
+from covid_utils.io.volumes import Stack, find_scans, read_stack
+from covid_utils.labs import predictor
 
 AXIAL, CORONAL = (1, 0, 0, 0, 1, 0), (1, 0, 0, 0, 0, -1)
 STEP = 2.5  # mm from slice to slice
@@ -396,8 +398,8 @@ def test_files_that_say_that_they_are_huge(tmp_path):
     code = f"""
 import resource
 from pathlib import Path
-from covid_utils.sources.images import read_slice
-from covid_utils.sources.volumes import find_scans, read_stack
+from covid_utils.io.images import read_slice
+from covid_utils.io.volumes import find_scans, read_stack
 import cv2, nibabel, pydicom
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 home = Path({str(tmp_path)!r})
@@ -461,11 +463,11 @@ def test_from_a_folder_to_a_table_of_patients(run, reader, people, tmp_path, cap
     assert slices[slices.patient == "anna"].position.tolist() == [-100 + STEP * i for i in range(6)]
     assert slices[slices.patient.isna()].file.tolist() == [str(people / "loose.png")] and len(slices) == 19
     rows = torch.from_numpy(data.images[(data.table.split == "test").to_numpy().nonzero()[0]].numpy()[:6])
-    logits = answers.slice_logits(reader, rows)
+    logits = predictor.slice_logits(reader, rows)
     mine = slices[slices.patient == "anna"]
     assert np.allclose(mine.probability, expit(logits / reader.temperature), atol=1e-2)  # greys are rounded twice
     anna = patients[patients.patient == "anna"].iloc[0]
-    assert anna.probability == pytest.approx(answers.answer_patient(reader, logits)["probability"], abs=1e-2)
+    assert anna.probability == pytest.approx(predictor.answer_patient(reader, logits)["probability"], abs=1e-2)
     assert anna.strangers == (mine.strangeness > 1).sum() and anna.decision in said.out
     assert sorted(path.name for path in out.glob("*.png")) == sorted([*patients.picture, "loose.png"])
     for picture in patients.picture:
@@ -477,10 +479,10 @@ def test_from_a_folder_to_a_table_of_patients(run, reader, people, tmp_path, cap
 
 
 def test_the_picture_of_a_patient_shows_the_slices_with_the_highest_logits(reader, people):
-    found = answer_patients.ask_patient(reader, stack(people / "anna", reader.settings.image_size))
+    found = predict_patients.ask_patient(reader, stack(people / "anna", reader.settings.image_size))
     highest = sorted(sorted(range(6), key=lambda i: -found.slices[i]["probability"])[:3])
     assert found.telling == highest and found.heats.shape == found.images.shape
-    figure = answer_patients.draw_patient(found, reader.map)
+    figure = predict_patients.draw_patient(found, reader.map)
     titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
     assert [int(title.split()[1].strip(",")) - 1 for title in titles] == highest
     assert "3 of 6 slices" in figure._suptitle.get_text()
@@ -489,13 +491,13 @@ def test_the_picture_of_a_patient_shows_the_slices_with_the_highest_logits(reade
 def test_most_slices_strangers(reader):
     noise = np.random.default_rng(0).integers(0, 256, (4, 64, 64), dtype=np.uint8)
     told = Stack(noise, [Path("x")] * 4, [1, 2, 3, 4], None, "a gap", "")
-    found = answer_patients.ask_patient(reader, told)
-    assert found.answer["strangers"] == 4 and found.answer["note"] == f"{answers.STRANGER}; a gap"
-    assert "STRANGER" in answer_patients.draw_patient(found, "m")._suptitle.get_text()
+    found = predict_patients.ask_patient(reader, told)
+    assert found.answer["strangers"] == 4 and found.answer["note"] == f"{predictor.STRANGER}; a gap"
+    assert "STRANGER" in predict_patients.draw_patient(found, "m")._suptitle.get_text()
 
 
 def test_the_widget_gives_patients_the_same_answers(run, reader, people, tmp_path, capsys):
-    controls = answer_files.upload(reader)
+    controls = prediction.upload(reader)
     files = [
         *sorted((people / "anna").iterdir()),
         people / "<b>carl.nii.gz",

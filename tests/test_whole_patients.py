@@ -9,11 +9,11 @@ import torch
 from sklearn.metrics import roc_auc_score
 from toy import tiny_data
 
+from covid_utils.core.settings import Settings
 from covid_utils.data import load_data
 from covid_utils.evaluation import percent
 from covid_utils.labs import whole_patients
 from covid_utils.labs.whole_patients import RULES, choose_rule, make_rule, patient_labels, whole_lungs
-from covid_utils.runs.settings import Settings
 
 LOGITS = np.array([-1.0, 3, 2, 5, -4, -5, -6, 1, 2])
 PATIENTS = ["a", "a", "a", "a", "b", "b", "b", "c", "c"]

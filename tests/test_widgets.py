@@ -6,14 +6,14 @@ import pytest
 import torch
 from nbclient import NotebookClient
 
+from covid_course.clean import clean_notebook
 from covid_utils.explain import cam
 from covid_utils.labs import widgets
 from covid_utils.labs.cam_figures import panels
 from covid_utils.models import Net
-from covid_utils.phantom.lesion import draw_with_lesion
-from covid_utils.phantom.patients import draw_patient
 from covid_utils.plotting import compact
-from covid_utils.runs.clean import clean_notebook
+from ct_phantom.lesion import draw_with_lesion
+from ct_phantom.patients import draw_patient
 
 LAB = """
 import torch

@@ -14,10 +14,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from ..core.settings import Settings
 from ..data import CTData, load_data, split_groups
 from ..evaluation import metrics_with_intervals, percent
-from ..runs.settings import Settings
-from ..sources.patients import guessed
+from ..io.patients import guessed
 
 SIDE, FRAME = 32, 4  # pixels of a thumbnail, and of the frame around it
 NEAR = 0.95  # correlation of thumbnails; on the phantom only slices of one patient are as similar

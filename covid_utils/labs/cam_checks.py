@@ -9,15 +9,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ct_phantom.lesion import draw_with_lesion
+
+from ..core.device import pick_device
+from ..core.settings import Settings
 from ..data import CTData
 from ..evaluation import percent
 from ..models import Net
-from ..phantom.lesion import draw_with_lesion
-from ..runs.device import pick_device
-from ..runs.settings import Settings
 from ..training import new_model, predict
+from .calibration import verdict
 from .cam_figures import first_convolution
-from .decisions import verdict
 from .faithfulness import cascading_randomisation, rank_correlation, retrain, ssim
 from .fine_maps import named_map
 from .localization import (

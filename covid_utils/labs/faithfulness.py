@@ -14,10 +14,10 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from ..core.device import repeatable
 from ..data import batches_of
 from ..evaluation import percent
 from ..models import BACKBONES, LAYERS, Net, Tail, ask, freeze
-from ..runs.device import repeatable
 from ..runs.formats import choose_formats
 from ..training import predict, train_one_epoch
 from .localization import mean_with_interval

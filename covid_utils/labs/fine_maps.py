@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ..core.files import did_you_mean
 from ..explain import cam, look_inside
 from ..models import Net
-from ..runs.files import did_you_mean
 from ..training import predict
 
 METHODS = ("GradCAM", "EigenCAM", "HiResCAM", "LayerCAM")

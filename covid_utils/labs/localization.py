@@ -10,9 +10,9 @@ from skimage.filters import threshold_otsu
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
+from ..core.checks import check_masks
 from ..data import CTData
 from ..evaluation import mean_interval, patient_weights
-from ..runs.checks import check_masks
 
 
 def pointing_game(maps: np.ndarray, lesions: np.ndarray, board: np.ndarray) -> np.ndarray:

@@ -10,8 +10,8 @@ from PIL import Image
 from timm.data import ImageNetInfo
 from torch import nn
 
+from ..io.weights import LITE0, efficientnet_lite0, imagenet_preprocessing, pretrained
 from ..plotting import BLUE, show, styled
-from ..sources.pretrained import LITE0, efficientnet_lite0, imagenet_preprocessing, pretrained
 
 
 def photograph_network() -> nn.Module:

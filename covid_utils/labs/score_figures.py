@@ -11,10 +11,10 @@ from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 from ..data import CTData
 from ..evaluation import mean_over_seeds
+from ..io.folders import CLASSES
 from ..plotting import BLUE, RED, draw_counts, grid, show, styled
-from ..sources.folders import CLASSES
+from .calibration import predictive_values
 from .cam_figures import COLOURS
-from .decisions import predictive_values
 
 
 @styled

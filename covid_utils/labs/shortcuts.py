@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.files import did_you_mean, resolve
+from ..core.settings import Settings
 from ..data import CTData, load_data
-from ..runs.files import did_you_mean, resolve
-from ..runs.settings import Settings
-from ..sources.datasets import DATASETS, fingerprint
+from ..io.datasets import DATASETS, fingerprint
 
 
 def _mark(image: np.ndarray) -> np.ndarray:

@@ -11,15 +11,16 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 
+from ct_phantom.disease import FINDINGS
+from ct_phantom.patients import COVID
+from ct_phantom.stacks import draw_stack
+
+from ..core.settings import Settings
 from ..data import CTData
 from ..evaluation import metrics_with_intervals, percent
-from ..phantom.disease import FINDINGS
-from ..phantom.patients import COVID
-from ..phantom.stacks import draw_stack
+from ..io.datasets import DATASETS
 from ..plotting import grid
-from ..runs.settings import Settings
-from ..sources.datasets import DATASETS
-from .decisions import operating_point
+from .calibration import operating_point
 
 SENSITIVITY = 0.95  # of the limit, on validation patients
 

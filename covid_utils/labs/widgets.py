@@ -7,12 +7,13 @@ import numpy as np
 import torch
 from IPython.display import Image, display
 
+from ct_phantom.lesion import draw_with_lesion
+
+from ..core.progress import InPlace
 from ..explain import METHODS, cam
+from ..io.folders import CLASSES
 from ..models import LAYERS, Net
-from ..phantom.lesion import draw_with_lesion
 from ..plotting import compact
-from ..runs.progress import InPlace
-from ..sources.folders import CLASSES
 from ..training import predict
 from .cam_figures import panels
 from .fine_maps import cells

@@ -11,10 +11,10 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from ..sources.pretrained import read_weights, save_weights
-from .files import clear_leftovers, replace_file, shown
-from .memory import out_of_memory
-from .settings import Settings
+from ..core.files import clear_leftovers, replace_file, shown
+from ..core.memory import out_of_memory
+from ..core.settings import Settings
+from ..io.weights import read_weights, save_weights
 
 
 def identity(settings: Settings, fingerprint: str) -> dict:

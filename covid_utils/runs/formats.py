@@ -8,10 +8,10 @@ import time
 import torch
 from torch import Tensor
 
+from ..core.device import has_bfloat16, repeatable
+from ..core.files import read_json, resolve, write_json
+from ..core.memory import enough_memory
 from ..models import Net, Tail, ask, first_to_learn, prepare, train_mode
-from .device import has_bfloat16, repeatable
-from .files import read_json, resolve, write_json
-from .memory import enough_memory
 
 PIXELS = 6 * 96 * 96  # in the slices of one step, so that all steps together take about a second
 MEASURED = "data/cache/number_formats.json"  # measured once, so that the same seed gives the same bits the next time

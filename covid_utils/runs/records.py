@@ -8,9 +8,9 @@ import platform
 import subprocess
 from importlib import metadata
 
-from .device import pick_device
-from .files import PROJECT, read_json, resolve, write_json
-from .settings import Settings
+from ..core.device import pick_device
+from ..core.files import PROJECT, read_json, resolve, write_json
+from ..core.settings import Settings
 
 
 def record(settings: Settings, section: str, metrics: dict, fingerprint: str, seconds: float) -> None:

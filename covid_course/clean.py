@@ -1,0 +1,100 @@
+"""The committed notebooks: executed anew, and cleaned for git."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from unittest.mock import patch
+
+import nbformat
+import PIL.Image
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor, TagRemovePreprocessor
+
+from covid_utils.core.files import replace_file
+
+from .notebooks import KERNEL, find_notebooks, run
+
+
+def clean_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook as it belongs in git: cells and outputs, nothing of the machine or the moment.
+
+    Drops what papermill added, timings, widgets (views and state) and Python's patch version, merges prints,
+    packs pictures, numbers the cells anew, and validates. Cleaning twice changes nothing.
+    """
+    TagRemovePreprocessor(remove_cell_tags={"injected-parameters"}).preprocess(notebook, {})
+    for cell in notebook.cells:  # nbconvert's ClearMetadataPreprocessor clears code cells only
+        cell.metadata = _clean_metadata(cell.metadata)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for number, cell in enumerate(code, start=1):
+        cell.execution_count = number if cell.source else None
+        cell.outputs = [output for output in cell.outputs if not _invisible(output)]
+        for output in cell.outputs:
+            for kind in {"image/png", "image/jpeg"} & set(output.get("data", {})):
+                output.data[kind] = _packed(output.data[kind])
+            if output.output_type == "execute_result":
+                output.execution_count = cell.execution_count
+    CoalesceStreamsPreprocessor().preprocess(notebook, {})
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": KERNEL},
+        "language_info": {"file_extension": ".py", "name": "python", "pygments_lexer": "ipython3"},
+    }
+    nbformat.validate(notebook)
+    return notebook
+
+
+def _clean_metadata(metadata: dict) -> dict:
+    """What an author sets by hand: tags, and how a cell is shown or edited."""
+    kept = {key: metadata[key] for key in ("jupyter", "slideshow", "editable") if key in metadata}
+    tags = [tag for tag in metadata.get("tags", []) if not tag.startswith("papermill")]
+    return kept | ({"tags": tags} if tags else {})
+
+
+def _invisible(output: dict) -> bool:
+    """Whether a reader sees nothing of it: a widget, which needs a kernel, or what a progress line leaves."""
+    data = output.get("data", {})
+    return "application/vnd.jupyter.widget-view+json" in data or data == {"text/plain": ""}
+
+
+def _packed(text: str) -> str:
+    """A picture in base64, as small as a web page needs it: PNG with 64 colours, JPEG of quality 35."""
+    picture, buffer = PIL.Image.open(io.BytesIO(base64.b64decode(text))), io.BytesIO()
+    if picture.format == "PNG" and picture.mode != "P":
+        picture.convert("RGB").quantize(64, dither=PIL.Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    elif picture.format == "JPEG":
+        packed = io.BytesIO()
+        picture.save(packed, "JPEG", quality=35, optimize=True)
+        if PIL.Image.open(packed).quantization != picture.quantization:  # else it is packed
+            buffer = packed
+    return base64.b64encode(buffer.getvalue()).decode() if buffer.getvalue() else text
+
+
+def refresh() -> list[Path]:
+    """Execute the committed notebooks anew, with their own parameters, and clean them: all, or none changes.
+
+    They run in an empty home of their own, so that nothing old is shown as new.
+
+    Returns:
+        The notebooks' files.
+
+    Raises NotebookError if one fails.
+    """
+    notebooks = find_notebooks()
+    with tempfile.TemporaryDirectory() as empty, patch.dict(os.environ, COVID_UTILS_HOME=empty):
+        folder = run(notebooks, {})
+        executed = [nbformat.read(folder / notebook.name, 4) for notebook in notebooks]
+    texts = [_formatted(clean_notebook(content), path) for content, path in zip(executed, notebooks, strict=True)]
+    for path, text in zip(notebooks, texts, strict=True):
+        replace_file(path, lambda temporary, text=text: temporary.write_bytes(text.encode()))
+    return notebooks
+
+
+def _formatted(notebook: nbformat.NotebookNode, path: Path) -> str:
+    """The text of a notebook's file, its code in ruff's format."""
+    call = [sys.executable, "-m", "ruff", "format", "--quiet", f"--stdin-filename={path}", "-"]
+    text = subprocess.run(call, input=nbformat.writes(notebook), capture_output=True, encoding="utf-8", check=True)
+    return text.stdout.rstrip("\n") + "\n"

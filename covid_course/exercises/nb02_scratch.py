@@ -1,0 +1,171 @@
+"""Exercises of notebook 2: a convolution, the training step, the loop over epochs, the best epoch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.signal import convolve2d, correlate2d
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits as bce
+
+from .grading import Miss, array, ask, same
+
+
+def _convolution(answer) -> str:
+    """Pictures of different height and width, kernels of 2 × 2 and 3 × 3, none of them symmetric."""
+    for size, shape in ((3, (6, 9)), (2, (7, 5))):
+        rng = np.random.default_rng(size)
+        picture, kernel = rng.normal(size=shape), rng.normal(size=(size, size))
+        truth = correlate2d(picture, kernel, mode="valid")
+        out = ask(answer, picture.copy(), kernel.copy())
+        got = np.shape(out)
+        if got == shape and size > 1:
+            raise Miss("border", height=truth.shape[0], width=truth.shape[1])
+        if got in (tuple(np.subtract(shape, size)), truth.shape[::-1]):
+            raise Miss("one short", got=got, wanted=truth.shape)
+        out = array(out, truth.shape, f"an array of shape {truth.shape}")
+        if same(out, truth):
+            continue
+        if not out.any():
+            raise Miss("zeros")
+        wrong = {
+            "mean": truth / size**2,
+            "flipped": convolve2d(picture, kernel, mode="valid"),
+            "no kernel": correlate2d(picture, np.ones((size, size)), mode="valid"),
+        }
+        raise Miss(next((kind for kind, each in wrong.items() if same(out, each)), "wrong"))
+    return "That is a convolution; a network has thousands of such kernels, and learns their numbers."
+
+
+def _steps(step) -> list[np.ndarray]:
+    """Weights of a tiny network after each of four steps on different batches; losses come first."""
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 1), nn.Flatten(0))
+    optimizer, seen, losses = torch.optim.SGD(model.parameters(), lr=0.5), [], []
+    for _ in range(4):
+        x, labels = torch.randn(8, 3, 2, 2), (torch.rand(8) < 0.5).float()
+        losses.append(step(model, x, labels, optimizer))
+        seen.append(torch.cat([p.detach().flatten() for p in model.parameters()]).numpy().copy())
+    return losses, np.array(seen)
+
+
+def _variant(kind: str):
+    """The training step with one mistake; with none if the kind is ""."""
+
+    def step(model, x, labels, optimizer):
+        logits = model(x)
+        loss = bce(torch.sigmoid(logits) if kind == "sigmoid" else logits, labels)
+        early = kind.startswith("too early")
+        if early:
+            optimizer.step()
+        if not kind.endswith("adds up"):
+            optimizer.zero_grad()
+        (-loss if kind == "uphill" else loss).backward()
+        if not early:
+            optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def _step(answer) -> str:
+    """Four steps, compared with those of a right step and of wrong ones."""
+    right, truth = _steps(_variant(""))
+    losses, seen = _steps(answer)
+    still = np.ptp(seen, axis=0).max() == 0
+    if any(loss is ... for loss in losses):
+        raise Miss("untried")
+    if not same(seen, truth):
+        if still:
+            raise Miss("still")
+        kinds = ("adds up", "too early", "too early, adds up", "uphill", "sigmoid")
+        kind = next((kind for kind in kinds if same(seen, _steps(_variant(kind))[1])), "wrong")
+        raise Miss(kind.partition(",")[0])
+    if any(loss is None for loss in losses):
+        raise Miss("nothing")
+    if not all(same(array(loss, (), "one number, the loss"), each) for loss, each in zip(losses, right, strict=True)):
+        raise Miss("other loss")
+    return "Four steps on hidden batches, and all weights lie where they should."
+
+
+class _Watched(nn.Module):
+    """A tiny network that notes, at every pass: its mode, its weights, what it was shown and what it said."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.line, self.log = nn.BatchNorm1d(3), nn.Linear(3, 1), []
+
+    def forward(self, x):
+        said = self.line(self.norm(x)).flatten()
+        weights = torch.cat([p.detach().flatten() for p in self.parameters()]).clone()
+        self.log.append({"train": self.training, "x": x.detach(), "said": said.detach(), "weights": weights})
+        return said
+
+
+def _training(answer) -> str:
+    """Three epochs of three batches, two batches of validation after each, of which one is small."""
+    torch.manual_seed(2)
+    model, epochs = _Watched(), 3
+    batches = [(torch.randn(6, 3), (torch.rand(6) < 0.5).float()) for _ in range(3)]
+    checks = [(torch.randn(n, 3), (torch.rand(n) < 0.5).float()) for n in (9, 2)]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+    history = ask(answer, model, batches, checks, optimizer, epochs)
+    passes = [(sum(torch.equal(step["x"], x) for x, _ in batches), step) for step in model.log]
+    learned, validated = ([step for inside, step in passes if inside == wanted] for wanted in (1, 0))
+    if len(learned) != 3 * epochs or not validated or len(validated) % 2:
+        raise Miss("passes", learned=len(learned), validated=len(validated), wanted=3 * epochs, checks=2 * epochs)
+    if len(validated) != 2 * epochs:
+        raise Miss("seldom", count=len(validated) // 2, epochs=epochs)
+    moved = [
+        not torch.equal(one[1]["weights"], two[1]["weights"]) for one, two in zip(passes, passes[1:], strict=False)
+    ]
+    if any(moves for moves, (inside, _) in zip(moved, passes, strict=False) if not inside):
+        raise Miss("learns from validation")
+    if not any(moved):
+        raise Miss("still")
+    if any(step["train"] for step in validated):
+        raise Miss("no eval")
+    if not all(step["train"] for step in learned):
+        raise Miss("no train")
+    right = [
+        [(step["said"] > 0) == y.bool() for step, (_, y) in zip(validated[i:], checks, strict=False)] for i in (0, 2, 4)
+    ]
+    truth = [torch.cat(each).float().mean().item() for each in right]
+    found = array(history, (epochs,), f"a list of {epochs} accuracies")
+    if same(found, truth):
+        return "Train mode to learn, eval mode to validate, and the weights rest while you look."
+    batch_means = [np.mean([part.float().mean().item() for part in each]) for each in right]
+    kinds = {"percent": 100 * np.array(truth), "batch means": batch_means, "errors": 1 - np.array(truth)}
+    raise Miss(next((kind for kind, each in kinds.items() if same(found, each)), "accuracy"))
+
+
+def _best_epoch(answer) -> str:
+    """Histories in which the usual mistakes lead to another epoch each."""
+    columns = ["epoch", "train_accuracy", "val_accuracy", "val_loss"]
+    rows = [
+        [1, 0.60, 0.55, 0.70], [2, 0.70, 0.80, 0.62], [3, 0.80, 0.85, 0.55], [4, 0.88, 0.70, 0.80],
+        [5, 0.90, 0.85, 0.45], [6, 0.95, 0.85, 0.65], [7, 0.97, 0.75, 0.40], [8, 0.99, 0.72, 0.90],
+    ]  # fmt: skip
+    history = pd.DataFrame(rows, columns=columns)
+    resumed = history[2:].reset_index(drop=True)  # epochs 3 to 8: the position is not the number
+    early = history.assign(val_accuracy=[0.5, 0.9, 0.6, 0.7, 0.8, 0.7, 0.6, 0.5])
+    for table, best in ((history, 5), (resumed, 5), (early, 2)):
+        said = array(ask(answer, table.copy()), (), "one number, an epoch")
+        if said == best:
+            continue
+        by = table.set_index("epoch")
+        kinds = {
+            "training": by.train_accuracy.idxmax(),
+            "loss": by.val_loss.idxmin(),
+            "value": by.val_accuracy.max(),
+            "position": best - table.epoch.iloc[0],  # the best epoch's, or the first with its accuracy
+            "position too": table.val_accuracy.argmax(),
+        }
+        tied = by.index[by.val_accuracy == by.val_accuracy.max()]
+        kind = next((kind for kind, each in kinds.items() if said == each), "wrong")
+        raise Miss("tie" if float(said) in tied else kind.removesuffix(" too"))
+    return "That is the epoch whose weights `fit` keeps."
+
+
+JUDGES = {"convolution": _convolution, "step": _step, "loop": _training, "best epoch": _best_epoch}

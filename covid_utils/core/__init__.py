@@ -1,0 +1,1 @@
+"""What everything rests on: settings, files, device, memory, progress, checks; imports nothing of ours."""

@@ -1,0 +1,140 @@
+"""The data sets that have a name. To add one, add a row (and how to fetch it), and a paragraph to data/README.md."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ct_phantom.disease import FINDINGS
+from ct_phantom.patients import phantom
+
+from ..core.files import did_you_mean, resolve
+from ..core.memory import enough_memory
+from ..core.settings import Settings
+from .downloads import covid_ct, figure, from_kaggle
+from .folders import folder_table
+from .images import decode
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """One data set.
+
+    Attributes:
+        title: what it is.
+        home: where it comes from.
+        licence: under which its slices may be used.
+        patients: one sentence on what stands for a patient; empty if its folder says that.
+        hospital: of the phantom, if its slices are drawn.
+        fetch: from a folder of its own, and whether to show progress, to the folder that holds the slices.
+        patient_of: from a slice's path to its patient, where neither folders nor CSV files tell.
+        elsewhere: the data set of another hospital that an external test takes.
+    """
+
+    title: str
+    home: str
+    licence: str
+    patients: str = ""
+    hospital: str | None = None
+    fetch: Callable[[Path, bool], Path] | None = None
+    patient_of: Callable[[str], str] | None = None
+    elsewhere: str | None = None
+
+
+IMAGINED = "Every imaginary patient is a group of its own."
+DATASETS = {
+    "phantom": DataSet(
+        "imaginary patients (the default)", "drawn on first use, in about half a minute", "MIT", IMAGINED,
+        hospital="A", elsewhere="phantom-b",
+    ),
+    "phantom-b": DataSet(
+        "another imaginary hospital, for an external test", "drawn on first use", "MIT", IMAGINED, hospital="B"
+    ),
+    "sars-cov-2-ct": DataSet(
+        "the SARS-CoV-2 CT-Scan set, 2481 slices (Soares, Angelov et al. 2020)",
+        "downloaded with `kagglehub`, or put by you into `data/sars-cov-2-ct/`", "CC BY-NC-SA 4.0",
+        fetch=partial(from_kaggle, "plameneduardo/sarscov2-ctscan-dataset"), elsewhere="covid-ct",
+    ),
+    "covid-ct": DataSet(
+        "UCSD COVID-CT with its published split (Zhao et al. 2020)",
+        "downloaded from its repository", "see its repository",
+        "No patient is named: panels of one figure stand in for one. The split is the published one.",
+        fetch=covid_ct, patient_of=figure,
+    ),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Pixels:
+    """Slices, uint8 (N, H, W), their masks, bool (N, H, W) or None, and a hashlib object that has seen the slices."""
+
+    images: Tensor
+    digest: Any
+    lesions: Tensor | None = None
+    lungs: Tensor | None = None
+
+
+def fingerprint(table: pd.DataFrame, pixels: Any) -> str:
+    """SHA-256 of pixels and table, in hexadecimal; `pixels` are slices, uint8 (N, H, W), or their hashlib object."""
+    digest = hashlib.sha256(pixels.numpy()) if isinstance(pixels, Tensor) else pixels.copy()
+    digest.update(table.to_csv(index=False).encode())
+    return digest.hexdigest()
+
+
+def open_dataset(settings: Settings, progress: bool) -> tuple[str, pd.DataFrame, str, Callable[[], Pixels]]:
+    """A data set up to its pixels, which take their time: a wrong table or split can be told before.
+
+    Returns:
+        name; table with `path`, `label`, `patient`, and `split` where it is given; one sentence on the patients; and a
+        function that reads the pixels, in the table's order.
+
+    Raises: as `data.load_data`.
+    """
+    name, home = settings.dataset, resolve(settings.data_dir)
+    entry = DATASETS.get(name, DataSet("a folder of one's own", "", ""))
+    if entry.hospital:
+        return _drawn(entry, settings, home / "phantom", progress)
+    if entry.fetch:
+        folder = entry.fetch(home / name, progress)
+    else:
+        folder = resolve(name)
+        if not folder.is_dir() and not set(name) & set("/\\.~"):
+            raise ValueError(f"Unknown dataset {name!r}, and {folder} is no folder: {did_you_mean(name, DATASETS)}")
+    table, patients = folder_table(folder)
+    if entry.patient_of:
+        table["patient"] = table.path.map(entry.patient_of)
+
+    paths, windows = table.path.tolist(), None
+    if "low" in table:
+        windows = [None if pd.isna(low) else (low, high) for low, high in zip(table.low, table.high, strict=True)]
+        table = table.drop(columns=["low", "high"])
+
+    @enough_memory("image_size")
+    def read() -> Pixels:
+        return Pixels(*decode(folder, paths, settings.image_size, home / "cache", progress, windows))
+
+    name = folder.name.replace("<", "‹")  # notebooks show it in Markdown, which would take it for HTML
+    return name, table, entry.patients or patients, read
+
+
+@enough_memory("patients or image_size")
+def _drawn(entry: DataSet, settings: Settings, cache_dir: Path, progress: bool):
+    """The phantom as a data set: path "phantom/p0003_s2" is slice 2 of patient 3."""
+    name, size = settings.dataset, settings.image_size
+    drawn = phantom(settings.patients, 4, size, settings.seed, entry.hospital, cache_dir, progress)
+    table = pd.DataFrame({"label": drawn["label"].astype(int), "patient": drawn["patient"]})
+    number = table.groupby("patient").cumcount().astype(str)
+    table["patient"] = table.patient.map("p{:04d}".format)
+    table.insert(0, "path", f"{name}/" + table.patient + "_s" + number)
+    found = [",".join(name for name, has in zip(FINDINGS, row, strict=True) if has) for row in drawn["findings"]]
+    table["findings"] = [names or "normal" for names in found]
+    images, lesions, lungs = (torch.from_numpy(drawn[part]) for part in ("images", "lesions", "lungs"))
+    return name, table, entry.patients, lambda: Pixels(images, hashlib.sha256(drawn["images"]), lesions, lungs)

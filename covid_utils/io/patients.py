@@ -1,0 +1,120 @@
+"""Who is a patient: what folders, CSV files and DICOM headers say; where nobody says, a guess that is called one."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from .dicom import patient_ids
+from .discovery import is_dicom, natural
+from .nifti import in_volume
+
+BLOCK = 20  # consecutive file numbers that stand in for a patient where nobody says who is who
+GUESS = re.compile(r"((train|val|test) )?(non-)?covid block \d+")
+COUNTER = re.compile(r"((ct|scan|patient|pat|case|series|study|volume|vol|subject|sub|exam|p|s)[ _-]*)*\d+")
+NO_PATIENT = re.compile(  # names of sub-folders that say what lies in them, not whose it is
+    r"(images?|imgs?|pictures?|pngs?|jpe?gs?|tiffs?|tifs?|bmps?|dicoms?|dcms?|slices?|cts?|ct ?scans?|ct ?slices?|"
+    r"scans?|patients|cases|subjects|studies|"
+    r"data|dataset|raw|originals?|frames?|all|new folder|train(ing)?|val(id(ation)?)?|test(ing)?)"
+)
+
+
+def says_no_patient(name: str) -> bool:
+    """Whether a sub-folder's name says what lies in it (`images`, `png`, `train`) and not whose it is."""
+    return bool(NO_PATIENT.fullmatch(re.sub(r"[ _-]+", " ", name.strip().lower())))
+
+
+def canonical(names: pd.Series) -> pd.Series:
+    """Names of patients in one spelling: no spaces around them, composed letters, and `1` for the `1.0` of a table."""
+
+    def one(name: str) -> str | None:
+        return re.sub(r"^(\d+)\.0+$", r"\1", unicodedata.normalize("NFC", name.strip())) or None
+
+    return names.map(one, na_action="ignore").astype(object)
+
+
+def apart(table: pd.DataFrame) -> tuple[pd.Series, str]:
+    """Sub-folders as patients: counters that begin anew in each class or split folder mean other people there.
+
+    Taken for that where at least half of the counters (`7`, `scan_7`, `patient 07`) of a folder stand in another one.
+
+    Args:
+        table: `patient` is the sub-folder's name or None, `place` the class folder (with its split).
+
+    Returns: the patients, and a sentence if counters had to be told apart.
+    """
+    counter = table.patient.str.lower().str.fullmatch(COUNTER.pattern).fillna(False).astype(bool)
+    places = table[counter].groupby("patient").place.nunique()
+    sizes = table[counter].groupby("place").patient.nunique()
+    if not len(sizes) or (places > 1).sum() < max(1, sizes.min() / 2):
+        return table.patient, ""
+    told = (table.place + "/" + table.patient.fillna("")).where(counter, table.patient)
+    return told, " The same number in several folders is taken for several people."
+
+
+def from_headers(table: pd.DataFrame, folder: Path) -> tuple[pd.Series, str]:
+    """Patients by the PatientID of DICOM files, as numbers of ours, since an id must not be shown.
+
+    Slices belong to one patient if they share an id or a sub-folder. An id that most files have is no id but what an
+    anonymiser wrote.
+
+    Returns: the patients, and a sentence if headers name any.
+    """
+    files = [folder / path for path in table.path]
+    ids = patient_ids([file for file in files if is_dicom(file) and not in_volume(file)])
+    found = table.path.map(lambda path: ids.get(folder / path))
+    if found.nunique() < 2 or found.value_counts(normalize=True).iloc[0] > 0.5:
+        return table.patient, ""
+    known = found.notna() | table.patient.notna()
+    links = pd.concat([found[known].map("id {}".format, na_action="ignore"), table.patient[known]]).dropna()
+    names, code = np.unique(links.to_numpy(str), return_inverse=True)
+    size = len(table) + len(names)  # slices and names are the places of a graph, whose pieces are the patients
+    rows = table.index.get_indexer(links.index)
+    graph = coo_matrix((np.ones(len(links)), (rows, len(table) + code)), (size, size))
+    together = connected_components(graph, directed=False)[1][: len(table)]
+    order = {group: number for number, group in enumerate(dict.fromkeys(together[known.to_numpy()]), start=1)}
+    mine = pd.Series(
+        [f"patient {order[g]:04d}" if k else None for g, k in zip(together, known, strict=True)], table.index
+    )
+    return mine.astype(object), "the DICOM headers, whose ids are replaced by numbers of ours"
+
+
+def with_blocks(table: pd.DataFrame) -> pd.DataFrame:
+    """In natural order; slices without a patient in blocks of consecutive file numbers, by class and given split."""
+    table = table.sort_values("path", key=lambda paths: paths.map(natural), ignore_index=True)
+    parts = table.split + " " if "split" in table else pd.Series("", table.index)
+    parts += table.label.map({0: "non-covid", 1: "covid"})
+    nameless = table.patient.isna()
+    number = table[nameless].groupby(parts[nameless]).cumcount() // BLOCK + 1
+    table.loc[nameless, "patient"] = parts[nameless] + number.map(" block {:03d}".format)
+    return table.astype({"patient": str})
+
+
+def guessed(patients: pd.Series) -> pd.Series:
+    """Which slices' patients are blocks of file numbers, bool (N,): nobody said who is who."""
+    return patients.str.fullmatch(GUESS.pattern)
+
+
+def whose(table: pd.DataFrame, source: str) -> str:
+    """Where the patients come from, and what looks wrong about them."""
+    guess = guessed(table.patient)
+    blocks = f"groups of {BLOCK} consecutive file numbers of a class stand in for patients, which is a guess"
+    if guess.all():
+        return f"No patient is named: {blocks}."
+    rest = f"; for the other {guess.sum()} slices {blocks}" if guess.any() else ""
+    text = f"Patients are named by {source}{rest}."
+    groups = table.groupby("patient").label
+    both = int((groups.nunique() > 1).sum())
+    if both:
+        text += f" {both} of {groups.ngroups} patients have slices of both classes."
+    share = table.groupby(["label", "patient"]).size() / table.groupby("label").size()
+    if share.max() > 0.5:
+        (_, name), most = share.idxmax(), share.max()
+        text += f" {name!r} holds {most:.0%} of a class: check that this is one patient."
+    return text

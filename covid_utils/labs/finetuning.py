@@ -1,0 +1,185 @@
+"""Knobs of fine-tuning: learning rate, a rate for each stage, when to unfreeze, number formats, size of a batch."""
+
+from __future__ import annotations
+
+import copy
+import time
+from itertools import chain, islice, repeat
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from ..core.device import repeatable
+from ..core.settings import Settings
+from ..data import CTData, loader
+from ..models import STAGES, Net, Tail, ask, freeze, train_mode
+from ..runs.formats import time_steps
+from ..training import evaluate, predict, train_one_epoch, update
+
+
+def range_test(
+    model: Net, data: CTData, settings: Settings, lowest: float = 1e-5, highest: float = 1.0, steps: int = 60
+) -> pd.DataFrame:
+    """The training loss while the learning rate grows from step to step.
+
+    The learning-rate range test (Smith 2017, https://arxiv.org/abs/1506.01186, section 3.3), here in equal factors as
+    fastai does it. A good rate lies where the loss falls fastest, well before it rises. The network is spoilt by it:
+    give one that is not needed any more.
+
+    Returns:
+        a row a step: `rate`, `loss`, and `smooth`, the mean of the last five or so. It ends early once the loss is four
+        times the lowest, or no number any more.
+    """
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lowest, weight_decay=0.05)
+    faster = torch.optim.lr_scheduler.ExponentialLR(optimizer, (highest / lowest) ** (1 / (steps - 1)))
+    batches = chain.from_iterable(repeat(loader(data, "train", settings.batch_size, shuffle=True, augmented=True)))
+    rows = []
+    with repeatable(settings.seed):
+        train_mode(model)
+        for images, labels in islice(batches, steps):
+            logits = ask(model, images).float()
+            loss = binary_cross_entropy_with_logits(logits, labels.to(logits.device))
+            rows.append({"rate": optimizer.param_groups[0]["lr"], "loss": loss.item()})
+            if not rows[-1]["loss"] < 4 * min(row["loss"] for row in rows):
+                break
+            update(loss, optimizer, faster)
+    table = pd.DataFrame(rows)
+    return table.assign(smooth=table.loss.ewm(span=5).mean())
+
+
+def layerwise_rates(model: Net, rate: float, factor: float) -> list[dict]:
+    """Parameter groups for an optimizer: the head learns at `rate`, each stage before it at `factor` of the next one's.
+
+    Discriminative fine-tuning (Howard and Ruder 2018, https://arxiv.org/abs/1801.06146, section 3.2; they take 1/2.6).
+    """
+    groups = []
+    for depth, stage in enumerate(reversed(STAGES)):
+        parameters = [p for part in model.parts(stage) for p in part.parameters()]
+        groups.append({"params": parameters, "lr": rate * factor**depth})
+    return [group for group in groups if group["params"]]
+
+
+def fine_tune(model: Net, data: CTData, settings: Settings, factor: float = 1.0, unfreeze: tuple = ()) -> pd.DataFrame:
+    """Train all stages, each at a rate of its own, or unfrozen one after the other; the last epoch's weights stay.
+
+    Args:
+        factor: as for `layerwise_rates`; 1 is one rate for all.
+        unfreeze: what learns from each epoch on, as `models.freeze` takes it ("head", "last", …); when the names are
+            used up, the last one holds. Empty: all stages from the start.
+
+    Returns:
+        the history: `epoch`, `val_accuracy`, `val_loss`.
+    """
+    batches = loader(data, "train", settings.batch_size, shuffle=True, augmented=True)
+    checks, history = loader(data, "val", settings.batch_size), []
+    groups = layerwise_rates(model, settings.learning_rate, factor)
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, [group["lr"] for group in groups], total_steps=settings.epochs * len(batches)
+    )
+    stages = [*unfreeze, *[(unfreeze or ("all",))[-1]] * settings.epochs]
+    for epoch, stage in enumerate(stages[: settings.epochs], start=1):
+        with repeatable(settings.seed * 1_000_003 + epoch):
+            train_one_epoch(freeze(model, stage), batches, optimizer, schedule)
+            found = evaluate(model, checks)
+        history.append({"epoch": epoch, "val_accuracy": found["accuracy"], "val_loss": found["loss"]})
+    return pd.DataFrame(history)
+
+
+@repeatable()
+def number_formats(model: Net, images: Tensor, repeats: int = 3) -> tuple[pd.DataFrame, Tensor]:
+    """A copy of the network in 32-bit and in 16-bit numbers (bfloat16): how fast, and how far the logits lie apart.
+
+    Where the processor does not multiply in bfloat16, both are computed in 32 bits and equal.
+
+    Args:
+        images: uint8 (N, H, W).
+
+    Returns:
+        milliseconds a slice for "answering" and "learning" (forwards and backwards), a row a format, the fastest of
+        `repeats`; and the logits of both, float32 (2, N).
+    """
+    trial, columns, logits = copy.deepcopy(model).eval(), {}, []
+    for bfloat16 in (False, True):
+        trial.bfloat16 = {"answering": bfloat16}
+        logits.append(predict(trial, images))
+    for direction in ("answering", "learning"):
+        seconds = time_steps(trial, images, direction, repeats)
+        columns[direction] = [1000 * min(seconds[bfloat16]) / len(images) for bfloat16 in (False, True)]
+    return pd.DataFrame(columns, index=["float32", "bfloat16"]), torch.stack(logits)
+
+
+def time_answers(ways: dict[str, tuple[Net | Tail, Tensor]]) -> pd.DataFrame:
+    """The same slices asked in several ways: how long each takes, and whether the answers are the same.
+
+    Args:
+        ways: {title: (network, what it takes)}, first the one that the others are compared with; may be empty.
+
+    Returns:
+        a row a way: `seconds`, `times as fast` as the first, `logits differ by` at most so much from the first's.
+    """
+    answers, seconds = {}, {}
+    for title, (network, inputs) in ways.items():
+        started = time.perf_counter()
+        answers[title] = predict(network, inputs)
+        seconds[title] = time.perf_counter() - started
+    first = next(iter(ways), None)
+    rows = {
+        title: {
+            "seconds": round(took, 2),
+            "times as fast": round(seconds[first] / took, 1),
+            "logits differ by": (answers[title] - answers[first]).abs().max().item(),
+        }
+        for title, took in seconds.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def kept_per_slice(model: Net, images: Tensor) -> float:
+    """How many bytes of each slice a forward pass keeps for the backward pass.
+
+    It is what a larger batch costs: so many slices fit as these bytes fit beside weights, gradients and optimizer.
+
+    Args:
+        images: uint8 (N, H, W), an even number of them: half of them is taken off, and with it what no slice brings.
+    """
+    half = len(images) // 2
+    return (_kept(model, images) - _kept(model, images[:half])) / half
+
+
+def batch_sizes(model: Net, images: Tensor) -> pd.DataFrame:
+    """What a slice of a batch costs, by the first stage that learns: megabytes kept, and slices that fit into 4 GB.
+
+    Args:
+        images: as for `kept_per_slice`.
+    """
+    trial = copy.deepcopy(model)
+    kept = {stage: kept_per_slice(freeze(trial, stage), images) / 1e6 for stage in ("last", "layer3", "layer2", "all")}
+    rows = {
+        stage: {
+            "megabytes a slice": f"{size:.1f}",
+            "slices in 4 GB": f"{4000 / size:,.0f}",
+            "times the last stage's": f"{size / kept['last']:.1f}",
+        }
+        for stage, size in kept.items()
+    }
+    return pd.DataFrame(rows).T.rename_axis("learns")
+
+
+def _kept(model: Net, images: Tensor) -> int:
+    """The bytes of all that a forward pass keeps, each piece of memory once."""
+    sizes = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    train_mode(model)
+    with saved_tensors_hooks(note, lambda tensor: tensor):
+        logits = ask(model, images)  # holds the graph, so that no memory is freed and used again
+    del logits
+    return sum(sizes.values())

@@ -1,0 +1,224 @@
+"""A trained network answers for a slice of one's own: how likely, why, and whether to believe it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.special import expit
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from ..core.device import repeatable
+from ..core.files import resolve, shown
+from ..core.settings import FIELDS, Settings
+from ..data import CTData, load_data
+from ..io.weights import read_weights, save_weights
+from ..models import Net, ask
+from ..runs.load_or_train import load_model
+from ..training import predict
+from . import localization
+from .calibration import operating_point, temperature
+from .fine_maps import named_map
+from .whole_patients import PatientRule, choose_rule, whole_lungs
+
+SENSITIVITY = 0.95  # of the threshold, on validation slices
+KNOWN = 0.95  # share of the validation slices that are no strangers
+MAPS = ("layer3 × layer2 HiResCAM, nine views", "layer3 HiResCAM, nine views", "layer2 HiResCAM", "layer4 GradCAM")
+WARNING = "\nSTRANGER: do not believe the answer"  # below the title of a picture
+STRANGER = "unlike all that the network has learned from: do not believe the answer"
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """A trained network, and what its validation slices said of how to read it.
+
+    Attributes:
+        model: the network, in eval mode.
+        settings: of its training.
+        temperature: the logits are divided by it, so that probabilities are as sure as they are right; at least 1.
+        threshold: a logit above it means COVID; 95 % of the COVID validation slices lie above.
+        map: a name in `fine_maps.MAPS`: the map with the best average precision on validation lesions, where there are.
+        centre, spread: of the training slices' features, (C,) and the inverse of their covariance, (C, C), float32.
+        limit: the distance from them that 95 % of the validation slices stay within.
+        rule: how a patient's slices become one answer; None if the validation patients cannot tell.
+    """
+
+    model: Net
+    settings: Settings
+    temperature: float
+    threshold: float
+    map: str
+    centre: Tensor
+    spread: Tensor
+    limit: float
+    rule: PatientRule | None
+
+
+def trained_file(run_dir: str | Path) -> Path:
+    """The checkpoint of a run's transfer model, or of the one from scratch. Raises FileNotFoundError if it has none."""
+    folder = resolve(run_dir)
+    files = [folder / name / "checkpoints" / "best.safetensors" for name in ("transfer", "scratch")]
+    file = next((each for each in files if each.is_file()), None)
+    if file is None:
+        raise FileNotFoundError(
+            f"There is no trained network in {shown(folder)}: run the notebooks with this run_dir first (make tutorial "
+            "fills runs/default)."
+        )
+    return file
+
+
+def read_run(run_dir: str | Path) -> Reader:
+    """The network of a run, the transfer model or, where there is none, the one from scratch, ready to answer.
+
+    What the validation slices say is worked out once, from the run's own data, and kept beside the checkpoint.
+
+    Raises:
+        FileNotFoundError: no trained network there.
+        ValueError: a damaged checkpoint, one of another version of the course, or data that changed since.
+    """
+    file = trained_file(run_dir)
+    model, notes = load_model(file)
+    parameters = {name: value for name, value in notes["parameters"].items() if name != "data"}
+    if set(parameters) - set(FIELDS):
+        raise ValueError(
+            f"{shown(file)} is of another version of the course (it has the parameters "
+            f"{', '.join(sorted(set(parameters) - set(FIELDS)))}): train it anew, with resume=False."
+        )
+    settings = Settings(**parameters)
+    kept, key = file.with_name("reader.safetensors"), hashlib.sha256(file.read_bytes()).hexdigest()
+    if kept.exists():
+        state, found = read_weights(kept)
+        if found.pop("checkpoint") == key and "rule" in found:
+            rule = found.pop("rule")
+            return Reader(model, settings, **found, **state, rule=rule and PatientRule(**rule))
+    data = load_data(settings, progress=False)
+    if data.fingerprint != notes["parameters"]["data"]:
+        raise ValueError(f"The slices of {data.name} have changed since {shown(file)} was trained: train it anew.")
+    reader = make_reader(model, data, settings)
+    numbers = {name: getattr(reader, name) for name in ("temperature", "threshold", "map", "limit")}
+    numbers |= {"rule": reader.rule and dataclasses.asdict(reader.rule), "checkpoint": key}
+    save_weights(kept, {"centre": reader.centre, "spread": reader.spread}, numbers)
+    return reader
+
+
+def make_reader(model: Net, data: CTData, settings: Settings) -> Reader:
+    """What the training and validation slices say of how to read a network; test slices are not looked at."""
+    split, labels = data.table.split.to_numpy(), data.table.label.to_numpy()
+    learned, checked = (data.images[split == part] for part in ("train", "val"))
+    logits, truth = predict(model, checked).numpy(), labels[split == "val"]
+    features = trunk_features(model, learned)
+    centre = features.mean(0)
+    # a little of the mean variance on the diagonal, as there may be fewer slices than features
+    covariance = torch.cov(features.T) + 0.1 * features.var(0).mean() * torch.eye(features.shape[1])
+    spread = torch.linalg.inv(covariance.double()).float()
+    limit = float(np.quantile(_distance(trunk_features(model, checked), centre, spread), KNOWN))
+    heat = max(1.0, temperature(logits, truth))  # where validation is all right it would make all answers certain
+    threshold = operating_point(logits, truth, SENSITIVITY)
+    rule = _rule(model, whole_lungs(data, settings, "val"), threshold)
+    return Reader(model, settings, heat, threshold, best_map(model, data), centre, spread, limit, rule)
+
+
+def _rule(model: Net, lungs: CTData, threshold: float) -> PatientRule | None:
+    if lungs.table.label.nunique() < 2:
+        return None
+    return choose_rule(predict(model, lungs.images).numpy(), lungs.table.label, lungs.table.patient, threshold)
+
+
+def best_map(model: Net, data: CTData) -> str:
+    """The map that points best at the lesions of validation patients; without known lesions the first of MAPS."""
+    if data.lesions is None:
+        return MAPS[0]
+    _, images, lesions, _ = localization.with_lesions(data, "val")
+    scores = {
+        name: np.mean(localization.average_precision(named_map(model, images, name, [1] * len(images)), lesions))
+        for name in MAPS
+    }
+    return max(scores, key=scores.get)
+
+
+@repeatable()
+@torch.inference_mode()
+def trunk_features(model: Net, images: Tensor) -> Tensor:
+    """What the trunk sees in slices, uint8 (N, H, H), averaged over all places: float32 (N, C) on the CPU."""
+    model.eval()
+    seen = [ask(model, some, model.trunk).float().cpu() for some in images.split(64)]
+    return adaptive_avg_pool2d(torch.cat(seen), 1).flatten(1)
+
+
+def strangeness(reader: Reader, images: Tensor) -> np.ndarray:
+    """How far slices, uint8 (N, H, H), lie from those of the training: above 1 for strangers. float32 (N,).
+
+    The Mahalanobis distance of the trunk's mean features (Lee et al. 2018, https://arxiv.org/abs/1807.03888), over the
+    one that 95 % of the validation slices stay within. How well it does: docs/results.md.
+    """
+    return _distance(trunk_features(reader.model, images), reader.centre, reader.spread) / reader.limit
+
+
+def _distance(features: Tensor, centre: Tensor, spread: Tensor) -> np.ndarray:
+    beyond = features - centre
+    return ((beyond @ spread) * beyond).sum(1).clamp_min(0).sqrt().numpy()
+
+
+def slice_logits(reader: Reader, images: Tensor) -> np.ndarray:
+    """The network's logits for slices, uint8 (N, H, H): float64 (N,), or the threshold would lose its last digit."""
+    return predict(reader.model, images).double().numpy()
+
+
+def answer_slices(reader: Reader, images: Tensor, logits: np.ndarray | None = None) -> list[dict]:
+    """One answer for each slice.
+
+    Args:
+        images: uint8 (N, H, H), as large as those that the network learned from.
+        logits: those of `slice_logits`, if they are known.
+
+    Returns:
+        a dict a slice: `probability` of COVID, 0 to 1, temperature-scaled; `threshold`, as a probability; `decision`,
+        "COVID" or "non-COVID"; `strangeness`, above 1 for slices unlike the training's; `note`, empty or a warning.
+    """
+    logits = slice_logits(reader, images) if logits is None else logits
+    return [
+        {
+            "probability": float(expit(logit / reader.temperature)),
+            "threshold": float(expit(reader.threshold / reader.temperature)),
+            "decision": "COVID" if logit > reader.threshold else "non-COVID",
+            "strangeness": float(strange),
+            "note": STRANGER if strange > 1 else "",
+        }
+        for logit, strange in zip(logits, strangeness(reader, images), strict=True)
+    ]
+
+
+def answer_patient(reader: Reader, logits: np.ndarray) -> dict:
+    """One answer for a patient, from the logits of all slices, float (n,), by the rule chosen on validation patients.
+
+    Returns:
+        `probability` of COVID, 0 to 1; `threshold`, as a probability; `decision`, "COVID" or "non-COVID".
+
+    Raises ValueError if the run's validation patients could not tell which rule to take.
+    """
+    rule = reader.rule
+    if rule is None:
+        raise ValueError(
+            "This network has no rule for whole patients, as its validation patients are all ill, or none is: ask for "
+            "single slices."
+        )
+    score = rule.score(np.asarray(logits, float))
+    return {
+        "probability": float(rule.probability(score)),
+        "threshold": float(rule.probability(rule.limit)),
+        "decision": "COVID" if score > rule.limit else "non-COVID",
+    }
+
+
+def headline(answer: dict) -> str:
+    """The title of a slice's or a patient's picture."""
+    return f"{answer['decision']}, probability of COVID {answer['probability']:.2f} (limit {answer['threshold']:.2f})"
+
+
+def heat_maps(reader: Reader, images: Tensor, found: list[dict]) -> np.ndarray:
+    """The reader's map of each slice's decision, float32 (N, H, H) in 0…1."""
+    return named_map(reader.model, images, reader.map, [int(each["decision"] == "COVID") for each in found])

@@ -1,0 +1,85 @@
+"""A finished training is used again; a missing one is made."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from ..core.device import pick_device
+from ..core.files import resolve, shown
+from ..core.settings import Settings
+from ..data import CTData
+from ..io.weights import LITE0, preprocessing_of, read_weights
+from ..models import Net, Preprocessing
+from ..training import fit, new_model
+from .checkpoints import differing, identity, read_last
+
+
+def find_or_train(data: CTData, settings: Settings, name: str, on_epoch=None) -> tuple[Net, pd.DataFrame, str]:
+    """The best epoch's network of a finished run in `run_dir/name`, trained first if there is none.
+
+    Args:
+        name: "scratch" or "transfer", the run's folder.
+
+    Returns:
+        network in eval mode, history, and one sentence saying where it came from.
+
+    Raises:
+        ValueError: the run there used other data or another backbone, so that it cannot be compared.
+    """
+    folder = resolve(settings.run_dir) / name
+    last, best = folder / "checkpoints" / "last.pt", folder / "checkpoints" / "best.safetensors"
+    found = read_last(last) if last.exists() else None
+    if found is None or len(found["history"]) < found["parameters"]["epochs"]:
+        model = new_model(settings)
+        history = fit(model, data, settings, folder, on_epoch)
+        return model, history, f"Trained the {name} model now, as {shown(folder)} held no finished one."
+    wanted = identity(settings, data.fingerprint)
+    same = ("dataset", "split", "seed", "image_size", "backbone", "weights", "data")
+    clash = differing(found["parameters"], {key: wanted[key] for key in same})
+    if clash:
+        raise ValueError(f"{shown(folder)} was trained with {clash}: give another run_dir or the same parameters.")
+    model, notes = load_model(best)
+    other = differing(found["parameters"], wanted)
+    text = f"Loaded the {name} model from {shown(folder)}, best epoch {notes['epoch']}"
+    model.to(pick_device(settings.device), memory_format=torch.channels_last)
+    return model, pd.DataFrame(found["history"]), text + (f"; it was trained with {other}." if other else ".")
+
+
+def scratch_settings(settings: Settings) -> Settings:
+    """The settings of notebook 2's network from scratch, the rival of the one that `settings` describe.
+
+    Backbone, batch size and learning rate are those of the run in `run_dir/scratch`; without one, those in `settings`,
+    but for an EfficientNet, which learns too slowly from scratch (docs/results.md), those of notebook 2's ResNet-18.
+    """
+    last = resolve(settings.run_dir) / "scratch" / "checkpoints" / "last.pt"
+    changed = {"weights": "scratch"}
+    if last.exists():
+        found = read_last(last)["parameters"]
+        changed |= {name: found[name] for name in ("backbone", "batch_size", "learning_rate")}
+    elif settings.backbone == LITE0:
+        changed |= {"backbone": Settings.backbone, "batch_size": Settings.batch_size}
+        if settings.optimizer == "adamw":
+            changed["learning_rate"] = Settings.learning_rate
+    return dataclasses.replace(settings, **changed)
+
+
+def load_model(path: Path) -> tuple[Net, dict]:
+    """The network of a checkpoint that `training.fit` wrote, in eval mode, and the checkpoint's notes.
+
+    Raises FileNotFoundError if there is none, ValueError if it is damaged or no checkpoint of ours.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"No checkpoint {path}: train the model first (notebooks 02 and 03).")
+    state, notes = read_weights(path)
+    if "parameters" not in notes:
+        raise ValueError(f"{path} holds weights but no checkpoint of this course: give one that `fit` wrote.")
+    model = Net(notes["parameters"]["backbone"])
+    model.origin = notes["parameters"]["weights"]
+    model.preprocess = Preprocessing(**preprocessing_of(notes))
+    model.bfloat16 = notes.get("bfloat16", {})
+    model.load_state_dict(state)
+    return model.eval(), notes
