@@ -1,21 +1,20 @@
-"""Class activation maps: which part of a slice weighed in the decision."""
+"""Class activation maps: which part of a slice the decision rests on."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
 import torch
 from pytorch_grad_cam import EigenCAM, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, ScoreCAM
 from pytorch_grad_cam.utils.model_targets import BinaryClassifierOutputTarget
-from torch import Tensor
+from torch import Tensor, nn
 
-from .core.checks import check_slices
-from .core.device import repeatable
 from .core.files import did_you_mean
-from .models import LAYERS, Net, prepare
+from .models import LAYERS, StagedModule
 
 BATCH = 32  # slices at a time, as all activations are kept
 
@@ -66,20 +65,28 @@ METHODS = {
 }
 
 
-@repeatable()
-def cam(model: Net, images: Tensor, method: str = "GradCAM", layer: str = "layer4", targets=None) -> np.ndarray:
-    """Class activation maps of a batch of slices.
+def cam(
+    model: nn.Module,
+    images: Tensor,
+    method: str = "GradCAM",
+    layer: str | nn.Module = "layer4",
+    targets: Sequence[int] | None = None,
+    reshape_transform: Callable[[Tensor], Tensor] | None = None,
+) -> np.ndarray:
+    """Class activation maps of a batch of slices, by the library grad-cam.
 
-    GradCAM asks which places raise the target class; GradCAM++, HiResCAM and LayerCAM are its relatives and differ
-    in how gradients become weights. ScoreCAM needs no gradient: it shows the network one masked slice per channel,
-    some hundred times slower. EigenCAM shows where the activations vary most and ignores the class.
+    Grad-CAM weighs each channel by the mean gradient of the target class; Grad-CAM++, HiResCAM and LayerCAM differ in
+    how gradients become weights. Score-CAM needs no gradient: it runs the network on one masked slice per channel,
+    some hundred times slower. Eigen-CAM shows where the activations vary most and ignores the class.
 
     Args:
-        model: the network; its parameters stay as they are, and it is left in eval mode.
-        images: grey slices, uint8 (N, H, W).
+        model: any network with one logit; its parameters stay as they are, and it is left in eval mode.
+        images: what it takes: for a `Net` slices, uint8 (N, H, H), or input, float32 (N, 3, H, W).
         method: a name in METHODS.
-        layer: "layer1" to "layer4"; what it puts out is looked at.
+        layer: a module of the model, or its name; for a `Net` also "layer1" to "layer4". Its output is explained.
         targets: the class to explain for each slice, 0 or 1, (N,); by default the model's own decision.
+        reshape_transform: from the layer's output to a feature map, (N, C, h, w), where it is none (the tokens of a
+            transformer), as the library takes it.
 
     Returns:
         float32 (N, H, W), each map scaled to 0…1 by itself: brightness can't be compared between maps. A map is 0
@@ -90,36 +97,35 @@ def cam(model: Net, images: Tensor, method: str = "GradCAM", layer: str = "layer
     """
     if method not in METHODS:
         raise ValueError(f"Unknown method {method!r}: {did_you_mean(method, METHODS)}")
-    check_slices(images)
     if targets is not None and (np.shape(targets) != (len(images),) or any(each not in (0, 1) for each in targets)):
         raise ValueError(f"targets must be a list with 0 or 1 for each of {len(images)} slices, not {targets}.")
-    looked_at = _output_of(model, layer)
-    if not len(images):
-        return np.zeros(tuple(images.shape), np.float32)
+    module, x = find_layer(model, layer), network_input(model, images)
+    if not len(x):
+        return np.zeros((0, *x.shape[-2:]), np.float32)
     size = 1 if method == "ScoreCAM" else BATCH  # it makes a copy of the slice per channel
     maps = []
-    with _gradients_from(model, looked_at):
-        library = METHODS[method](model=model, target_layers=[looked_at])
+    with _gradients_from(model, module):
+        library = METHODS[method](model=model, target_layers=[module], reshape_transform=reshape_transform)
         try:  # not `with library`: it swallows errors (IndexError) raised inside it
-            for start in range(0, len(images), size):
-                x = prepare(model, images[start : start + size])
+            for start in range(0, len(x), size):
+                batch = x[start : start + size]
                 # one logit, so class 0 is "minus the logit"; one target a slice, or the other slices' maps stay empty
                 if targets is not None:
                     wanted = [BinaryClassifierOutputTarget(int(c)) for c in targets[start : start + size]]
-                elif method == "ScoreCAM":  # it asks for masked slices too, on which the network may decide otherwise
+                elif method == "ScoreCAM":  # on a masked slice the network may decide otherwise
                     with torch.no_grad():
-                        wanted = [BinaryClassifierOutputTarget(int(model(x) > 0))]
+                        wanted = [BinaryClassifierOutputTarget(int(model(batch) > 0))]
                 else:
-                    wanted = [_own_decision] * len(x)
-                maps.extend(library(input_tensor=x, targets=wanted))
+                    wanted = [_own_decision] * len(batch)
+                maps.extend(library(input_tensor=batch, targets=wanted))
         finally:
             library.activations_and_grads.release()
-    return on_slice(np.stack(maps), images.shape[-1], model.preprocess.crop_fraction)
+    crop = getattr(model, "preprocess", None)
+    return on_slice(np.stack(maps), x.shape[-1], crop.crop_fraction) if crop else np.stack(maps)
 
 
-@repeatable()
-def look_inside(model: Net, images: Tensor, layer: str = "layer4") -> tuple[Tensor, Tensor, Tensor]:
-    """What the maps are made of: a layer's activations, and the gradient of the COVID logit at each of them.
+def look_inside(model: nn.Module, images: Tensor, layer: str | nn.Module = "layer4") -> tuple[Tensor, Tensor, Tensor]:
+    """What the maps are made of: a layer's activations, and the gradient of the COVID logit with respect to them.
 
     Args: as for `cam`.
 
@@ -127,70 +133,82 @@ def look_inside(model: Net, images: Tensor, layer: str = "layer4") -> tuple[Tens
         activations and gradients, both float32 (N, C, h, w), and logits, float32 (N,), on the CPU.
     """
     parts = []
-    with _gradients_from(model, _output_of(model, layer)) as kept:
-        for start in range(0, len(images), BATCH):
-            logits = model(prepare(model, images[start : start + BATCH]))
+    with _gradients_from(model, find_layer(model, layer)) as kept:
+        for batch in network_input(model, images).split(BATCH):
+            logits = model(batch).flatten()
             activations = kept["output"]
             (gradients,) = torch.autograd.grad(logits.sum(), activations)
             parts.append([part.detach().cpu() for part in (activations, gradients, logits)])
     return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
 
-def evidence(model: Net, images: Tensor, layer: str = "layer4") -> np.ndarray:
-    """GradCAM before its ReLU and scaling: evidence for COVID above 0, against it below, in units of the logit.
+def evidence(model: nn.Module, images: Tensor, layer: str | nn.Module = "layer4") -> np.ndarray:
+    """Grad-CAM before its ReLU and scaling: contributions for COVID above 0, against it below, in units of the logit.
 
-    At a ResNet's layer4 all places of a slice sum up to its logit less the head's bias: average pooling and a linear
-    head follow (Zhou et al. 2016, https://arxiv.org/abs/1512.04150, equation 2); so these maps can be compared.
+    At a ResNet's layer4 this is the class activation map: average pooling and a linear head follow, so a slice's
+    contributions sum up to its logit less the head's bias (Zhou et al. 2016, https://arxiv.org/abs/1512.04150,
+    equation 2); so these maps can be compared.
 
     Args: as for `cam`.
 
     Returns:
-        float32 (N, h, w), a value for each of the layer's own cells.
+        float32 (N, h, w), a value for each location of the layer's feature map.
     """
     activations, gradients, _ = look_inside(model, images, layer)
     return (gradients.mean((2, 3), keepdim=True) * activations).sum(1).numpy()
 
 
-@contextlib.contextmanager
-def _gradients_from(model: Net, looked_at: torch.nn.Module):
-    """Gradients of what `looked_at` puts out, and of nothing before it, so that none of that has to be kept.
+def find_layer(model: nn.Module, layer: str | nn.Module) -> nn.Module:
+    """A module of the model: itself, or by its name. Raises ValueError for an unknown name."""
+    if isinstance(layer, nn.Module):
+        return layer
+    if isinstance(model, StagedModule) and layer in LAYERS:
+        return model.parts(layer)[-1]
+    modules = dict(model.named_modules())
+    if layer not in modules:
+        raise ValueError(f"Unknown layer {layer!r}: {did_you_mean(layer, [*LAYERS, *modules])}")
+    return modules[layer]
 
-    No parameter asks for its gradient meanwhile: a quarter less time than if all did, and a frozen trunk does no harm.
-    Gives a dict whose `output` is what it put out last. The model is left in eval mode.
+
+def network_input(model: nn.Module, images: Tensor) -> Tensor:
+    """Images, preprocessed if the model has a `preprocess`, on the model's device."""
+    preprocess = getattr(model, "preprocess", None)
+    return (preprocess(images) if preprocess else images).to(next(model.parameters()).device)
+
+
+@contextlib.contextmanager
+def _gradients_from(model: nn.Module, layer: nn.Module):
+    """Gradients with respect to a layer's output, and to nothing before it, so that none of that has to be kept.
+
+    No parameter gets a gradient meanwhile: a quarter less time than if all did, and frozen stages do no harm.
+    Gives a dict whose `output` is the layer's last output. The model is left in eval mode.
     """
     model.eval()
-    learning, kept = [parameter for parameter in model.parameters() if parameter.requires_grad], {}
+    trainable, kept = [parameter for parameter in model.parameters() if parameter.requires_grad], {}
 
     def start_here(_module, _input, output: Tensor) -> Tensor:
         kept["output"] = output.detach().requires_grad_(True)
         return kept["output"]
 
-    hook = looked_at.register_forward_hook(start_here)
+    hook = layer.register_forward_hook(start_here)
     try:
-        for parameter in learning:
+        for parameter in trainable:
             parameter.requires_grad = False
         with torch.inference_mode(False), torch.enable_grad():  # also if the caller had switched gradients off
             yield kept
     finally:
         hook.remove()
-        for parameter in learning:
+        for parameter in trainable:
             parameter.requires_grad = True
 
 
 def _own_decision(logit: Tensor) -> Tensor:
-    """What speaks for the class that the network itself decides for."""
+    """The score of the class that the network itself decides for."""
     return logit if logit > 0 else -logit
 
 
-def _output_of(model: Net, layer: str) -> torch.nn.Module:
-    """The last module of a layer."""
-    if layer not in LAYERS:
-        raise ValueError(f"Unknown layer {layer!r}: {did_you_mean(layer, LAYERS)}")
-    return model.parts(layer)[-1]
-
-
 def on_slice(maps: np.ndarray, size: int, crop_fraction: float = 1.0) -> np.ndarray:
-    """Maps of what the network saw, enlarged and placed on the slice they came from.
+    """Maps of the network's input, enlarged and placed on the slice they came from.
 
     Args:
         maps: float32 (N, h, w).

@@ -1,11 +1,9 @@
-"""One step, one epoch, many epochs."""
+"""One epoch, many epochs, and what is measured after each."""
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -14,65 +12,56 @@ from sklearn.metrics import confusion_matrix
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from .core.device import near, pick_device, repeatable
+from .core.device import seeded, use_amp
 from .core.progress import progress, time_left
-from .core.settings import Settings
-from .data import CTData, loader
-from .models import Net, ask, build_model, first_to_learn, freeze, train_mode
-from .runs.checkpoints import Checkpoints, identity
-from .runs.feature_cache import CachedAugmentations
-from .runs.formats import choose_formats
+from .models import train_with_frozen_bn
 
 
-def update(loss: Tensor, optimizer, scheduler=None) -> None:
-    """Move the weights a little against the gradient of a loss (). Raises FloatingPointError if it is no number."""
-    if not torch.isfinite(loss):
-        raise FloatingPointError(f"the loss became {loss.item()}")
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    if scheduler:
-        scheduler.step()
-
-
-def train_one_epoch(model: nn.Module, batches: Iterable, optimizer, scheduler=None) -> dict:
-    """One pass over the training slices: every batch moves the weights a little.
+def train_one_epoch(model: nn.Module, loader: Iterable, optimizer, scheduler, device: torch.device) -> dict:
+    """One pass over the training slices; every batch changes the weights a little.
 
     Args:
-        model: the network; frozen parts stay as they are.
-        batches: pairs of augmented images, uint8 (N, H, W), and labels, float32 (N,), 1 = COVID.
-        optimizer: a torch optimizer over the parameters that learn.
+        model: any network that turns the loader's images into logits; frozen parts stay as they are.
+        loader: batches of images (for a `Net`: augmented slices, uint8 (N, H, H)) and labels, float32 (N,), 1 = COVID.
+        optimizer: a torch optimizer over the trainable parameters.
         scheduler: changes the learning rate after every batch, or None.
+        device: where the model is.
 
-    Returns:
-        the epoch's `metrics`, measured while the network was changing.
+    Returns the epoch's `metrics`, measured while the network was changing. FloatingPointError if the loss becomes NaN.
     """
-    train_mode(model)
+    train_with_frozen_bn(model)
     logits, labels = [], []
-    for images, y in batches:
-        logit = ask(model, images).float()
-        y = y.to(logit.device, non_blocking=True)
-        update(binary_cross_entropy_with_logits(logit, y), optimizer, scheduler)
-        logits.append(logit.detach())
+    for images, y in loader:
+        images, y = images.to(device, non_blocking=True), y.to(device, non_blocking=True)
+        with torch.autocast(device.type, torch.bfloat16, enabled=use_amp(model, device)):
+            logit = model(images).flatten()
+        loss = binary_cross_entropy_with_logits(logit.float(), y)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss became {loss.item()}")
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+        logits.append(logit.detach().float())
         labels.append(y)
     return metrics(torch.cat(logits).cpu(), torch.cat(labels).cpu())
 
 
-@repeatable()
+@torch.inference_mode()
+def evaluate(model: nn.Module, loader: Iterable, device: torch.device) -> dict:
+    """The `metrics` of one pass in eval mode, without learning; arguments as for `train_one_epoch`."""
+    model.eval()
+    logits, labels = zip(*((model(images.to(device)).flatten().float().cpu(), y) for images, y in loader), strict=True)
+    return metrics(torch.cat(logits), torch.cat(labels).cpu())
+
+
 @torch.inference_mode()
 def predict(model: nn.Module, images: Tensor, batch_size: int = 64) -> Tensor:
-    """Logits, float32 (N,) on the CPU, of slices, uint8 (N, H, W), without learning."""
+    """Logits, float32 (N,) on the CPU, of slices, uint8 (N, H, H), in eval mode."""
     model.eval()
-    return torch.cat([ask(model, some).float().cpu() for some in images.split(batch_size)])
-
-
-def evaluate(model: nn.Module, batches: Iterable) -> dict:
-    """The `metrics` of one pass over slices that the network does not learn from."""
-    logits, labels = zip(*((predict(model, images), y) for images, y in batches), strict=True)
-    found = metrics(torch.cat(logits), torch.cat(labels))
-    if not np.isfinite(found["loss"]):
-        raise FloatingPointError("the validation loss is no longer a number")
-    return found
+    device = next(model.parameters()).device
+    return torch.cat([model(batch.to(device)).flatten().float().cpu() for batch in images.split(batch_size)])
 
 
 def metrics(logits: Tensor, labels: Tensor) -> dict:
@@ -83,7 +72,7 @@ def metrics(logits: Tensor, labels: Tensor) -> dict:
         labels: float32 (N,), 0 or 1.
 
     Returns:
-        dict; `confusion` is int (2, 2), rows the truth, columns the decision; a metric without any case is nan.
+        dict; `confusion` is int (2, 2), rows the truth, columns the decision; a metric without any case is NaN.
 
     >>> metrics(torch.tensor([2.0, -1.0, 3.0]), torch.tensor([1.0, 0.0, 0.0]))["confusion"]
     [[1, 1], [0, 1]]
@@ -100,51 +89,48 @@ def metrics(logits: Tensor, labels: Tensor) -> dict:
         }
 
 
-def make_optimizer(model: nn.Module, settings: Settings, steps: int):
-    """Optimizer and schedule over the parameters that learn.
+def make_optimizer(model: nn.Module, learning_rate: float, steps: int, optimizer: str = "adamw"):
+    """Optimizer and learning-rate schedule over the trainable parameters.
 
     "adamw": AdamW (https://arxiv.org/abs/1711.05101) whose rate rises to `learning_rate` and falls again over
     all `steps` (one-cycle, https://arxiv.org/abs/1708.07120). "sgd": the article's, with momentum 0.99: after
-    a hundred batches its steps are a hundred times `learning_rate`.
+    a hundred batches its steps are a hundred times `learning_rate`; its schedule is None.
     """
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(learning, lr=settings.learning_rate, momentum=0.99), None
-    optimizer = torch.optim.AdamW(learning, lr=settings.learning_rate, weight_decay=0.05, fused=True)
-    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=steps)
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if optimizer == "sgd":
+        return torch.optim.SGD(trainable, lr=learning_rate, momentum=0.99), None
+    adamw = torch.optim.AdamW(trainable, lr=learning_rate, weight_decay=0.05, fused=True)
+    return adamw, torch.optim.lr_scheduler.OneCycleLR(adamw, learning_rate, total_steps=steps)
 
 
-def fit(model: Net, data: CTData, settings: Settings, folder: Path, on_epoch: Callable | None = None) -> pd.DataFrame:
-    """Train for `settings.epochs` epochs; leaves the best one's weights in the model, and returns the history.
+def fit(model, train_loader, val_loader, optimizer, scheduler, device, epochs, seed=0, checkpoint=None, curves=None):
+    """Train for `epochs` epochs and return the history, a DataFrame with a row per epoch.
 
-    The best epoch has the highest validation accuracy (of equal ones, the lowest loss). `folder` gets the checkpoints
-    and `history.csv`; an unfinished run there goes on. `on_epoch` is called with the history after every epoch.
+    Args:
+        model, train_loader, val_loader, optimizer, scheduler, device: as for `train_one_epoch`. If the training loader
+            has a method `set_epoch`, it gets each epoch's number.
+        seed: of shuffling and augmentation, with the epoch's number.
+        checkpoint: keeps the state after each epoch and the best epoch's weights, which are in the model at the end;
+            an unfinished run goes on (see `runs.checkpoints.Checkpoint`). None: the last epoch's are.
+        curves: its `update(history)` is called after each epoch (see `plotting.LiveCurves`), or None.
     """
-    device = pick_device(settings.device)
-    model.to(device, memory_format=torch.channels_last)
-    data = dataclasses.replace(data, images=near(data.images, device))
-    batches = loader(data, "train", settings.batch_size, shuffle=True, augmented=True)
-    checks = loader(data, "val", settings.batch_size)
-    optimizer, scheduler = make_optimizer(model, settings, steps=settings.epochs * len(batches))
-    checkpoints = Checkpoints(folder, identity(settings, data.fingerprint), model, optimizer, scheduler)
-    history = checkpoints.start(settings.resume)
-    kept = settings.copies > 0 and first_to_learn(model) != "stem"
-    if not history:
-        choose_formats(model, data.images, kept)
-    cache = CachedAugmentations(model, data, settings, folder) if kept else None
-    while len(history) < settings.epochs:
-        epoch, start = len(history) + 1, time.perf_counter()
-        # random numbers of its own for each epoch, so that a run that goes on ends with the same bits
-        with repeatable(settings.seed * 1_000_003 + epoch), checkpoints.advise(epoch):
-            learner, batches, checks = cache.epoch(epoch) if cache else (model, batches, checks)
-            watched = progress(batches, _title(history, settings.epochs), total=len(batches))
-            trained = train_one_epoch(learner, watched, optimizer, scheduler)
-            validated = evaluate(learner, checks)
-        history.append(_row(epoch, time.perf_counter() - start, trained, validated))
-        checkpoints.save(history, best=best_epoch(history) == epoch)
-        if on_epoch:
-            on_epoch(pd.DataFrame(history))
-    checkpoints.load_best()
+    history = checkpoint.resume() if checkpoint else []
+    for epoch in range(len(history) + 1, epochs + 1):
+        start = time.perf_counter()
+        if hasattr(train_loader, "set_epoch"):
+            train_loader.set_epoch(epoch)
+        # random numbers of its own for each epoch, so that a resumed run ends with the same bits
+        with seeded(seed * 1_000_003 + epoch):
+            batches = progress(train_loader, _title(history, epochs), total=len(train_loader))
+            train = train_one_epoch(model, batches, optimizer, scheduler, device)
+            val = evaluate(model, val_loader, device)
+        history.append(_row(epoch, time.perf_counter() - start, train, val))
+        if checkpoint:
+            checkpoint.save(history)
+        if curves:
+            curves.update(history)
+    if checkpoint:
+        checkpoint.load_best()
     return pd.DataFrame(history)
 
 
@@ -159,16 +145,11 @@ def best_epoch(history: pd.DataFrame | list[dict]) -> int:
     return int(ranked.epoch.iloc[0])
 
 
-def new_model(settings: Settings) -> Net:
-    """The network that `settings` describe: seeded, its weights loaded, frozen unless it starts from scratch."""
-    with repeatable(settings.seed):
-        model = build_model(settings.backbone, settings.weights)
-    return freeze(model, "all" if settings.weights == "scratch" else settings.trainable)
-
-
-def _row(epoch: int, seconds: float, trained: dict, validated: dict) -> dict:
-    """An epoch's row in the history: its metrics but the confusion matrices."""
-    parts = {"train": trained, "val": validated}
+def _row(epoch: int, seconds: float, train: dict, val: dict) -> dict:
+    """An epoch's row in the history: its metrics but the confusion matrices. FloatingPointError if one loss is NaN."""
+    if not np.isfinite(val["loss"]):
+        raise FloatingPointError(f"the validation loss became {val['loss']}")
+    parts = {"train": train, "val": val}
     values = {f"{part}_{name}": value for part, each in parts.items() for name, value in each.items()}
     return {"epoch": epoch, "seconds": seconds} | {k: v for k, v in values.items() if not k.endswith("confusion")}
 

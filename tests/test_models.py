@@ -1,3 +1,4 @@
+import dataclasses
 import socket
 
 import numpy as np
@@ -8,6 +9,7 @@ import torchvision
 from toy import tiny_data
 
 from covid_utils import models
+from covid_utils.core.backbones import BACKBONES, Backbone
 from covid_utils.core.settings import Settings
 from covid_utils.explain import cam
 from covid_utils.io import weights
@@ -16,9 +18,8 @@ from covid_utils.labs import photographs
 from covid_utils.labs.cam_figures import first_kernels
 from covid_utils.labs.faithfulness import CASCADE, cascading_randomisation
 from covid_utils.labs.tables import stage_table
-from covid_utils.models import Net, build_model, freeze, train_mode
-from covid_utils.runs.load_or_train import load_model
-from covid_utils.training import fit, new_model
+from covid_utils.models import Net, build_model, freeze, train_with_frozen_bn
+from covid_utils.runs.load_or_train import load_model, new_model, train
 from ct_phantom.patients import draw_patient
 
 torch.manual_seed(0)
@@ -31,9 +32,27 @@ def test_one_logit_a_slice():
     assert model(model.preprocess(SLICES[:1])).shape == (1,)
 
 
+def densenet121():
+    """torchvision's, with its last ReLU as a module too: there it is a function in `forward`, which no row can name."""
+    network = torchvision.models.densenet121()
+    network.features.add_module("relu5", torch.nn.ReLU())
+    return network
+
+
 # One row each: networks of other families, with other blocks, names and kinds of head.
 OTHERS = {
-    "efficientnet_b0": models.Backbone(
+    "densenet121": Backbone(
+        densenet121,
+        stem="features.conv0 features.norm0 features.relu0 features.pool0",
+        layer1="features.denseblock1",
+        layer2="features.transition1 features.denseblock2",
+        layer3="features.transition2 features.denseblock3",
+        layer4="features.transition3 features.denseblock4 features.norm5 features.relu5",
+        head="classifier",
+        output="classifier",
+        first_convolution="features.conv0",
+    ),
+    "efficientnet_b0": Backbone(
         torchvision.models.efficientnet_b0,
         stem="features.0",
         layer1="features.1 features.2",
@@ -44,7 +63,7 @@ OTHERS = {
         output="classifier.1",
         first_convolution="features.0.0",
     ),
-    "mobilenet_v3_small": models.Backbone(
+    "mobilenet_v3_small": Backbone(
         torchvision.models.mobilenet_v3_small,
         stem="features.0",
         layer1="features.1",
@@ -56,13 +75,13 @@ OTHERS = {
         first_convolution="features.0.0",
     ),
 }
-FAMILIES = [*models.BACKBONES, *OTHERS]
+FAMILIES = [*BACKBONES, *OTHERS]
 
 
 @pytest.fixture(autouse=True)
 def more_backbones(monkeypatch):
     for name, row in OTHERS.items():
-        monkeypatch.setitem(models.BACKBONES, name, row)
+        monkeypatch.setitem(BACKBONES, name, row)
 
 
 @pytest.mark.parametrize("backbone", FAMILIES)
@@ -72,13 +91,15 @@ def test_stages_and_head_are_the_whole_network(backbone):
     assert stage_table(model).numbers.sum() == sum(p.numel() for p in model.parameters())
     x = model.preprocess(SLICES)
     plain = model.net(x).flatten()  # as its own library runs it
-    assert torch.equal(model(x), plain)
+    assert torch.equal(model(SLICES), plain) and torch.equal(model(x), plain)
+    for stage in models.STAGES[:-1]:
+        torch.testing.assert_close(model.forward_head(model.forward_features(x, stage), stage), plain)
     sides = []
     for layer in models.LAYERS:
         model.parts(layer)[-1].register_forward_hook(lambda _module, _input, output: sides.append(output.shape[-1]))
     model(x)
     assert sides == [16, 8, 4, 2]
-    (first,) = (model.net.get_submodule(models.BACKBONES[backbone].first_convolution),)
+    (first,) = (model.net.get_submodule(BACKBONES[backbone].first_convolution),)
     assert first.weight.shape[1] == 3 and next(model.parameters()) is first.weight
 
 
@@ -96,25 +117,25 @@ def test_a_frozen_trunk_is_still_and_the_last_stage_is_not(backbone):
     """Batch norm, dropout and stochastic depth alike: two passes agree to the bit, and leave nothing changed."""
     model = freeze(Net(backbone))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    train_mode(model)
+    train_with_frozen_bn(model)
     with torch.no_grad():
         x = model.preprocess(SLICES)
-        one, two = model.trunk(x), model.trunk(x)
+        one, two = model.forward_features(x), model.forward_features(x)
         model(x)
-        assert torch.equal(one, two) and torch.equal(one, model.eval().trunk(x))
+        assert torch.equal(one, two) and torch.equal(one, model.eval().forward_features(x))
     moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     last = {id(buffer) for part in model.parts("layer4") for buffer in part.buffers()}
     assert moved == {name for name, buffer in model.named_buffers() if id(buffer) in last}
     model.train()
     with torch.no_grad():
-        assert not torch.equal(model.trunk(x), one)  # and in plain train mode it is not still
+        assert not torch.equal(model.forward_features(x), one)  # and in plain train mode it is not still
 
 
 def test_frozen_batch_norm_does_not_drift_and_a_plain_train_does():
     model = freeze(Net("resnet18"))
     norms = {"layer1": model.net.layer1[0].bn1, "layer4": model.net.layer4[0].bn1}
     before = {name: norm.running_mean.clone() for name, norm in norms.items()}
-    train_mode(model)
+    train_with_frozen_bn(model)
     model(model.preprocess(SLICES))
     assert torch.equal(norms["layer1"].running_mean, before["layer1"])
     assert not torch.equal(norms["layer4"].running_mean, before["layer4"])
@@ -130,7 +151,7 @@ def test_a_new_backbone_is_one_row(backbone, tmp_path):
     settings = Settings(backbone=backbone, weights=str(tmp_path / "w.safetensors"), image_size=64, epochs=1, copies=1)
     data, model = tiny_data(size=64), new_model(settings)
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    history = fit(model, data, settings, tmp_path / "run")
+    history = train(model, data, settings, tmp_path / "run")
     assert np.isfinite(history.train_loss).all()
     trunk = {id(p) for part in model.parts(*models.STAGES[:4]) for p in part.parameters()}
     assert {torch.equal(p, start[name]) for name, p in model.named_parameters() if id(p) in trunk} == {True}
@@ -141,6 +162,15 @@ def test_a_new_backbone_is_one_row(backbone, tmp_path):
         assert maps.shape == (2, 64, 64) and np.isfinite(maps).all()
     assert [stage for stage, _ in cascading_randomisation(model, 1)] == list(CASCADE)
     assert first_kernels(model).shape[1:] == (3, 3, 3)
+
+
+def test_a_row_that_computes_another_network_is_refused(monkeypatch):
+    """The obvious row of a DenseNet lacks the ReLU that is no module."""
+    layer4 = "features.transition3 features.denseblock4 features.norm5"
+    obvious = dataclasses.replace(OTHERS["densenet121"], make="torchvision.models:densenet121", layer4=layer4)
+    monkeypatch.setitem(BACKBONES, "densenet121", obvious)
+    with pytest.raises(ValueError, match="The stages of backbone 'densenet121' compute another network than its own"):
+        Net("densenet121")
 
 
 def test_unknown_names_get_the_nearest_right_one():
@@ -270,16 +300,16 @@ def hub(tmp_path, monkeypatch):
 def test_imagenet_weights_keep_their_published_preprocessing_from_run_to_run(backbone, hub, tmp_path):
     """resnet18 enlarges to 256 and crops 224, resnet50 to 232: as each one's weights publish it, also after a run."""
     published = torchvision.models.get_model_weights(backbone).DEFAULT
-    plain = models.BACKBONES[backbone].make()
+    plain = BACKBONES[backbone].network()
     torch.save(plain.state_dict(), hub / published.url.rsplit("/", 1)[-1])
     started = build_model(backbone, "imagenet")
-    output = models.BACKBONES[backbone].output
+    output = BACKBONES[backbone].output
     for name, tensor in plain.state_dict().items():
         assert name.startswith(output) or torch.equal(started.net.state_dict()[name], tensor)
     grey = torch.randint(0, 256, (2, 224, 224), dtype=torch.uint8)
     expected = published.transforms()(grey.unsqueeze(1).expand(-1, 3, -1, -1))
     settings = Settings(backbone=backbone, weights="imagenet", image_size=32, epochs=1, copies=1)
-    fit(started, tiny_data(), settings, tmp_path)
+    train(started, tiny_data(), settings, tmp_path)
     checkpoint = tmp_path / "checkpoints" / "best.safetensors"
     for model in (started, load_model(checkpoint)[0], build_model(backbone, str(checkpoint))):
         assert torch.equal(model.preprocess(grey), expected)

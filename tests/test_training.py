@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torchvision
 from toy import tiny_data
 
 from covid_utils import models, training
@@ -17,14 +18,29 @@ from covid_utils.core.device import pick_device
 from covid_utils.core.files import resolve
 from covid_utils.core.settings import Settings
 from covid_utils.data import loader
+from covid_utils.explain import cam
 from covid_utils.io.weights import read_weights, save_weights
 from covid_utils.runs.checkpoints import read_last
-from covid_utils.runs.load_or_train import find_or_train, load_model, scratch_settings
+from covid_utils.runs.load_or_train import load_model, load_or_train, new_model, scratch_settings, train
+
+
+class StopAfter:
+    """Curves that interrupt a training as Ctrl-C does, when so many epochs are saved."""
+
+    def __init__(self, epochs: int):
+        self.epochs = epochs
+
+    def update(self, history):
+        if len(history) == self.epochs:
+            raise KeyboardInterrupt
 
 
 @pytest.fixture
 def tiny():
     return tiny_data()
+
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -38,7 +54,7 @@ import os, signal, sys
 sys.path.insert(0, os.environ["TESTS"])
 from toy import tiny_data
 from pathlib import Path
-from covid_utils import training
+from covid_utils.runs.load_or_train import new_model, train
 from covid_utils.core.settings import Settings
 import torch
 run_dir, kill_at = Path(sys.argv[1]), int(sys.argv[2])
@@ -52,13 +68,13 @@ def killed(content, path):
 torch.save = killed
 settings = Settings(image_size=32, epochs=3, batch_size=8, run_dir=str(run_dir), device="cpu")
 print("ready", flush=True)
-training.fit(training.new_model(settings), tiny_data(), settings, run_dir)
+train(new_model(settings), tiny_data(), settings, run_dir)
 """
 
 
 def run(folder: Path, kill_at: int = 0) -> subprocess.Popen:
     environment = os.environ | {"TESTS": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
-    environment["COVID_UTILS_HOME"] = str(folder.parent)  # one number format for all runs of a test
+    environment["COVID_UTILS_HOME"] = str(folder.parent)
     call = [sys.executable, "-c", RUN, str(folder), str(kill_at)]
     return subprocess.Popen(call, env=environment, stdout=subprocess.PIPE, text=True)
 
@@ -98,38 +114,34 @@ def test_kills_change_nothing(tmp_path):
 
 def test_an_interrupted_kernel_goes_on_with_the_same_objects(tmp_path, quick, tiny):
     """Stop in the middle of an epoch, run the cell again; the end is bit-identical to an uninterrupted run."""
-    model = training.new_model(quick)
-    training.fit(model, tiny, quick, tmp_path / "whole")
+    model = new_model(quick)
+    train(model, tiny, quick, tmp_path / "whole")
 
-    def interrupt(history):
-        if len(history) == 1:
-            raise KeyboardInterrupt
-
-    model = training.new_model(quick)
+    model = new_model(quick)
     with pytest.raises(KeyboardInterrupt):
-        training.fit(model, tiny, quick, tmp_path / "stopped", interrupt)
+        train(model, tiny, quick, tmp_path / "stopped", StopAfter(1))
     with torch.no_grad():
         model.net.conv1.weight += 1  # as an unfinished epoch would have left it
-    training.fit(model, tiny, quick, tmp_path / "stopped")
+    train(model, tiny, quick, tmp_path / "stopped")
     assert_same_bits(outcome(tmp_path / "stopped"), outcome(tmp_path / "whole"))
 
 
 def test_same_seed_same_run_other_seed_another(tmp_path, quick, tiny):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         settings = replace(quick, seed=seed, epochs=2)
-        training.fit(training.new_model(settings), tiny, settings, tmp_path / name)
+        train(new_model(settings), tiny, settings, tmp_path / name)
     assert_same_bits(outcome(tmp_path / "a"), outcome(tmp_path / "b"))
     assert not outcome(tmp_path / "a")[2].equals(outcome(tmp_path / "c")[2])
 
 
 def test_it_learns_and_loads_the_best_epoch(quick):
     settings, tiny = replace(quick, epochs=6), tiny_data(patients=72)
-    model = training.new_model(settings)
-    history = training.fit(model, tiny, settings, resolve(quick.run_dir))
+    model = new_model(settings)
+    history = train(model, tiny, settings, resolve(quick.run_dir))
     best = training.best_epoch(history)
     assert history.train_loss.iloc[-1] < history.train_loss.iloc[0]
     assert history.val_accuracy.max() > 0.9
-    checked = training.evaluate(model, loader(tiny, "val", 8, shuffle=False))
+    checked = training.evaluate(model, loader(tiny, "val", 8), CPU)
     assert checked["accuracy"] == history.val_accuracy[best - 1]
     loaded, notes = load_model(resolve(quick.run_dir) / "checkpoints" / "best.safetensors")
     assert notes["epoch"] == best
@@ -144,16 +156,16 @@ def test_fit_shuffles_and_augments_training_slices_anew_in_every_epoch(quick, ti
 
     def watched(model, batches, *rest):
         epochs.append([(images.clone(), labels.clone()) for images, labels in batches])
-        return learn(model, epochs[-1], *rest)
+        return train_one_epoch(model, epochs[-1], *rest)
 
-    def checked(model, batches):
+    def checked(model, batches, device):
         checks.append(torch.cat([images for images, _ in batches]))
-        return check(model, batches)
+        return evaluate(model, batches, device)
 
-    learn, check = training.train_one_epoch, training.evaluate
+    train_one_epoch, evaluate = training.train_one_epoch, training.evaluate
     monkeypatch.setattr(training, "train_one_epoch", watched)
     monkeypatch.setattr(training, "evaluate", checked)
-    training.fit(training.new_model(quick), tiny, quick, tmp_path)
+    train(new_model(quick), tiny, quick, tmp_path)
     stored = tiny.images[tiny.table.index[tiny.table.split == "train"]]
     labels = [torch.cat([y for _, y in batches]) for batches in epochs]
     images = [torch.cat([x for x, _ in batches]) for batches in epochs]
@@ -168,24 +180,74 @@ def test_fit_shuffles_and_augments_training_slices_anew_in_every_epoch(quick, ti
     assert all(torch.equal(each, val) for each in checks)
 
 
-def test_an_update_follows_the_gradient_of_this_batch_alone():
-    """Two steps of 0.1 against a gradient of 1, and the schedule moves on with each."""
-    weight = torch.nn.Parameter(torch.tensor(1.0))
-    optimizer = torch.optim.SGD([weight], lr=0.1)
+class Line(torch.nn.Module):
+    """The logit is `weight` times the image."""
+
+    def __init__(self, weight: float = 1.0):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(weight))
+
+    def forward(self, x):
+        return self.weight * x
+
+
+def test_a_step_follows_the_gradient_of_its_batch_alone():
+    """Two batches of one slice each: by hand, with a schedule that halves the rate after each step."""
+    model, batches = Line(), [(torch.tensor([2.0]), torch.tensor([1.0])), (torch.tensor([-1.0]), torch.tensor([1.0]))]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
-    training.update(weight * 1.0, optimizer)
-    assert weight.item() == pytest.approx(0.9)
-    training.update(weight * 1.0, optimizer, scheduler)
-    assert weight.item() == pytest.approx(0.8)
-    training.update(weight * 1.0, optimizer, scheduler)
-    assert weight.item() == pytest.approx(0.75)
+    weight = 1.0
+    for rate, (x, y) in zip((0.1, 0.05), batches, strict=True):
+        weight -= rate * ((torch.sigmoid(weight * x) - y) * x).item()
+    training.train_one_epoch(model, batches, optimizer, scheduler, CPU)
+    assert model.weight.item() == pytest.approx(weight)
+    training.train_one_epoch(model, batches, optimizer, None, CPU)
     with pytest.raises(FloatingPointError, match="the loss became nan"):
-        training.update(weight * torch.nan, optimizer)
-    assert weight.item() == pytest.approx(0.75)
+        training.train_one_epoch(model, [(torch.tensor([torch.nan]), torch.tensor([1.0]))], optimizer, None, CPU)
+    assert model.weight.isfinite()
+
+
+def test_an_epochs_metrics_are_those_of_all_logits():
+    """Not the mean over batches: the last batch is shorter. And `evaluate` changes nothing."""
+    model, x, y = Line(), torch.tensor([1.0, 2.0, -1.0]), torch.tensor([1.0, 1.0, 1.0])
+    whole = training.metrics(x, y)
+    batches = [(x[:2], y[:2]), (x[2:], y[2:])]
+    assert training.evaluate(model, batches, CPU) == whole and model.weight.item() == 1
+    still = torch.optim.SGD(model.parameters(), lr=0.0)
+    assert training.train_one_epoch(model, batches, still, None, CPU) == whole
+
+
+class Photographs(torch.utils.data.Dataset):
+    """A data set as anybody would write it: float images with three channels, and labels."""
+
+    def __init__(self, count: int = 24):
+        self.labels = torch.arange(count).remainder(2).float()
+        self.images = torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        self.images[self.labels == 1, :, 8:20, 8:20] += 2
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        return self.images[index], self.labels[index]
+
+
+@pytest.mark.parametrize("own_network", [False, True])
+def test_any_data_set_and_network_train_and_are_explained(own_network):
+    """With nothing of ours but the loop: `fit` without checkpoint and curves, then `cam`."""
+    torch.manual_seed(0)
+    model = torchvision.models.resnet18(num_classes=1) if own_network else models.Net()
+    loaders = [torch.utils.data.DataLoader(Photographs(), batch_size=8, shuffle=shuffle) for shuffle in (True, False)]
+    optimizer, scheduler = training.make_optimizer(model, 1e-3, steps=2 * 3)
+    history = training.fit(model, *loaders, optimizer, scheduler, CPU, epochs=2)
+    assert list(history.epoch) == [1, 2] and np.isfinite(history.val_loss).all()
+    layer = model.layer3 if own_network else model.net.layer3
+    maps = cam(model, Photographs().images[:4], "GradCAM", layer)
+    assert maps.shape == (4, 32, 32) and np.isfinite(maps).all() and maps.max() > 0.9
 
 
 def test_predict_needs_no_labels_and_does_not_learn(tiny):
-    model = training.new_model(Settings())
+    model = new_model(Settings())
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     logits = training.predict(model, tiny.images[:70])
     assert logits.shape == (70,) and logits.dtype == torch.float32 and not logits.requires_grad
@@ -201,9 +263,9 @@ def test_best_epoch_breaks_ties_by_loss():
 def test_frozen_trunk_stays_bit_identical(quick, tiny, tmp_path):
     save_weights(tmp_path / "w.safetensors", models.Net("resnet18").state_dict(), {})
     settings = replace(quick, weights=str(tmp_path / "w.safetensors"), epochs=1)
-    model = training.new_model(settings)
+    model = new_model(settings)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    training.fit(model, tiny, settings, tmp_path / "run")
+    train(model, tiny, settings, tmp_path / "run")
     moved = {name.split(".")[1] for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert moved == {"layer4", "fc"}
 
@@ -217,54 +279,51 @@ def test_nan_stops_and_keeps_the_last_good_checkpoint(quick, tiny, tmp_path, mon
             x = super().__call__(images)
             return x * float("nan") if len(calls) > 8 else x
 
-    model = training.new_model(quick)
+    model = new_model(quick)
     model.preprocess = Sick()
     with pytest.raises(
         FloatingPointError,
         match=r"Epoch 2: the loss became nan\. Lower learning_rate.*resume=False.*epoch 1",
     ):
-        training.fit(model, tiny, quick, tmp_path / "run")
+        train(model, tiny, quick, tmp_path / "run")
     last = read_last(tmp_path / "run" / "checkpoints" / "last.pt")
     assert len(last["history"]) == 1 and all(t.isfinite().all() for t in last["model"].values())
 
 
 def test_an_unfinished_run_of_other_parameters_is_refused(quick, tiny, tmp_path):
-    def interrupt(_history):
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        training.fit(training.new_model(quick), tiny, quick, tmp_path / "run", interrupt)
+        train(new_model(quick), tiny, quick, tmp_path / "run", StopAfter(1))
     other = replace(quick, learning_rate=0.5)
     with pytest.raises(
         ValueError, match="unfinished run with learning_rate=0.001 instead of 0.5: give another run_dir"
     ):
-        training.fit(training.new_model(other), tiny, other, tmp_path / "run")
+        train(new_model(other), tiny, other, tmp_path / "run")
     assert len(read_last(tmp_path / "run" / "checkpoints" / "last.pt")["history"]) == 1
     anew = replace(other, resume=False, epochs=1, learning_rate=0.01)
-    assert len(training.fit(training.new_model(anew), tiny, anew, tmp_path / "run")) == 1
+    assert len(train(new_model(anew), tiny, anew, tmp_path / "run")) == 1
 
 
 def test_a_finished_run_of_other_parameters_is_kept(quick, tiny, tmp_path):
     once = replace(quick, epochs=1)
-    training.fit(training.new_model(once), tiny, once, tmp_path / "run")
+    train(new_model(once), tiny, once, tmp_path / "run")
     files = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.*")}
     other = replace(quick, epochs=2)
     with pytest.raises(ValueError, match="a finished run with epochs=1 instead of 2: give another run_dir.*replace it"):
-        training.fit(training.new_model(other), tiny, other, tmp_path / "run")
+        train(new_model(other), tiny, other, tmp_path / "run")
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.*")} == files
     anew = replace(other, resume=False)
-    assert len(training.fit(training.new_model(anew), tiny, anew, tmp_path / "run")) == 2
-    again = training.fit(training.new_model(other), tiny, other, tmp_path / "run")  # the same once more
+    assert len(train(new_model(anew), tiny, anew, tmp_path / "run")) == 2
+    again = train(new_model(other), tiny, other, tmp_path / "run")  # the same once more
     assert len(again) == 2
 
 
 def test_a_truncated_checkpoint_is_named(quick, tiny, tmp_path):
     path = tmp_path / "run" / "checkpoints" / "last.pt"
     settings = replace(quick, epochs=1)
-    training.fit(training.new_model(settings), tiny, settings, tmp_path / "run")
+    train(new_model(settings), tiny, settings, tmp_path / "run")
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(ValueError, match="last.pt is damaged .*resume=False"):
-        training.fit(training.new_model(settings), tiny, settings, tmp_path / "run")
+        train(new_model(settings), tiny, settings, tmp_path / "run")
 
 
 class Bomb:
@@ -284,42 +343,43 @@ def test_a_checkpoint_with_a_program_inside_is_refused(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_the_rival_from_scratch_is_the_one_that_is_there(quick, tiny):
-    """A phone's network learns too slowly from scratch, so its rival is a ResNet-18, or whatever notebook 2 trained."""
+def test_the_baseline_from_scratch_is_the_one_that_is_there(quick, tiny):
+    """An EfficientNet learns too slowly from scratch, so its baseline is a ResNet-18, or what notebook 2 trained."""
     pretrained = replace(quick, backbone="efficientnet_lite0", weights="imagenet", learning_rate=0.005, epochs=1)
-    rival = scratch_settings(pretrained)
-    assert (rival.backbone, rival.weights, rival.learning_rate) == ("resnet18", "scratch", Settings.learning_rate)
-    assert (rival.epochs, rival.seed, rival.image_size) == (1, quick.seed, quick.image_size)
+    baseline = scratch_settings(pretrained)
+    assert (baseline.backbone, baseline.weights, baseline.learning_rate) == (
+        "resnet18",
+        "scratch",
+        Settings.learning_rate,
+    )
+    assert (baseline.epochs, baseline.seed, baseline.image_size) == (1, quick.seed, quick.image_size)
     assert scratch_settings(replace(pretrained, backbone="resnet50")).backbone == "resnet50"
     assert scratch_settings(replace(pretrained, optimizer="sgd")).learning_rate == 0.005
     started = replace(pretrained, weights="scratch", backbone="resnet34", learning_rate=0.003, epochs=2)
 
-    def stop(history):
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        find_or_train(tiny, started, "scratch", stop)
-    rival = scratch_settings(replace(pretrained, epochs=2))
-    assert (rival.backbone, rival.learning_rate) == ("resnet34", 0.003)
-    assert "Trained" in find_or_train(tiny, rival, "scratch")[2]  # and an unfinished one goes on
+        load_or_train(tiny, started, "scratch", StopAfter(1))
+    baseline = scratch_settings(replace(pretrained, epochs=2))
+    assert (baseline.backbone, baseline.learning_rate) == ("resnet34", 0.003)
+    assert "Trained" in load_or_train(tiny, baseline, "scratch")[2]  # and an unfinished one goes on
 
 
 def test_find_or_train(quick, tiny):
     settings = replace(quick, epochs=1)
-    model, _, text = find_or_train(tiny, settings, "scratch")
+    model, _, text = load_or_train(tiny, settings, "scratch")
     assert text.startswith("Trained the scratch model now")
-    again, history, text = find_or_train(tiny, replace(settings, learning_rate=0.002), "scratch")
+    again, history, text = load_or_train(tiny, replace(settings, learning_rate=0.002), "scratch")
     assert "best epoch 1; it was trained with learning_rate=0.001 instead of 0.002" in text and len(history) == 1
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
     with pytest.raises(ValueError, match="was trained with seed=0 instead of 7: give another run_dir"):
-        find_or_train(tiny, replace(settings, seed=7), "scratch")
+        load_or_train(tiny, replace(settings, seed=7), "scratch")
 
 
 def test_changed_data_are_found(quick, tiny):
     settings = replace(quick, epochs=1)
-    find_or_train(tiny, settings, "scratch")
+    load_or_train(tiny, settings, "scratch")
     with pytest.raises(ValueError, match="was trained with other slices .the data have changed since.: give another"):
-        find_or_train(replace(tiny, fingerprint="changed"), settings, "scratch")
+        load_or_train(replace(tiny, fingerprint="changed"), settings, "scratch")
 
 
 def test_scores_by_hand():
@@ -339,9 +399,8 @@ def test_a_missing_device_is_named():
     assert pick_device("cpu").type == "cpu"
 
 
-def test_the_articles_optimizer(tiny):
-    settings = Settings(optimizer="sgd", learning_rate=1e-4)
-    optimizer, scheduler = training.make_optimizer(models.freeze(models.Net()), settings, 10)
+def test_the_articles_optimizer():
+    optimizer, scheduler = training.make_optimizer(models.freeze(models.Net()), 1e-4, 10, "sgd")
     group = optimizer.param_groups[0]
     assert (group["lr"], group["momentum"], scheduler) == (1e-4, 0.99, None)
     assert len(group["params"]) == 17  # layer4 and the head of a ResNet-18

@@ -1,4 +1,4 @@
-"""Where a run computes: device, number format, threads."""
+"""Where a run computes: device, precision, threads, random numbers."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import joblib
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .memory import MEMORY
 
-BFLOAT16 = True  # `device.BFLOAT16 = False` computes in float32 everywhere, to see the difference
+BFLOAT16 = True  # `device.BFLOAT16 = False` trains in float32 everywhere, to see the difference
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -32,17 +32,20 @@ def has_bfloat16(device: torch.device) -> bool:
     """Whether the hardware says that it multiplies in bfloat16, and it is not switched off here."""
     if device.type == "cuda":
         return BFLOAT16 and torch.cuda.is_bf16_supported(including_emulation=False)
-    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # these two ask the processor (cpuid)
-    return BFLOAT16 and device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in asked)
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # these two ask the processor (cpuid)
+    return BFLOAT16 and device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in checks)
 
 
-def autocast(device: torch.device, wanted: bool = True) -> torch.autocast:
-    """Compute in bfloat16 if it is wanted and the hardware multiplies in it, in float32 elsewhere."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=wanted and has_bfloat16(device))
+def use_amp(model: nn.Module, device: torch.device) -> bool:
+    """Whether to train a model in bfloat16: its `amp` says that it gains by it, and the hardware multiplies in it.
+
+    Inference stays in float32, so that a slice's logit is the same wherever it is computed.
+    """
+    return getattr(model, "amp", False) and has_bfloat16(device)
 
 
 @contextlib.contextmanager
-def repeatable(seed: int | None = None) -> Iterator[None]:
+def seeded(seed: int | None = None) -> Iterator[None]:
     """Work that can be repeated bit by bit and leaves torch as it was (but the seed of a GPU not used before).
 
     Inside, cuDNN chooses the same algorithms every time, random numbers start from `seed` (if one is given), and no
@@ -63,7 +66,7 @@ def repeatable(seed: int | None = None) -> Iterator[None]:
             torch.backends.cudnn.deterministic = deterministic
 
 
-def near(tensor: Tensor, device: torch.device) -> Tensor:
+def to_device_if_fits(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor in the GPU's memory, if it fills at most a quarter of what is free there; else where it is.
 
     Slices are cut into batches and augmented there, and no batch has to travel.

@@ -15,15 +15,16 @@ from ..core.files import clear_leftovers, replace_file, shown
 from ..core.memory import out_of_memory
 from ..core.settings import Settings
 from ..io.weights import read_weights, save_weights
+from ..training import best_epoch
 
 
-def identity(settings: Settings, fingerprint: str) -> dict:
+def run_key(settings: Settings, fingerprint: str) -> dict:
     """What makes two runs the same run: all parameters but places and the device, and the data's fingerprint."""
     parameters = dataclasses.asdict(settings)
     for name in ("run_dir", "data_dir", "resume", "device", "seeds", "data_seed"):  # the last is in the fingerprint
         del parameters[name]
     if settings.weights == "scratch":
-        parameters["trainable"] = "all"  # whatever is asked for: nothing is frozen then
+        parameters["trainable"] = "all"  # whatever the setting: nothing is frozen then
     if parameters["trainable"] == "all":
         parameters["copies"] = 0  # and so there is nothing to cache
     return parameters | {"data": fingerprint}
@@ -57,30 +58,31 @@ def read_last(path: Path) -> dict:
     return found
 
 
-class Checkpoints:
+class Checkpoint:
     """The files of one training, in `folder`: `checkpoints/best.safetensors`, `checkpoints/last.pt`, `history.csv`.
 
     Args:
         folder: where they lie.
-        parameters: what the run is (see `identity`); an unfinished run of others is never continued.
+        parameters: what the run is (see `run_key`); an unfinished run of others is never continued.
         model, optimizer, scheduler: what is saved, and filled when a run goes on; the scheduler may be None.
+        resume: False starts anew, and replaces any run that is there.
     """
 
-    def __init__(self, folder: Path, parameters: dict, model, optimizer, scheduler):
-        self.folder, self.parameters = folder, parameters
+    def __init__(self, folder: Path, parameters: dict, model, optimizer, scheduler=None, resume: bool = True):
+        self.folder, self.parameters, self.goes_on = folder, parameters, resume
         self.parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
         self.last, self.best = (folder / "checkpoints" / name for name in ("last.pt", "best.safetensors"))
         for file in (self.last, self.best):  # an epoch that was the best may be so no more
             clear_leftovers(file)
-        self.left = None  # what was on the disk when this training looked last
+        self.left, self.epoch = None, 0  # what was on the disk when this training looked last, and its epoch
 
-    def start(self, resume: bool) -> list[dict]:
+    def resume(self) -> list[dict]:
         """The history of an unfinished run of the same parameters, which goes on; or an empty one, saved as such.
 
         A finished run of the same parameters is made anew. Raises ValueError if a run of other parameters is there,
         which is never replaced unless `resume` is False, or a damaged file.
         """
-        found = read_last(self.last) if resume and self.last.exists() else None
+        found = read_last(self.last) if self.goes_on and self.last.exists() else None
         if found and found["parameters"] != self.parameters:
             ended = len(found["history"]) >= found["parameters"]["epochs"]
             raise ValueError(
@@ -91,42 +93,22 @@ class Checkpoints:
         if found is None or len(found["history"]) >= found["parameters"]["epochs"]:
             self._save_last([])
             return []
-        self.left = self._stamp()
         for name, part in self.parts.items():
             if part is not None:
                 part.load_state_dict(found[name])
-        self.parts["model"].bfloat16 |= found.get("bfloat16", {})  # so that it ends with the same bits
+        self.left, self.epoch = self._stamp(), len(found["history"])
         return found["history"]
 
-    @contextlib.contextmanager
-    def advise(self, epoch: int) -> Iterator[None]:
-        """If the loss of this epoch is no number, or the memory is full, say what to do, and what is still there."""
-        try:
-            yield
-        except FloatingPointError as error:
-            raise FloatingPointError(
-                f"Epoch {epoch}: {error}. Lower learning_rate (now {self.parameters['learning_rate']}) and set "
-                f"resume=False, or give another run_dir; {shown(self.last)} still holds epoch {epoch - 1}."
-            ) from None
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-            raise MemoryError(
-                f"Epoch {epoch}: out of memory: lower batch_size (now {self.parameters['batch_size']}) or image_size "
-                f"(now {self.parameters['image_size']}) and give another run_dir, or close other programs and "
-                f"notebooks and run this again; {shown(self.last)} still holds epoch {epoch - 1}."
-            ) from error
-
-    def save(self, history: list[dict], best: bool) -> None:
+    def save(self, history: list[dict]) -> None:
         """Keep the last epoch of `history`, also as the best one if it is.
 
         Raises OSError if another process saved here since: two at once would mix up their best epochs.
         """
         self._alone()
-        if best:
+        if best_epoch(history) == len(history):
             model, row = self.parts["model"], history[-1]
             notes = {"parameters": self.parameters, "epoch": row["epoch"], "val_accuracy": row["val_accuracy"]}
-            notes |= {"preprocessing": dataclasses.asdict(model.preprocess), "bfloat16": model.bfloat16}
+            notes["preprocessing"] = dataclasses.asdict(model.preprocess)
             save_weights(self.best, model.state_dict(), notes)
         table = pd.DataFrame(history)
         replace_file(self.folder / "history.csv", lambda path: table.to_csv(path, index=False))
@@ -138,12 +120,31 @@ class Checkpoints:
         self.parts["model"].load_state_dict(read_weights(self.best)[0])
         self.parts["model"].eval()
 
+    @contextlib.contextmanager
+    def advice(self) -> Iterator[None]:
+        """If the loss becomes NaN, or the memory is full, say what to do, and what is still there."""
+        try:
+            yield
+        except FloatingPointError as error:
+            raise FloatingPointError(
+                f"Epoch {self.epoch + 1}: {error}. Lower learning_rate (now {self.parameters['learning_rate']}) and "
+                f"set resume=False, or give another run_dir; {shown(self.last)} still holds epoch {self.epoch}."
+            ) from None
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            raise MemoryError(
+                f"Epoch {self.epoch + 1}: out of memory: lower batch_size (now {self.parameters['batch_size']}) or "
+                f"image_size (now {self.parameters['image_size']}) and give another run_dir, or close other programs "
+                f"and notebooks and run this again; {shown(self.last)} still holds epoch {self.epoch}."
+            ) from error
+
     def _save_last(self, history: list[dict]) -> None:
         """Everything it takes to go on after this epoch."""
-        content = {"parameters": self.parameters, "history": history, "bfloat16": self.parts["model"].bfloat16}
+        content = {"parameters": self.parameters, "history": history}
         content |= {name: None if part is None else part.state_dict() for name, part in self.parts.items()}
         replace_file(self.last, lambda temporary: torch.save(content, temporary))
-        self.left = self._stamp()
+        self.left, self.epoch = self._stamp(), len(history)
 
     def _alone(self) -> None:
         if self.left and self._stamp() not in (self.left, None):  # None: somebody has deleted it

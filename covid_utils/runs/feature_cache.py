@@ -1,88 +1,98 @@
-"""Features of augmented slices that the frozen stages make, made once and used in every epoch."""
+"""Features of augmented slices that the frozen stages make, computed once and used in every epoch."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
-from ..core.device import near, repeatable
+from ..core.device import seeded, to_device_if_fits
 from ..core.files import shown
 from ..core.memory import enough_memory, too_large
-from ..core.settings import Settings
-from ..data import CTData, Slices, augment, batches_of
-from ..models import Net, Tail, ask
+from ..data import batches_of
+from ..models import STAGES, Net, first_trainable_stage
 
-BATCH = 64  # slices that go through the trunk at a time
+BATCH = 64  # slices that go through the frozen stages at a time
 
 
-class CachedAugmentations:
-    """Each epoch's batches as features of the frozen trunk, computed once and kept.
+class CachedFeatures:
+    """A loader of features, float16 (N, C, h, w), and labels, float32 (N,), for a `models.FeatureHead`.
 
-    What the stages before the first that learns make of a picture never changes. So each slice is augmented
-    `settings.copies` times, these stages see each copy once, and the epochs take the copies in turn. They live as
-    long as this object: other weights, slices or settings can never meet them.
+    What the frozen stages make of a slice never changes. So each slice is augmented `copies` times, the frozen stages
+    see each copy once, when it is first needed, and the epochs take the copies in turn. They live as long as this
+    object: other weights, slices or settings can never meet them.
 
     Args:
-        model: a network whose first stages are frozen (see `models.first_to_learn`).
-        data: slices with their splits.
-        settings: copies, batch_size, seed.
+        model: a network whose first stages are frozen (see `models.first_trainable_stage`).
+        slices: a data set that takes a list of indices, as `data.Slices` does.
+        batch_size, shuffle: as for `data.loader`.
         folder: for a file of features, if they would fill a quarter of the free memory; it has no name, so that nothing
             is left of it, however the process ends.
-        change: how training slices are augmented, uint8 (N, H, W) to the same.
+        augment: how slices are augmented, uint8 (N, H, H) to the same, or None.
+        copies: how many augmented copies of each slice.
+        seed: of the augmentation.
     """
 
     def __init__(
         self,
         model: Net,
-        data: CTData,
-        settings: Settings,
+        slices: Dataset,
+        batch_size: int,
         folder: Path,
-        change: Callable[[Tensor], Tensor] = augment,
+        shuffle: bool = False,
+        augment: Callable[[Tensor], Tensor] | None = None,
+        copies: int = 1,
+        seed: int = 0,
     ):
-        self.model, self.settings, self.folder, self.change = model, settings, folder, change
-        self.tail = Tail(model)
-        self.slices = {split: Slices(data, split) for split in ("train", "val")}
-        self.shape = self._through_trunk(data.images[:1]).shape[1:]
-        count = settings.copies * len(self.slices["train"]) + len(self.slices["val"])
-        self.on_disk = too_large(2 * count * self.shape.numel())
-        self.copies: dict[int, TensorDataset] = {}
-        self.val = self._features("val")
+        self.model, self.slices, self.batch_size, self.folder = model, slices, batch_size, folder
+        self.shuffle, self.augment, self.copies, self.seed = shuffle, augment, copies, seed
+        self.copy, self.cached = 0, {}
 
-    def epoch(self, number: int) -> tuple[Tail, DataLoader, DataLoader]:
-        """What learns in epoch `number` (from 1), its training batches and its validation batches."""
-        copy = (number - 1) % self.settings.copies
-        if copy not in self.copies:
-            with repeatable(self.settings.seed * 1_000_003 + 500_000 + copy):  # a resumed run gets the same copies
-                self.copies[copy] = self._features("train", self.change)
-        size = self.settings.batch_size
-        return self.tail, batches_of(self.copies[copy], size, shuffle=True), batches_of(self.val, size)
+    def set_epoch(self, epoch: int) -> None:
+        """Take the copy of this epoch (from 1)."""
+        self.copy = (epoch - 1) % self.copies
 
-    @repeatable()
-    @torch.no_grad()
-    def _through_trunk(self, images: Tensor) -> Tensor:
-        """Slices, uint8 (N, H, W), as the frozen stages' features, (N, C, h, w)."""
-        self.model.eval()
-        return ask(self.model, images, partial(self.model.trunk, until=self.tail.since))
+    def __len__(self) -> int:
+        return len(batches_of(self.slices, self.batch_size, self.shuffle))
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return iter(batches_of(self.features(), self.batch_size, self.shuffle))
+
+    def features(self) -> TensorDataset:
+        """All features of this epoch's copy and their labels, in the order of the slices."""
+        if self.copy not in self.cached:
+            with seeded(self.seed * 1_000_003 + 500_000 + self.copy):  # a resumed run gets the same copies
+                self.cached[self.copy] = self._computed()
+        return self.cached[self.copy]
 
     @enough_memory("copies or image_size")
-    @repeatable()
-    def _features(self, split: str, change: Callable[[Tensor], Tensor] = lambda images: images) -> TensorDataset:
-        """One split's features, float16 (N, C, h, w), and labels, float32 (N,)."""
-        slices = self.slices[split]
-        shape = (len(slices), *self.shape)
-        kept = on_disk(self.folder, shape) if self.on_disk else torch.empty(shape, dtype=torch.float16)
-        for start in range(0, len(slices), BATCH):
-            images, _ = slices[list(range(start, min(start + BATCH, len(slices))))]
-            kept[start : start + BATCH] = self._through_trunk(change(images))
-        return TensorDataset(near(kept, next(self.model.parameters()).device), slices.labels[slices.rows])
+    @torch.no_grad()
+    def _computed(self) -> TensorDataset:
+        device, stage = next(self.model.parameters()).device, first_trainable_stage(self.model)
+        for part in self.model.parts(*STAGES[: STAGES.index(stage)]):
+            part.eval()  # only what is frozen: the rest may be in the middle of a training epoch
+        features, labels = None, []
+        for start in range(0, len(self.slices), BATCH):
+            images, y = self.slices[list(range(start, min(start + BATCH, len(self.slices))))]
+            images = self.augment(images) if self.augment else images
+            part = self.model.forward_features(self.model.preprocess(images.to(device)), until=stage)
+            if features is None:
+                features = self._empty((len(self.slices), *part.shape[1:]))
+            features[start : start + BATCH] = part
+            labels.append(y)
+        return TensorDataset(to_device_if_fits(features, device), torch.cat(labels))
+
+    def _empty(self, shape: tuple[int, ...]) -> Tensor:
+        """Room for one copy: in memory, or in a file if all copies would fill too much of it."""
+        if too_large(2 * self.copies * int(np.prod(shape))):
+            return on_disk(self.folder, shape)
+        return torch.empty(shape, dtype=torch.float16)
 
 
 def on_disk(folder: Path, shape: tuple[int, ...]) -> Tensor:

@@ -1,4 +1,4 @@
-"""A finished training is used again; a missing one is made."""
+"""A training by its settings; a finished one is used again, a missing one is made."""
 
 from __future__ import annotations
 
@@ -8,17 +8,59 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from ..core.device import pick_device
+from ..core.device import pick_device, seeded, to_device_if_fits
 from ..core.files import resolve, shown
 from ..core.settings import Settings
-from ..data import CTData
+from ..data import CTData, Slices, augment, loader
 from ..io.weights import LITE0, preprocessing_of, read_weights
-from ..models import Net, Preprocessing
-from ..training import fit, new_model
-from .checkpoints import differing, identity, read_last
+from ..models import FeatureHead, Net, Preprocessing, build_model, first_trainable_stage, freeze
+from ..training import fit, make_optimizer
+from .checkpoints import Checkpoint, differing, read_last, run_key
+from .feature_cache import CachedFeatures
 
 
-def find_or_train(data: CTData, settings: Settings, name: str, on_epoch=None) -> tuple[Net, pd.DataFrame, str]:
+def new_model(settings: Settings) -> Net:
+    """The network that `settings` describe: seeded, its weights loaded, frozen unless it starts from scratch."""
+    with seeded(settings.seed):
+        model = build_model(settings.backbone, settings.weights)
+    return freeze(model, "all" if settings.weights == "scratch" else settings.trainable)
+
+
+def train(model: Net, data: CTData, settings: Settings, folder: Path, curves=None) -> pd.DataFrame:
+    """Train a model as `settings` say: `training.fit` with the loaders, optimizer and checkpoint of a run.
+
+    The best epoch's weights are in the model afterwards. Where stages are frozen, and `copies` is not 0, only the
+    others are trained, on cached features.
+
+    Args:
+        folder: gets the checkpoints and `history.csv`; an unfinished run there goes on.
+        curves: as for `fit`.
+
+    Returns the history. Raises, with advice, FloatingPointError if the loss becomes NaN, MemoryError and OSError; and
+    ValueError if the folder holds a run of other parameters.
+    """
+    device = pick_device(settings.device)
+    model.to(device, memory_format=torch.channels_last)
+    data = dataclasses.replace(data, images=to_device_if_fits(data.images, device))
+    trained, size = model, settings.batch_size
+    train_loader, val_loader = loader(data, "train", size, shuffle=True, augmented=True), loader(data, "val", size)
+    if settings.copies > 0 and first_trainable_stage(model) != "stem":
+        trained, copies = FeatureHead(model), settings.copies
+        slices = Slices(data, "train")
+        train_loader = CachedFeatures(model, slices, size, folder, True, augment, copies, settings.seed)
+        val_loader = CachedFeatures(model, Slices(data, "val"), size, folder)
+    steps = settings.epochs * len(train_loader)
+    optimizer, scheduler = make_optimizer(model, settings.learning_rate, steps, settings.optimizer)
+    key = run_key(settings, data.fingerprint)
+    checkpoint = Checkpoint(folder, key, model, optimizer, scheduler, settings.resume)
+    with checkpoint.advice():
+        return fit(
+            trained, train_loader, val_loader, optimizer, scheduler, device,
+            settings.epochs, settings.seed, checkpoint, curves,
+        )  # fmt: skip
+
+
+def load_or_train(data: CTData, settings: Settings, name: str, curves=None) -> tuple[Net, pd.DataFrame, str]:
     """The best epoch's network of a finished run in `run_dir/name`, trained first if there is none.
 
     Args:
@@ -35,9 +77,9 @@ def find_or_train(data: CTData, settings: Settings, name: str, on_epoch=None) ->
     found = read_last(last) if last.exists() else None
     if found is None or len(found["history"]) < found["parameters"]["epochs"]:
         model = new_model(settings)
-        history = fit(model, data, settings, folder, on_epoch)
+        history = train(model, data, settings, folder, curves)
         return model, history, f"Trained the {name} model now, as {shown(folder)} held no finished one."
-    wanted = identity(settings, data.fingerprint)
+    wanted = run_key(settings, data.fingerprint)
     same = ("dataset", "split", "seed", "image_size", "backbone", "weights", "data")
     clash = differing(found["parameters"], {key: wanted[key] for key in same})
     if clash:
@@ -50,7 +92,7 @@ def find_or_train(data: CTData, settings: Settings, name: str, on_epoch=None) ->
 
 
 def scratch_settings(settings: Settings) -> Settings:
-    """The settings of notebook 2's network from scratch, the rival of the one that `settings` describe.
+    """The settings of notebook 2's network from scratch, the baseline of the one that `settings` describe.
 
     Backbone, batch size and learning rate are those of the run in `run_dir/scratch`; without one, those in `settings`,
     but for an EfficientNet, which learns too slowly from scratch (docs/results.md), those of notebook 2's ResNet-18.
@@ -68,7 +110,7 @@ def scratch_settings(settings: Settings) -> Settings:
 
 
 def load_model(path: Path) -> tuple[Net, dict]:
-    """The network of a checkpoint that `training.fit` wrote, in eval mode, and the checkpoint's notes.
+    """The network of a checkpoint that `train` wrote, in eval mode, and the checkpoint's notes.
 
     Raises FileNotFoundError if there is none, ValueError if it is damaged or no checkpoint of ours.
     """
@@ -76,10 +118,9 @@ def load_model(path: Path) -> tuple[Net, dict]:
         raise FileNotFoundError(f"No checkpoint {path}: train the model first (notebooks 02 and 03).")
     state, notes = read_weights(path)
     if "parameters" not in notes:
-        raise ValueError(f"{path} holds weights but no checkpoint of this course: give one that `fit` wrote.")
+        raise ValueError(f"{path} holds weights but no checkpoint of this course: give one that training wrote.")
     model = Net(notes["parameters"]["backbone"])
     model.origin = notes["parameters"]["weights"]
     model.preprocess = Preprocessing(**preprocessing_of(notes))
-    model.bfloat16 = notes.get("bfloat16", {})
     model.load_state_dict(state)
     return model.eval(), notes

@@ -3,15 +3,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from test_training import StopAfter
 from toy import tiny_data
 
 from covid_utils import models, training
 from covid_utils.core import device, memory
 from covid_utils.core.settings import Settings
-from covid_utils.data import loader
-from covid_utils.explain import cam, look_inside
+from covid_utils.data import Slices, augment, loader
 from covid_utils.io.weights import save_weights
-from covid_utils.runs import feature_cache
+from covid_utils.runs import feature_cache, load_or_train
+from covid_utils.runs.load_or_train import new_model, train
 
 
 @pytest.fixture
@@ -28,9 +29,19 @@ def frozen(tmp_path) -> Settings:
     return Settings(image_size=32, epochs=5, batch_size=8, copies=2, weights=str(path), device="cpu")
 
 
-def fitted(settings: Settings, data, folder, on_epoch=None):
-    model = training.new_model(settings)
-    return model, training.fit(model, data, settings, folder, on_epoch)
+def fitted(settings: Settings, data, folder, curves=None):
+    model = new_model(settings)
+    return model, train(model, data, settings, folder, curves)
+
+
+def cached(model, data, folder, split="train", change=augment, copies=2):
+    """The loader of a split's features, as a training has it."""
+    return feature_cache.CachedFeatures(model, Slices(data, split), 8, folder, split == "train", change, copies)
+
+
+def copy_of(loader, epoch: int) -> torch.Tensor:
+    loader.set_epoch(epoch)
+    return loader.features().tensors[0]
 
 
 def test_torch_is_left_as_it_was(monkeypatch):
@@ -45,7 +56,7 @@ def test_torch_is_left_as_it_was(monkeypatch):
         before = state()
         for allowed in (4, 1):
             monkeypatch.setattr(device.joblib, "cpu_count", lambda allowed=allowed: allowed)
-            with pytest.raises(KeyError), device.repeatable(seed=7):
+            with pytest.raises(KeyError), device.seeded(seed=7):
                 inside.append((torch.get_num_threads(), torch.backends.cudnn.deterministic, torch.rand(3).tolist()))
                 raise KeyError
             assert state() == before
@@ -55,23 +66,16 @@ def test_torch_is_left_as_it_was(monkeypatch):
     assert all(deterministic for _, deterministic, _ in inside) and inside[0][2] == inside[1][2]
 
 
-def test_no_more_threads_than_allowed_wherever_a_network_answers(tiny, frozen, tmp_path, monkeypatch):
-    """Training, predicting, making cached features, heat maps: a container may be allowed fewer than it has cores."""
-    model, seen, own = training.new_model(frozen), [], torch.get_num_threads()
+def test_no_more_threads_than_allowed_while_it_trains(tiny, frozen, tmp_path, monkeypatch):
+    """A container may be allowed fewer than it has cores."""
+    model, seen, own = new_model(frozen), [], torch.get_num_threads()
     model.net.conv1.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
     monkeypatch.setattr(device.joblib, "cpu_count", lambda: 1)
     torch.set_num_threads(3)
     try:
-        for ask in (
-            lambda: training.predict(model, tiny.images[:2]),
-            lambda: feature_cache.CachedAugmentations(model, tiny, frozen, tmp_path).epoch(1),
-            lambda: cam(model, tiny.images[:2]),
-            lambda: look_inside(model, tiny.images[:2]),
-            lambda: training.fit(model, tiny, replace(frozen, copies=0, epochs=1), tmp_path / "run"),
-        ):
-            seen.clear()
-            ask()
-            assert seen and set(seen) == {1} and torch.get_num_threads() == 3
+        cached(model, tiny, tmp_path).features()
+        train(model, tiny, replace(frozen, copies=0, epochs=1), tmp_path / "run")
+        assert set(seen) == {1} and torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(own)
 
@@ -83,80 +87,61 @@ def test_training_leaves_torch_as_it_was(tiny, frozen, tmp_path):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_the_first_stage_to_learn():
+def test_the_first_trainable_stage():
     model = models.Net("resnet18")
-    assert models.first_to_learn(model) == "stem"
+    assert models.first_trainable_stage(model) == "stem"
     for trainable, first in {"last": "layer4", "layer3": "layer3", "layer2": "layer2", "all": "stem"}.items():
-        assert models.first_to_learn(models.freeze(model, trainable)) == first
+        assert models.first_trainable_stage(models.freeze(model, trainable)) == first
     models.freeze(model).net.layer1[1].bn1.weight.requires_grad_(True)
-    assert models.first_to_learn(model) == "layer1"
+    assert models.first_trainable_stage(model) == "layer1"
 
 
-@pytest.mark.parametrize("trainable", ["layer3", "layer2"])
+@pytest.mark.parametrize("trainable", ["last", "layer3", "layer2"])
 def test_features_are_kept_up_to_any_stage(tiny, frozen, tmp_path, trainable):
     settings = replace(frozen, trainable=trainable, epochs=1)
-    model = training.new_model(settings)
+    model = new_model(settings)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    tail, _, checks = feature_cache.CachedAugmentations(model, tiny, settings, tmp_path).epoch(1)
+    features, labels = cached(model, tiny, tmp_path, "val", None, 1).features().tensors
     rows = tiny.table.index[tiny.table.split == "val"]
-    logits = training.predict(tail, checks.dataset.tensors[0])
-    torch.testing.assert_close(logits, training.predict(model, tiny.images[rows]), atol=0.02, rtol=0.02)
-    training.fit(model, tiny, settings, tmp_path)
-    changed = {n.split(".")[1] for n, tensor in model.state_dict().items() if not torch.equal(tensor, before[n])}
-    assert changed == {"layer2", "layer3", "layer4", "fc"} - ({"layer2"} if trainable == "layer3" else set())
-
-
-def test_tail_and_trunk_are_the_network(tiny, frozen, tmp_path):
-    model = training.new_model(frozen)
-    tail, _, checks = feature_cache.CachedAugmentations(model, tiny, frozen, tmp_path).epoch(1)
-    features, labels = checks.dataset.tensors
-    rows = tiny.table.index[tiny.table.split == "val"]
-    logits, wanted = training.predict(tail, features), training.predict(model, tiny.images[rows])
-    assert labels.tolist() == tiny.table.label[rows].tolist()
+    logits, wanted = training.predict(models.FeatureHead(model), features), training.predict(model, tiny.images[rows])
     torch.testing.assert_close(logits, wanted, atol=0.02, rtol=0.02)  # features are kept in 16 bits
+    assert labels.tolist() == tiny.table.label[rows].tolist()
+    train(model, tiny, settings, tmp_path)
+    changed = {n.split(".")[1] for n, tensor in model.state_dict().items() if not torch.equal(tensor, before[n])}
+    assert changed == set(["layer2", "layer3", "layer4", "fc"][["layer2", "layer3", "last"].index(trainable) :])
 
 
-def test_the_trunk_sees_each_copy_once_and_stays(tiny, frozen, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "choose_formats", lambda *_: None)  # it shows a few slices to a copy
-    seen, model = [], training.new_model(frozen)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+def test_the_frozen_stages_see_each_copy_once(tiny, frozen, tmp_path):
+    seen, model = [], new_model(frozen)
     model.net.conv1.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
-    history = training.fit(model, tiny, frozen, tmp_path)
-    train, val = ((tiny.table.split == part).sum() for part in ("train", "val"))
-    assert sum(seen) == 1 + val + frozen.copies * train  # the 1 asks for the shape
-    changed = {
-        name.split(".")[1] for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])
-    }
-    assert changed == {"layer4", "fc"}
-    checked = training.evaluate(model, loader(tiny, "val", 8))  # the whole network now, on the slices themselves
+    history = train(model, tiny, frozen, tmp_path)
+    train_slices, val = ((tiny.table.split == part).sum() for part in ("train", "val"))
+    assert sum(seen) == val + frozen.copies * train_slices
+    checked = training.evaluate(model, loader(tiny, "val", 8), torch.device("cpu"))  # the whole network, on the slices
     assert checked["accuracy"] == pytest.approx(history.val_accuracy.max(), abs=1.01 / val)
 
 
 def test_copies_differ_and_are_taken_in_turn(tiny, frozen, tmp_path):
-    cache = feature_cache.CachedAugmentations(training.new_model(frozen), tiny, frozen, tmp_path)
-    first, second, third = (cache.epoch(number)[1].dataset.tensors[0] for number in (1, 2, 3))
+    features = cached(new_model(frozen), tiny, tmp_path)
+    first, second, third = (copy_of(features, epoch) for epoch in (1, 2, 3))
     assert third is first and not torch.equal(first, second)
-    again = feature_cache.CachedAugmentations(training.new_model(frozen), tiny, frozen, tmp_path)
-    assert torch.equal(again.epoch(2)[1].dataset.tensors[0], second)  # whichever comes first, as after a stop
+    assert torch.equal(copy_of(cached(new_model(frozen), tiny, tmp_path), 2), second)  # whichever comes first
+    same = cached(new_model(frozen), tiny, tmp_path, change=lambda images: images)
+    assert torch.equal(copy_of(same, 1), copy_of(same, 2))
 
 
-def test_training_slices_are_changed_as_asked(tiny, frozen, tmp_path):
-    same = feature_cache.CachedAugmentations(
-        training.new_model(frozen), tiny, frozen, tmp_path, change=lambda images: images
-    )
-    first, second = (same.epoch(number)[1].dataset.tensors[0] for number in (1, 2))
-    assert torch.equal(first, second)
+def test_making_features_in_the_middle_of_an_epoch_leaves_the_trainable_stages_in_train_mode(tiny, frozen, tmp_path):
+    """The loader computes them when it is first asked, which is after `train_one_epoch` has set the mode."""
+    model = new_model(frozen)
+    models.train_with_frozen_bn(model)
+    next(iter(cached(model, tiny, tmp_path)))
+    assert model.net.layer4[0].bn1.training and not model.net.layer3[0].bn1.training
 
 
 def test_an_interrupted_run_ends_with_the_same_bits(tiny, frozen, tmp_path):
     whole, history = fitted(frozen, tiny, tmp_path / "whole")
-
-    def interrupt(so_far):
-        if len(so_far) == 3:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        fitted(frozen, tiny, tmp_path / "stopped", interrupt)
+        fitted(frozen, tiny, tmp_path / "stopped", StopAfter(3))
     resumed, same = fitted(frozen, tiny, tmp_path / "stopped")
     assert all(map(torch.equal, whole.state_dict().values(), resumed.state_dict().values()))
     np.testing.assert_array_equal(history.drop(columns="seconds"), same.drop(columns="seconds"))
@@ -167,7 +152,7 @@ def test_large_features_go_to_a_file_and_leave_nothing(tiny, frozen, tmp_path, m
     monkeypatch.setattr(memory, "MEMORY", 0)
     made, on_disk = [], feature_cache.on_disk
     monkeypatch.setattr(feature_cache, "on_disk", lambda *asked: made.append(asked) or on_disk(*asked))
-    feature_cache.CachedAugmentations(training.new_model(frozen), tiny, frozen, tmp_path / "file")
+    cached(new_model(frozen), tiny, tmp_path / "file").features()
     assert len(made) == 1 and not list((tmp_path / "file").iterdir()), (
         "in a file without a name: no kill leaves it there"
     )
@@ -177,61 +162,51 @@ def test_large_features_go_to_a_file_and_leave_nothing(tiny, frozen, tmp_path, m
 
 
 def test_only_a_frozen_trunk_is_kept(tiny, frozen, tmp_path, monkeypatch):
-    def never(*arguments):
-        raise AssertionError("a cache was made")
-
-    monkeypatch.setattr(training, "CachedAugmentations", never)
+    monkeypatch.setattr(load_or_train, "CachedFeatures", None)  # making one would fail
     for other in (replace(frozen, copies=0), replace(frozen, trainable="all"), replace(frozen, weights="scratch")):
         fitted(
             replace(other, epochs=1), tiny, tmp_path / f"{other.copies}{other.trainable}{other.weights == 'scratch'}"
         )
 
 
-def test_bfloat16_can_be_switched_off(monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
-    x = torch.ones(2, 2)
-    with device.autocast(torch.device("cpu")):
-        assert (x @ x).dtype == torch.bfloat16
-    monkeypatch.setattr(device, "BFLOAT16", False)
-    with device.autocast(torch.device("cpu")):
-        assert (x @ x).dtype == torch.float32
-
-
-def test_bfloat16_learns_and_answers_the_same_within_tolerance(tiny, monkeypatch):
+def test_only_training_uses_bfloat16_where_backbone_and_hardware_gain_by_it(tiny, monkeypatch):
     """Any processor can compute in bfloat16, only slowly; here it is told that it is fast."""
-
-    def learned() -> tuple[torch.Tensor, float]:
-        torch.manual_seed(0)
-        model = models.Net("resnet18")
-        optimizer, _ = training.make_optimizer(model, Settings(), steps=100)
-        loss = training.train_one_epoch(model, loader(tiny, "train", 8), optimizer)["loss"]
-        return training.predict(model, tiny.images[tiny.table.index[tiny.table.split == "val"]]), loss
-
-    monkeypatch.setattr(device, "BFLOAT16", False)
-    exact, loss = learned()
-    monkeypatch.setattr(device, "BFLOAT16", True)
+    cpu, used = torch.device("cpu"), {}
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
-    rough, rough_loss = learned()
-    assert not torch.equal(rough, exact)
-    assert rough_loss == pytest.approx(loss, rel=0.05)
-    torch.testing.assert_close(rough, exact, atol=0.03, rtol=0)
+    for backbone, switched_on in (("resnet18", True), ("resnet18", False), ("efficientnet_lite0", True)):
+        monkeypatch.setattr(device, "BFLOAT16", switched_on)
+        seen, model = [], models.Net(backbone)
+        model.parts("stem")[0].register_forward_hook(
+            lambda _module, _input, output, seen=seen: seen.append(output.dtype)
+        )
+        optimizer, scheduler = training.make_optimizer(model, 1e-3, 100)
+        training.train_one_epoch(model, loader(tiny, "train", 16), optimizer, scheduler, cpu)
+        assert not device.use_amp(torch.nn.Linear(1, 1), cpu)  # a network of one's own: as it is
+        used[backbone, switched_on] = seen[0]
+        training.evaluate(model, loader(tiny, "val", 16), cpu)
+        assert seen[-1] == torch.float32
+    assert used == {
+        ("resnet18", True): torch.bfloat16,
+        ("resnet18", False): torch.float32,
+        ("efficientnet_lite0", True): torch.float32,
+    }
 
 
 def test_slices_stay_where_they_are_without_a_gpu_or_room_on_it(tiny, monkeypatch):
-    assert device.near(tiny.images, torch.device("cpu")) is tiny.images
+    assert device.to_device_if_fits(tiny.images, torch.device("cpu")) is tiny.images
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * tiny.images.nbytes - 1, 10**9))
-    assert device.near(tiny.images, torch.device("cuda")) is tiny.images
+    assert device.to_device_if_fits(tiny.images, torch.device("cuda")) is tiny.images
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 @pytest.mark.parametrize("trainable", ["last", "all"])
 def test_on_a_gpu_training_learns_the_same_wherever_its_slices_lie(tiny, frozen, tmp_path, monkeypatch, trainable):
-    assert device.near(tiny.images, torch.device("cuda")).is_cuda
+    assert device.to_device_if_fits(tiny.images, torch.device("cuda")).is_cuda
     settings = replace(frozen, trainable=trainable, device="cuda", epochs=1)
     there, history = fitted(settings, tiny, tmp_path / "there")
     assert next(there.parameters()).is_cuda and history.train_loss.notna().all()
-    monkeypatch.setattr(feature_cache, "near", lambda tensor, device: tensor)
-    monkeypatch.setattr(training, "near", lambda tensor, device: tensor)
+    for module in (feature_cache, load_or_train):
+        monkeypatch.setattr(module, "to_device_if_fits", lambda tensor, device: tensor)
     here, _ = fitted(settings, tiny, tmp_path / "here")
     # augmented on the GPU or here, a few pixels round otherwise
     for one, other in zip(there.parameters(), here.parameters(), strict=True):

@@ -1,0 +1,62 @@
+"""The networks that can be trained, a row each; PyTorch is imported only when one is made."""
+
+from __future__ import annotations
+
+import dataclasses
+import pkgutil
+from collections.abc import Callable
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """How a network is made, and which of its modules make up its stages (their names, in the order they compute).
+
+    Attributes:
+        make: "package:function", or a function; called with `arguments`, it returns the network with random weights.
+        stem, layer1, layer2, layer3, layer4, head: module names, separated by spaces; pooling comes before the head.
+        output: the linear layer at the head's end, replaced by one with a single output.
+        first_convolution: whose kernels notebooks 03 and 04 show.
+        amp: whether it trains faster in bfloat16, where the hardware multiplies in it (automatic mixed precision).
+        arguments: of `make`.
+    """
+
+    make: str | Callable[..., Any]
+    stem: str
+    layer1: str
+    layer2: str
+    layer3: str
+    layer4: str
+    head: str
+    output: str
+    first_convolution: str
+    amp: bool = False
+    arguments: tuple = ()
+
+    def network(self) -> Any:
+        """The network, a torch.nn.Module, with random weights from torch's global generator."""
+        make = pkgutil.resolve_name(self.make) if isinstance(self.make, str) else self.make
+        return make(*self.arguments)
+
+
+# He et al. 2016, https://arxiv.org/abs/1512.03385
+RESNET = ("conv1 bn1 relu maxpool", "layer1", "layer2", "layer3", "layer4", "fc", "fc", "conv1", True)
+BACKBONES = {
+    "resnet18": Backbone("torchvision.models:resnet18", *RESNET),
+    "resnet34": Backbone("torchvision.models:resnet34", *RESNET),
+    "resnet50": Backbone("torchvision.models:resnet50", *RESNET),
+    # Tan and Le 2019, https://arxiv.org/abs/1905.11946, in its version for phones; its convolutions with a kernel for
+    # each channel train slower in bfloat16 on a CPU (42 against 65 images/s)
+    "efficientnet_lite0": Backbone(
+        "timm:create_model",
+        stem="conv_stem bn1 blocks.0",
+        layer1="blocks.1",
+        layer2="blocks.2",
+        layer3="blocks.3 blocks.4",
+        layer4="blocks.5 blocks.6 conv_head bn2",
+        head="classifier",
+        output="classifier",
+        first_convolution="conv_stem",
+        arguments=("tf_efficientnet_lite0",),
+    ),
+}
