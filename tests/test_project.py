@@ -126,9 +126,12 @@ def run_cell(folder, address: str, **environment: str) -> subprocess.CompletedPr
 @pytest.mark.parametrize("variable", ["COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"])
 def test_the_first_cell_fetches_the_course_on_a_hosted_machine(tmp_path, variable):
     source = tmp_path / "source"
-    (source / "covid_utils" / "runs").mkdir(parents=True)
-    for name in ("__init__.py", "runs/__init__.py", "core/files.py", "runs/colab.py"):
-        (source / "covid_utils" / name).write_text(text(f"covid_utils/{name}"), encoding="utf-8")
+    for name in ("covid_utils/__init__.py", "covid_utils/core/__init__.py", "covid_utils/core/files.py"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text(text(name), encoding="utf-8")
+    (source / "covid_course").mkdir()
+    for name in ("covid_course/__init__.py", "covid_course/colab.py"):
+        (source / name).write_text(text(name), encoding="utf-8")
     (source / "pyproject.toml").write_text('[project]\ndependencies = ["pytest>=99"]', encoding="utf-8")
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-C", str(source)]
     for call in (["init", "-q"], ["add", "."], ["commit", "-qm", "course"]):
