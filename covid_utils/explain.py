@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .core.files import did_you_mean
 from .models import LAYERS, StagedModule
+from .training import predict
 
 BATCH = 32  # slices at a time, as all activations are kept
 
@@ -23,7 +24,7 @@ def first_component(activations: np.ndarray) -> np.ndarray:
     """The activations' first principal component, seen as a map: where they vary most.
 
     EigenCAM: Muhammad and Yeasin 2020, https://arxiv.org/abs/2008.00299, section III. A principal component's sign is
-    arbitrary, and the paper leaves it open; here it is chosen so that strongly active places come out bright.
+    arbitrary, and the paper leaves it open; here it is chosen so that strongly active locations come out bright.
 
     Args:
         activations: float32 (C, h, w) of one slice.
@@ -31,7 +32,7 @@ def first_component(activations: np.ndarray) -> np.ndarray:
     Returns:
         float32 (h, w).
     """
-    pixels = activations.reshape(len(activations), -1).T  # a row per place, a column per channel
+    pixels = activations.reshape(len(activations), -1).T  # a row per location, a column per channel
     # the thin decomposition: the library's full one works out C x C numbers, of which one row is used
     _, _, components = np.linalg.svd(pixels - pixels.mean(0), full_matrices=False)
     projected = (pixels - pixels.mean(0)) @ components[0]
@@ -102,6 +103,7 @@ def cam(
     module, x = find_layer(model, layer), network_input(model, images)
     if not len(x):
         return np.zeros((0, *x.shape[-2:]), np.float32)
+    targets = predict(model, x) > 0 if targets is None else targets
     size = 1 if method == "ScoreCAM" else BATCH  # it makes a copy of the slice per channel
     maps = []
     with _gradients_from(model, module):
@@ -110,13 +112,7 @@ def cam(
             for start in range(0, len(x), size):
                 batch = x[start : start + size]
                 # one logit, so class 0 is "minus the logit"; one target a slice, or the other slices' maps stay empty
-                if targets is not None:
-                    wanted = [BinaryClassifierOutputTarget(int(c)) for c in targets[start : start + size]]
-                elif method == "ScoreCAM":  # on a masked slice the network may decide otherwise
-                    with torch.no_grad():
-                        wanted = [BinaryClassifierOutputTarget(int(model(batch) > 0))]
-                else:
-                    wanted = [_own_decision] * len(batch)
+                wanted = [BinaryClassifierOutputTarget(int(label)) for label in targets[start : start + size]]
                 maps.extend(library(input_tensor=batch, targets=wanted))
         finally:
             library.activations_and_grads.release()
@@ -200,11 +196,6 @@ def _gradients_from(model: nn.Module, layer: nn.Module):
         hook.remove()
         for parameter in trainable:
             parameter.requires_grad = True
-
-
-def _own_decision(logit: Tensor) -> Tensor:
-    """The score of the class that the network itself decides for."""
-    return logit if logit > 0 else -logit
 
 
 def on_slice(maps: np.ndarray, size: int, crop_fraction: float = 1.0) -> np.ndarray:

@@ -23,8 +23,8 @@ from covid_utils.core import device
 from covid_utils.core.files import PROJECT
 from covid_utils.core.settings import Settings
 from covid_utils.io.images import read_slice
+from covid_utils.io.preprocessing import Preprocessing
 from covid_utils.labs import predictor
-from covid_utils.models import Preprocessing
 from covid_utils.training import new_model, predict
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 import socket
 
 import numpy as np
@@ -10,9 +11,11 @@ from toy import tiny_data
 
 from covid_utils import models
 from covid_utils.core.backbones import BACKBONES, Backbone
+from covid_utils.core.files import PROJECT
 from covid_utils.core.settings import Settings
 from covid_utils.explain import cam
 from covid_utils.io import weights
+from covid_utils.io.preprocessing import CT_MEAN, CT_STD, normalise
 from covid_utils.io.weights import read_weights, save_weights
 from covid_utils.labs import photographs
 from covid_utils.labs.cam_figures import first_kernels
@@ -32,26 +35,25 @@ def test_one_logit_a_slice():
     assert model(model.preprocess(SLICES[:1])).shape == (1,)
 
 
-def densenet121():
-    """torchvision's, with its last ReLU as a module too: there it is a function in `forward`, which no row can name."""
-    network = torchvision.models.densenet121()
-    network.features.add_module("relu5", torch.nn.ReLU())
-    return network
+def documented() -> dict:
+    """What the examples of docs/extend.md make: a data set, a transformer and a backbone of a user's own."""
+    text, names = (PROJECT / "docs" / "extend.md").read_text(encoding="utf-8"), {"__name__": "extend"}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(block, names)
+    return names
+
+
+@pytest.fixture(scope="module")
+def extended():
+    """The documented examples, run once; BACKBONES is as it was afterwards."""
+    before = dict(BACKBONES)
+    yield documented()
+    BACKBONES.clear()
+    BACKBONES.update(before)
 
 
 # One row each: networks of other families, with other blocks, names and kinds of head.
 OTHERS = {
-    "densenet121": Backbone(
-        densenet121,
-        stem="features.conv0 features.norm0 features.relu0 features.pool0",
-        layer1="features.denseblock1",
-        layer2="features.transition1 features.denseblock2",
-        layer3="features.transition2 features.denseblock3",
-        layer4="features.transition3 features.denseblock4 features.norm5 features.relu5",
-        head="classifier",
-        output="classifier",
-        first_convolution="features.conv0",
-    ),
     "efficientnet_b0": Backbone(
         torchvision.models.efficientnet_b0,
         stem="features.0",
@@ -164,11 +166,22 @@ def test_a_new_backbone_is_one_row(backbone, tmp_path):
     assert first_kernels(model).shape[1:] == (3, 3, 3)
 
 
-def test_a_row_that_computes_another_network_is_refused(monkeypatch):
+def test_the_documented_examples_of_a_users_own(extended):
+    history, maps, vit_maps = (extended[name] for name in ("history", "maps", "vit_maps"))
+    assert list(history.epoch) == [1, 2] and np.isfinite(history.val_loss).all()
+    for each in (maps, vit_maps):
+        assert each.shape == (8, 64, 64) and np.isfinite(each).all() and each.max() > 0.9
+    own = torchvision.models.densenet121(num_classes=1).eval()
+    own.load_state_dict(extended["dense"].net.state_dict())
+    x = extended["dense"].preprocess(SLICES)
+    torch.testing.assert_close(extended["dense"].eval()(SLICES), own(x).flatten())
+
+
+def test_a_row_that_computes_another_network_is_refused(extended, monkeypatch):
     """The obvious row of a DenseNet lacks the ReLU that is no module."""
     layer4 = "features.transition3 features.denseblock4 features.norm5"
-    obvious = dataclasses.replace(OTHERS["densenet121"], make="torchvision.models:densenet121", layer4=layer4)
-    monkeypatch.setitem(BACKBONES, "densenet121", obvious)
+    row = dataclasses.replace(BACKBONES["densenet121"], make="torchvision.models:densenet121", layer4=layer4)
+    monkeypatch.setitem(BACKBONES, "densenet121", row)
     with pytest.raises(ValueError, match="The stages of backbone 'densenet121' compute another network than its own"):
         Net("densenet121")
 
@@ -365,12 +378,12 @@ def test_the_bundled_weights_are_small():
 
 
 def test_slices_come_out_about_normal():
-    x = models.normalise(torch.from_numpy(np.concatenate([draw_patient(patient).images for patient in range(12)])))
+    x = normalise(torch.from_numpy(np.concatenate([draw_patient(patient).images for patient in range(12)])))
     assert abs(x.mean()) < 0.35 and 0.6 < x.std() < 1.6
 
 
 def test_normalise_gives_three_equal_channels():
-    x = models.normalise(SLICES)
+    x = normalise(SLICES)
     assert x.dtype == torch.float32 and x.shape == (4, 3, 64, 64)
     assert torch.equal(x[:, 0], x[:, 2])
-    assert np.isclose(x[0, 0, 0, 0].item(), (SLICES[0, 0, 0].item() / 255 - models.CT_MEAN) / models.CT_STD)
+    assert np.isclose(x[0, 0, 0, 0].item(), (SLICES[0, 0, 0].item() / 255 - CT_MEAN) / CT_STD)

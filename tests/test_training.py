@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import torchvision
 from toy import tiny_data
 
 from covid_utils import models, training
@@ -18,7 +17,7 @@ from covid_utils.core.device import pick_device
 from covid_utils.core.files import resolve
 from covid_utils.core.settings import Settings
 from covid_utils.data import loader
-from covid_utils.explain import cam
+from covid_utils.io.preprocessing import Preprocessing
 from covid_utils.io.weights import read_weights, save_weights
 from covid_utils.runs.checkpoints import read_last
 from covid_utils.runs.load_or_train import load_model, load_or_train, new_model, scratch_settings, train
@@ -217,35 +216,6 @@ def test_an_epochs_metrics_are_those_of_all_logits():
     assert training.train_one_epoch(model, batches, still, None, CPU) == whole
 
 
-class Photographs(torch.utils.data.Dataset):
-    """A data set as anybody would write it: float images with three channels, and labels."""
-
-    def __init__(self, count: int = 24):
-        self.labels = torch.arange(count).remainder(2).float()
-        self.images = torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-        self.images[self.labels == 1, :, 8:20, 8:20] += 2
-
-    def __len__(self):
-        return len(self.labels)
-
-    def __getitem__(self, index):
-        return self.images[index], self.labels[index]
-
-
-@pytest.mark.parametrize("own_network", [False, True])
-def test_any_data_set_and_network_train_and_are_explained(own_network):
-    """With nothing of ours but the loop: `fit` without checkpoint and curves, then `cam`."""
-    torch.manual_seed(0)
-    model = torchvision.models.resnet18(num_classes=1) if own_network else models.Net()
-    loaders = [torch.utils.data.DataLoader(Photographs(), batch_size=8, shuffle=shuffle) for shuffle in (True, False)]
-    optimizer, scheduler = training.make_optimizer(model, 1e-3, steps=2 * 3)
-    history = training.fit(model, *loaders, optimizer, scheduler, CPU, epochs=2)
-    assert list(history.epoch) == [1, 2] and np.isfinite(history.val_loss).all()
-    layer = model.layer3 if own_network else model.net.layer3
-    maps = cam(model, Photographs().images[:4], "GradCAM", layer)
-    assert maps.shape == (4, 32, 32) and np.isfinite(maps).all() and maps.max() > 0.9
-
-
 def test_predict_needs_no_labels_and_does_not_learn(tiny):
     model = new_model(Settings())
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -273,7 +243,7 @@ def test_frozen_trunk_stays_bit_identical(quick, tiny, tmp_path):
 def test_nan_stops_and_keeps_the_last_good_checkpoint(quick, tiny, tmp_path, monkeypatch):
     calls = []
 
-    class Sick(models.Preprocessing):
+    class Sick(Preprocessing):
         def __call__(self, images):
             calls.append(1)
             x = super().__call__(images)

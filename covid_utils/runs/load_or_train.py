@@ -12,8 +12,9 @@ from ..core.device import pick_device, seeded, to_device_if_fits
 from ..core.files import resolve, shown
 from ..core.settings import Settings
 from ..data import CTData, Slices, augment, loader
+from ..io.preprocessing import Preprocessing
 from ..io.weights import LITE0, preprocessing_of, read_weights
-from ..models import FeatureHead, Net, Preprocessing, build_model, first_trainable_stage, freeze
+from ..models import FeatureHead, Net, build_model, first_trainable_stage, freeze
 from ..training import fit, make_optimizer
 from .checkpoints import Checkpoint, differing, read_last, run_key
 from .feature_cache import CachedFeatures
