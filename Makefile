@@ -1,7 +1,7 @@
 # `make` alone lists what can be made.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test committed series unit rest lab demo notebooks lint format browser lab-browser pages-browser site slides handout bench weights resolve clean
+.PHONY: help tutorial test check weekly mutants committed series unit slow lab demo notebooks lint format browser lab-browser pages-browser site slides handout bench weights resolve clean
 
 # JupyterLab asks nobody for news or updates.
 QUIET := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
@@ -24,12 +24,15 @@ lab: .venv/runtime  ## open JupyterLab in notebooks/, on this machine only
 demo: .venv/demo  ## ask the network of RUN=runs/default on a page in the browser, on this machine only
 	$(BIN)/python -m covid_utils demo $(RUN)
 
-test: committed series unit rest  ## unit tests, every notebook as committed, and every notebook with a small profile
+# `make check` runs the unit tests that take a second or two; the rest of `make test` are those that start processes.
+SLOW := $(addprefix tests/test_,$(addsuffix .py,demo exercises export kills models notebooks reliability site slides sweep training))
 
-# Four parts, the longest first, so that `make -j2 test` keeps two cores busy.
-REST := $(addprefix tests/test_,$(addsuffix .py,demo exercises export kills reliability site slides sweep volumes))
+test: committed series unit slow  ## every notebook, and all tests but the weekly ones; `make -j2 test` keeps two cores busy
 
-# Notebook 6 is a sweep of minutes: `series` and the browser run it with the profile smoke.
+check: lint  ## lint, and the fast tests: a minute or so
+	$(BIN)/python -m pytest -q -x --ignore=tests/test_notebooks.py $(addprefix --ignore=,$(SLOW))
+
+# Notebook 6 is a sweep of minutes: `series` runs it with the profile smoke.
 committed: .venv/test
 	home=$$(mktemp -d) && COVID_UTILS_HOME=$$home $(BIN)/python -m pytest -p no:cacheprovider --nbval-lax \
 		--nbval-current-env --nbval-cell-timeout=600 $(filter-out %06_sweeps.ipynb,$(NOTEBOOKS)) && rm -r $$home
@@ -38,10 +41,19 @@ series: .venv/test
 	$(BIN)/python -m pytest tests/test_notebooks.py
 
 unit: .venv/test
-	$(BIN)/python -m pytest --ignore=tests/test_notebooks.py $(addprefix --ignore=,$(REST))
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(SLOW))
 
-rest: .venv/test
-	$(BIN)/python -m pytest $(REST)
+slow: .venv/test
+	$(BIN)/python -m pytest $(filter-out %notebooks.py,$(SLOW))
+
+weekly: .venv/test resolve  ## what is slow and rarely breaks: kill -9, fuzzing, mutants, versions, notebooks and pages in a browser
+	$(BIN)/python -m pytest -m weekly
+	FUZZ=2000 $(BIN)/python -m pytest tests/test_fuzz.py
+	$(MAKE) mutants browser
+
+mutants: .venv/test  ## change the taught files in hundreds of ways: which changes does no test notice?
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[mutants]"
+	$(BIN)/mutmut run && $(BIN)/mutmut results
 
 browser: lab-browser pages-browser  ## run every notebook in JupyterLab, and look at demo, site and slides, in a headless Chromium
 
