@@ -15,7 +15,7 @@ from exercise_answers import RIGHT, WRONG
 from covid_course import handout
 from covid_course.commands import main
 from covid_course.exercises import checks, progress_store
-from covid_course.exercises.grading import Exercise, judged, within
+from covid_course.exercises.grading import Exercise, grade, run_with_limit
 from covid_course.notebooks import execute, find_notebooks
 from covid_utils.core.files import PROJECT, read_json
 from covid_utils.core.settings import read_profile
@@ -51,7 +51,7 @@ def answer(number: str, source: str):
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """A home of its own, for core/progress.json."""
+    """A home of its own, for runs/progress.json."""
     monkeypatch.setenv("COVID_UTILS_HOME", str(tmp_path))
     return tmp_path
 
@@ -68,14 +68,14 @@ def shown(monkeypatch):
 
 
 def test_every_exercise_has_texts_for_all_its_mistakes_and_three_wrong_answers():
-    room = PROJECT / "covid_utils" / "labs" / "exercises"
-    assert set(checks.JUDGES) == set(checks.EXERCISES) == set(RIGHT) == set(WRONG)
+    room = PROJECT / "covid_course" / "exercises"
+    assert set(checks.GRADERS) == set(checks.EXERCISES) == set(RIGHT) == set(WRONG)
     assert all(len(kinds) >= 3 for kinds in WRONG.values())
     for number, said in checks.TEXTS.items():
         (code,) = room.glob(f"nb{number}_*.py")
         texts = {kind for exercise in said["exercises"].values() for kind in exercise["hints"]}
         # every quoted word that is a kind of mistake stands in the module that tells it apart
-        assert all(f'"{kind}"' in code.read_text(encoding="utf-8") for kind in texts - {"untried"}), number
+        assert all(f'"{kind}"' in code.read_text(encoding="utf-8") for kind in texts - {"untried", "wrong"}), number
         titles = [*said["predictions"].values(), *(exercise["title"] for exercise in said["exercises"].values())]
         assert max(map(len, titles)) <= 40  # with "predict: " before it what a table shows in full
         for exercise in said["exercises"].values():
@@ -85,7 +85,7 @@ def test_every_exercise_has_texts_for_all_its_mistakes_and_three_wrong_answers()
 @pytest.mark.parametrize("name", RIGHT)
 def test_another_right_answer_passes(name):
     start = time.perf_counter()
-    kind, text = judged(checks.EXERCISES[name], RIGHT[name])
+    kind, text = grade(checks.EXERCISES[name], RIGHT[name])
     assert (kind, text != "") == ("", True), text
     assert time.perf_counter() - start < 10  # far less than a second on an idle machine
 
@@ -93,9 +93,9 @@ def test_another_right_answer_passes(name):
 @pytest.mark.parametrize("name,kind", [(name, kind) for name, kinds in WRONG.items() for kind in kinds])
 def test_a_usual_mistake_gets_the_hint_meant_for_it(name, kind):
     wrong, word = WRONG[name][kind]
-    found, hint = judged(checks.EXERCISES[name], wrong)
+    found, hint = grade(checks.EXERCISES[name], wrong)
     assert found == kind and word in hint, hint
-    again, stronger = judged(checks.EXERCISES[name], wrong, misses=1)
+    again, stronger = grade(checks.EXERCISES[name], wrong, misses=1)
     assert again == kind and stronger.startswith(hint) and len(stronger) > len(hint) + 10
 
 
@@ -103,12 +103,12 @@ def test_a_usual_mistake_gets_the_hint_meant_for_it(name, kind):
 def test_a_starter_misses_without_an_error_and_its_solution_passes(name):
     number, starter = STARTERS[name]
     assert name in checks.TEXTS[number]["exercises"]
-    kind, hint = judged(checks.EXERCISES[name], answer(number, starter))
+    kind, hint = grade(checks.EXERCISES[name], answer(number, starter))
     assert kind == "untried" and len(hint) > 40, (kind, hint)
     (cell,) = [
         each for each in tagged(handout.teachers_copy(NOTEBOOKS[number]), "exercise") if f'"{name}"' in each.source
     ]
-    kind, text = judged(checks.EXERCISES[name], answer(number, cell.source))
+    kind, text = grade(checks.EXERCISES[name], answer(number, cell.source))
     assert kind == "", text
 
 
@@ -132,15 +132,15 @@ def test_what_goes_wrong_in_an_answer_is_a_sentence():
         return table["patients"]
 
     split = checks.EXERCISES["split"]
-    kind, text = judged(split, broken)
+    kind, text = grade(split, broken)
     assert kind == "stopped" and "KeyError" in text and 'table["patients"]' in text and "\n" not in text
     for wrong, said in ((3, "function itself"), (lambda table, seed: None, "returns nothing"), (..., "still")):
-        assert said in judged(split, wrong)[1], said
-    assert judged(split, lambda: 1)[0] in ("stopped", "unreadable")
-    assert "SystemExit" in judged(split, lambda table, seed: sys.exit(3))[1]
+        assert said in grade(split, wrong)[1], said
+    assert grade(split, lambda: 1)[0] in ("stopped", "unreadable")
+    assert "SystemExit" in grade(split, lambda table, seed: sys.exit(3))[1]
     for odd in (lambda *given: object(), lambda *given: "text", lambda *given: [[1], [1, 2]], lambda *given: np.nan):
         for name, exercise in checks.EXERCISES.items():
-            kind, text = judged(exercise, odd)
+            kind, text = grade(exercise, odd)
             assert kind and text, name
 
 
@@ -151,21 +151,21 @@ def test_an_answer_that_never_ends_is_stopped(monkeypatch):
 
     before = threading.active_count()
     with pytest.raises(TimeoutError):
-        within(0.2, endless)
+        run_with_limit(0.2, endless)
     for _ in range(100):
         time.sleep(0.05)
         if threading.active_count() == before:
             break
     assert threading.active_count() == before
     monkeypatch.setattr("covid_course.exercises.grading.LIMIT", 0.2)
-    assert judged(checks.EXERCISES["hits"], endless)[0] == "slow"
+    assert grade(checks.EXERCISES["hits"], endless)[0] == "slow"
 
 
 def test_a_check_leaves_the_random_numbers_alone():
     torch.manual_seed(7)
     wanted = torch.rand(3)
     torch.manual_seed(7)
-    judged(checks.EXERCISES["step"], RIGHT["step"])
+    grade(checks.EXERCISES["step"], RIGHT["step"])
     assert torch.equal(torch.rand(3), wanted)
 
 
