@@ -356,7 +356,7 @@ WRONG = {  # {exercise: {kind of mistake: (answer, a word of the hint)}}
     "count": {
         "all": (lambda model: sum(p.numel() for p in model.parameters()), "frozen ones too"),
         "tensors": (lambda model: sum(p.requires_grad for p in model.parameters()), "tensors"),
-        "frozen": (lambda model: sum(p.numel() for p in model.parameters() if not p.requires_grad), "frozen numbers"),
+        "frozen": (lambda model: sum(p.numel() for p in model.parameters() if not p.requires_grad), "frozen parameters"),
     },
     "freeze": {
         "drift": (lambda model: freeze(model, train_last=True), "running mean"),
@@ -459,7 +459,7 @@ WRONG = {  # {exercise: {kind of mistake: (answer, a word of the hint)}}
         "not counted": (lambda table: table.accuracy > table.low, "how many"),
         "own": (lambda table: (table.accuracy >= table.low).sum(), "all 30"),
         "everybody": (lambda table: intervals(table, mean=table.accuracy.mean()), "all runs"),
-        "only patients": (lambda table: intervals(table, by=["patients"]), "all starts"),
+        "only patients": (lambda table: intervals(table, by=["patients"]), "all initializations"),
         "only weights": (lambda table: intervals(table, by=["weights"]), "numbers of patients"),
         "the others": (lambda table: len(table) - intervals(table), "not"),
         "share": (lambda table: intervals(table) / len(table), "share"),

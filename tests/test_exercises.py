@@ -235,7 +235,7 @@ def test_my_progress_lists_what_was_done(home, shown):
     table = checks.my_progress("04").set_index("exercise").done
     assert table[checks.EXERCISES["hits"].title] == "missed 1 times so far"
     assert table[checks.EXERCISES["sign"].title].startswith("passed, 20")
-    assert table["predict: what all cells and the bias add up to"] == "you said logit"
+    assert table["predict: what locations and bias add up to"] == "you said logit"
     assert (table == "open").sum() == len(table) - 3
     assert set(checks.my_progress().index) == set(checks.TEXTS)
     with pytest.raises(ValueError, match="no notebook '4'"):
