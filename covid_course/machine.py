@@ -179,7 +179,7 @@ def table(checks: Iterable[Check]) -> str:
 
 
 def report(measured: Callable[[], Iterable[Check]]) -> int:
-    """Print all checks, those of `measured` last, as they come. Returns the exit code: 1 if something is to be fixed."""
+    """Print all checks as they come, those of `measured` last. Returns the exit code: 1 if one is not ok."""
 
     def all_checks() -> Iterator[Check]:
         yield from looked()

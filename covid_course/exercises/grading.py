@@ -163,6 +163,4 @@ def mistake(found: Any, results: dict[str, Any], equal: Callable = same, otherwi
 def _described(value: Any) -> str:
     if hasattr(value, "dtype"):
         return f"an array of shape {tuple(value.shape)} and type {value.dtype}"
-    if hasattr(value, "shape"):
-        return "a table"
     return f"a {type(value).__name__}" + (f" of length {len(value)}" if hasattr(value, "__len__") else "")

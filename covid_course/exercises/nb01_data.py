@@ -29,14 +29,13 @@ def _look_up(answer) -> str:
         if not np.isin(said[-1], (0, 1)).all():
             raise WrongAnswer("number" if np.array_equal(said[-1], twin) else "labels")
     if np.array_equal(said, truths):
-        return "The whole look-up is one distance and one `argmin`; nothing in it knows what a lung is."
+        return "The whole nearest-neighbour classifier is one distance and one `argmin`; it knows nothing of lungs."
     if np.array_equal(plain, truths):
         raise WrongAnswer("wraps")
     if np.array_equal(said, far):
         raise WrongAnswer("farthest")
-    if any(np.array_equal(said, [pair[i] for pair in signed]) for i in (0, 1, 2)):
-        raise WrongAnswer("signed")
-    raise WrongAnswer("wrong", count=int((np.array(said) == truths).sum()))
+    kind = "signed" if any(np.array_equal(said, each) for each in zip(*signed, strict=True)) else "wrong"
+    raise WrongAnswer(kind, count=int((np.array(said) == truths).sum()))
 
 
 def _table(patients: int, covid: int, seed: int) -> pd.DataFrame:
@@ -64,7 +63,7 @@ def _split(answer) -> str:
         raise WrongAnswer("seed")
     if not np.array_equal(dealt[0], call(answer, _table(60, 13, 0), 0)):
         raise WrongAnswer("not repeatable")
-    return "Whole patients, both classes in every part, and a seed deals the same cards again."
+    return "Whole patients, both classes in every part, and the same split again for the same seed."
 
 
 def _one_split(split: pd.Series, table: pd.DataFrame) -> None:

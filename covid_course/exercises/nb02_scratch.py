@@ -40,8 +40,8 @@ def _convolution(answer) -> str:
     return "That is a convolution; a network has thousands of such kernels, and learns their numbers."
 
 
-def _steps(step) -> list[np.ndarray]:
-    """Weights of a tiny network after each of four steps on different batches; losses come first."""
+def _steps(step) -> tuple[list, np.ndarray]:
+    """What a step returns on each of four batches, and the weights of a tiny network after each, (4, 13)."""
     torch.manual_seed(1)
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 1), nn.Flatten(0))
     optimizer, seen, losses = torch.optim.SGD(model.parameters(), lr=0.5), [], []
@@ -92,7 +92,7 @@ def _step(answer) -> str:
 
 
 class _Watched(nn.Module):
-    """A tiny network that notes, at every pass: its mode, its weights, what it was shown and what it said."""
+    """A tiny network that logs every pass: its mode, its weights, its inputs and outputs."""
 
     def __init__(self):
         super().__init__()
@@ -116,9 +116,8 @@ def _training(answer) -> str:
     passes = [(sum(torch.equal(step["x"], x) for x, _ in batches), step) for step in model.log]
     learned, validated = ([step for inside, step in passes if inside == wanted] for wanted in (1, 0))
     if len(learned) != 3 * epochs or not validated or len(validated) % 2:
-        raise WrongAnswer(
-            "passes", learned=len(learned), validated=len(validated), wanted=3 * epochs, checks=2 * epochs
-        )
+        wanted = {"wanted": 3 * epochs, "checks": 2 * epochs}
+        raise WrongAnswer("passes", learned=len(learned), validated=len(validated), **wanted)
     if len(validated) != 2 * epochs:
         raise WrongAnswer("seldom", count=len(validated) // 2, epochs=epochs)
     moved = [

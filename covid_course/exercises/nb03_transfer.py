@@ -79,14 +79,12 @@ class _Counted(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.norm, self.seen = (
-            nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.AdaptiveAvgPool2d(2)),
-            [],
-        )
+        self.layers = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.AdaptiveAvgPool2d(2))
+        self.seen = []
 
     def forward(self, x):
         self.seen.append(len(x))
-        return self.norm(x)
+        return self.layers(x)
 
 
 def _features(answer) -> str:
@@ -100,13 +98,11 @@ def _features(answer) -> str:
     if getattr(out, "shape", (10,))[:1] == (8,):
         raise WrongAnswer("lost")
     found = array(out, truth.shape, f"one tensor of shape {truth.shape}")
+    if trunk.layers[1].num_batches_tracked:
+        raise WrongAnswer("train mode")
     if not same(found, truth):
         shuffled = same(np.sort(found.reshape(10, -1), 0), np.sort(truth.reshape(10, -1), 0))
-        if trunk.norm[1].num_batches_tracked:
-            raise WrongAnswer("train mode")
         raise WrongAnswer("order" if shuffled else "wrong")
-    if trunk.norm[1].num_batches_tracked:
-        raise WrongAnswer("train mode")
     if max(trunk.seen) > 4:
         raise WrongAnswer("at once")
     if out.requires_grad:
@@ -150,8 +146,7 @@ def _paired(answer) -> str:
         apart = 2 * np.hypot(*(standard_error(each.astype(float), patients) for each in (a, b)))
         if half < 0.8 * right:
             error = standard_error(difference, patients)
-            no_root = 2 * error / len(np.unique(patients)) ** 0.5
-            kinds = {"one error": error, "no root": no_root}
+            kinds = {"one error": error, "no root": 2 * error / len(np.unique(patients)) ** 0.5}
             kind = mistake(half, kinds, partial(np.isclose, rtol=0.1), otherwise="slices")
             raise WrongAnswer(kind, times=f"{right / half:.1f}")
         if half > 1.25 * right:

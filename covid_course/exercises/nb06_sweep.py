@@ -39,8 +39,9 @@ def _sweep(plan) -> str:
             raise WrongAnswer("parameter", name=name, near=did_you_mean(name, FIELDS))
         if name not in known:
             raise WrongAnswer("no effect", name=name)
-    if {"seed", "run_dir"} & {*grid, *fixed} or set(grid) & set(fixed):
-        raise WrongAnswer("twice", name=next(iter({"seed", "run_dir"} & {*grid, *fixed} or set(grid) & set(fixed))))
+    twice = [name for name in [*grid, *fixed] if name in ("seed", "run_dir") or name in grid and name in fixed]
+    if twice:
+        raise WrongAnswer("twice", name=twice[0])
     for name, values in grid.items():
         if not isinstance(values, (list, tuple)) or len(set(map(str, values))) < 2:
             raise WrongAnswer("one value", name=name, value=values)
