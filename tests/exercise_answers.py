@@ -356,7 +356,7 @@ WRONG = {  # {exercise: {kind of mistake: (answer, a word of the hint)}}
     "count": {
         "all": (lambda model: sum(p.numel() for p in model.parameters()), "frozen ones too"),
         "tensors": (lambda model: sum(p.requires_grad for p in model.parameters()), "tensors"),
-        "frozen": (lambda model: sum(p.numel() for p in model.parameters() if not p.requires_grad), "frozen parameters"),
+        "frozen": (lambda model: sum(p.numel() for p in model.parameters() if not p.requires_grad), "the frozen"),
     },
     "freeze": {
         "drift": (lambda model: freeze(model, train_last=True), "running mean"),
