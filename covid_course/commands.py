@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         "files", nargs="+", type=Path, metavar="FILE", help="slices, volumes, or folders of them, DICOM series too"
     )
     asked.add_argument("--out", type=Path, help="a folder for the pictures and answers.csv (RUN_DIR/answers)")
-    commands.add_parser("check", help="is this machine ready? (exit code 1 if there is something to mend)")
+    commands.add_parser("check", help="is this machine ready? (exit code 1 if something is to be fixed)")
     exported = commands.add_parser("export", help="write a run's network as ONNX, with a model card")
     exported.add_argument("run_dir", help="runs/default after `make tutorial`")
     exported.add_argument("--out", type=Path, help="a folder for model.onnx and README.md (RUN_DIR/export)")

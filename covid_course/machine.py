@@ -1,4 +1,4 @@
-"""Is this machine ready for the course? What was found, whether it will do, and what to do if not.
+"""Is this machine ready for the course? Each check says what was found, whether it suffices, and what to do if not.
 
 Only the standard library and `packaging` are imported at the top, so that a missing package is a line, not an error.
 """
@@ -21,13 +21,13 @@ from packaging.specifiers import SpecifierSet
 from covid_utils.core.files import PROJECT, home, resolve, shown
 
 GIB = 2**30
-BUSY = 50  # percent of the processor in other hands: notebooks then take about twice as long
+BUSY = 50  # percent of the processor used by other programs: notebooks then take about twice as long
 MEMORY, DISK = 2.0, 1.0  # GiB: a notebook takes up to 1.8 (docs/teaching.md), a run with its data 0.5
 INSTALL = "run 'make tutorial', or 'python -m pip install -c constraints.txt -e .', in the project's folder"
 
 
 class Check(NamedTuple):
-    """One line: what was looked at, whether it will do, what was found, and what to do if it won't do."""
+    """One line: what was checked, whether it suffices, what was found, and what to do if it does not suffice."""
 
     name: str
     ok: bool
@@ -48,7 +48,7 @@ def python() -> Check:
 
 
 def unmet(requirements: Iterable[str]) -> list[str]:
-    """What is wrong with requirements such as "numpy>=2.0": which packages are missing, or have another version."""
+    """Which of some requirements, such as "numpy>=2.0", are missing or installed in another version."""
     wrong = []
     for wanted in map(Requirement, requirements):
         if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
@@ -63,13 +63,13 @@ def unmet(requirements: Iterable[str]) -> list[str]:
     return wrong
 
 
-def needs(package: str, *others: str) -> list[str]:
-    """What an installed package asks of others: those that are published in pairs."""
-    return [text for text in metadata.requires(package) or [] if Requirement(text).name in others]
+def needs(package: str, other: str) -> list[str]:
+    """What an installed package requires of another one that is published together with it."""
+    return [text for text in metadata.requires(package) or [] if Requirement(text).name == other]
 
 
 def packages() -> Check:
-    """Whether the packages of pyproject.toml are there, each in a version of its range."""
+    """Whether the packages of pyproject.toml are installed, each in a version of its range."""
     listed = project()["dependencies"]
     wrong = unmet(listed) or unmet(needs("torchvision", "torch"))
     if wrong:
@@ -79,20 +79,17 @@ def packages() -> Check:
 
 
 def widgets() -> Check:
-    """Whether sliders will work: ipywidgets in the kernel, and the version of its partner in JupyterLab's page."""
+    """Whether sliders will work: ipywidgets in the kernel needs its partner, of the right version, in JupyterLab."""
     wrong = unmet(["ipywidgets"]) or unmet(needs("ipywidgets", "jupyterlab_widgets"))
-    if not wrong:
-        files = [file for file in metadata.files("jupyterlab_widgets") or [] if file.name == "package.json"]
-        wrong = [] if any(file.locate().exists() for file in files) else ["jupyterlab_widgets has lost its files"]
     if wrong:
-        mend = "python -m pip install --force-reinstall -c constraints.txt ipywidgets jupyterlab_widgets"
-        return Check("widgets", False, "; ".join(wrong), f"{mend}; then start JupyterLab anew")
+        fix = "python -m pip install --force-reinstall -c constraints.txt ipywidgets jupyterlab_widgets"
+        return Check("widgets", False, "; ".join(wrong), f"{fix}; then restart JupyterLab")
     pair = (f"{name} {metadata.version(name)}" for name in ("ipywidgets", "jupyterlab_widgets"))
     return Check("widgets", True, " and ".join(pair))
 
 
 def memory() -> Check:
-    """Whether the largest notebook fits into the memory."""
+    """Whether the largest notebook fits into the free memory."""
     from covid_utils.core.memory import free_memory
 
     free = free_memory() / GIB
@@ -113,7 +110,7 @@ def disk(path: str = "runs") -> Check:
 
 
 def folders(names: Iterable[str] = ("data", "runs")) -> Check:
-    """Whether the folders for data and runs can be written to, by writing a file that is gone at once."""
+    """Whether the folders for data and runs are writable, by writing a temporary file."""
     for name in names:
         try:
             tempfile.TemporaryFile(dir=existing(name)).close()
@@ -124,7 +121,7 @@ def folders(names: Iterable[str] = ("data", "runs")) -> Check:
 
 
 def processor() -> Check:
-    """How many cores this process may use (a container may be given fewer than there are), and what others take."""
+    """How many cores this process may use (in a container fewer than there are), and what other programs use."""
     import joblib
     import psutil
     import torch
@@ -132,12 +129,12 @@ def processor() -> Check:
     cores, usable = os.cpu_count() or 1, joblib.cpu_count()
     threads, others = min(torch.get_num_threads(), usable), psutil.cpu_percent(interval=1)
     found = f"{usable} of {cores} cores may be used; threads the course starts: {threads}; "
-    to_do = "close other programs that compute, stop other notebooks, and look again"
-    return Check("processor", others <= BUSY, f"{found}taken by other programs: {others:.0f} %", to_do)
+    to_do = "close other programs that compute, stop other notebooks, and check again"
+    return Check("processor", others <= BUSY, f"{found}used by other programs: {others:.0f} %", to_do)
 
 
 def graphics(device: str = "auto") -> Check:
-    """Which device the notebooks will take, and whether it computes."""
+    """Which device the notebooks will use, and whether it computes."""
     import torch
 
     from covid_utils.core.device import pick_device
@@ -146,30 +143,29 @@ def graphics(device: str = "auto") -> Check:
         chosen = pick_device(device)
         torch.ones(8, 8, device=chosen).matmul(torch.ones(8, 8, device=chosen)).sum().item()
     except (RuntimeError, ValueError) as error:
-        to_do = "set device = 'cpu' in the parameters of each notebook, or renew the driver"
+        to_do = "set device = 'cpu' in the parameters of each notebook, or update the driver"
         return Check("graphics card", False, str(error).splitlines()[0], to_do)
-    said = {"cuda": "an NVIDIA card, which the course uses", "mps": "a Mac's, which the course was told to use"}
-    none = "none that is used, and none is needed"
-    if chosen.type == "cpu" and torch.backends.mps.is_available():
-        none = "a Mac's, used if you set device = 'mps'; none is needed"
-    return Check("graphics card", True, said.get(chosen.type, none))
+    if chosen.type == "cpu":
+        mac = "; a Mac's would be used with device = 'mps'" if torch.backends.mps.is_available() else ""
+        return Check("graphics card", True, f"none is used, and none is needed{mac}")
+    return Check("graphics card", True, f"the course uses device '{chosen.type}'")
 
 
 CHECKS = (python, packages, widgets, memory, disk, folders, processor, graphics)
 
 
 def looked(checks: Iterable[Callable[[], Check]] = CHECKS) -> Iterator[Check]:
-    """What each check found; one that cannot even look, as its package is missing or broken, says so."""
+    """The result of each check; one whose own packages are missing or broken says so."""
     for check in checks:
         try:
             yield check()
         except (ImportError, OSError) as error:
-            yield Check(check.__name__, False, f"cannot be looked at: {error}", INSTALL)
+            yield Check(check.__name__, False, f"cannot be checked: {error}", INSTALL)
 
 
 def text(check: Check) -> str:
-    """A check as a line of plain text, as for a report of a mistake."""
-    line = f"{'ok' if check.ok else 'mend this:':<12}{check.name:<16}{check.what}"
+    """A check as a line of plain text, as for a bug report."""
+    line = f"{'ok' if check.ok else 'fix this:':<12}{check.name:<16}{check.what}"
     return line if check.ok else f"{line}: {check.what_to_do}"
 
 
@@ -177,22 +173,23 @@ def table(checks: Iterable[Check]) -> str:
     """Checks as a Markdown table: green or red, and the same in words."""
     lines = ["| | | found |", "| --- | --- | --- |"]
     for check in checks:
-        state, to_do = ("🟢 ok", "") if check.ok else ("🔴 **mend this**", f"<br>**To do:** {check.what_to_do}")
+        state, to_do = ("🟢 ok", "") if check.ok else ("🔴 **fix this**", f"<br>**To do:** {check.what_to_do}")
         lines.append(f"| {state} | {check.name} | {check.what}{to_do} |")
     return "\n".join(lines)
 
 
 def report(measured: Callable[[], Iterable[Check]]) -> int:
-    """Print all checks, those of `measured` last, as they come. Returns the exit code: 1 if there is one to mend."""
-    red = False
-    for check in looked():
+    """Print all checks as they come, those of `measured` last. Returns the exit code: 1 if one is not ok."""
+
+    def all_checks() -> Iterator[Check]:
+        yield from looked()
+        try:
+            yield from measured()
+        except (ImportError, OSError, RuntimeError) as error:
+            yield Check("speed", False, f"cannot be measured: {error}", "fix what is named above")
+
+    ready = True
+    for check in all_checks():
         print(text(check), flush=True)
-        red |= not check.ok
-    try:
-        last = measured()
-    except (ImportError, OSError, RuntimeError) as error:
-        last = [Check("speed", False, f"cannot be measured: {error}", "mend what is named above")]
-    for check in last:
-        print(text(check))
-        red |= not check.ok
-    return int(red)
+        ready &= check.ok
+    return int(not ready)

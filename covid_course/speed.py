@@ -1,4 +1,4 @@
-"""How fast a network learns on this machine, and how long each notebook will therefore take."""
+"""How fast a network trains on this machine, and how long each notebook will therefore take."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from ct_phantom.patients import draw_patient
 from .machine import Check
 
 RECORD = PROJECT / "benchmarks" / "results" / "minutes.json"  # from benchmarks/minutes.py
-SLOW = 15  # minutes that nobody in a class waits for one notebook
-PATIENTS, BATCHES = 8, 4  # of four slices each: a batch; so many batches are learned for one that is only answered
+SLOW = 15  # minutes: too long to wait for one notebook in class
+BATCHES = 4  # training batches for each batch of inference, about as in an epoch
 
 
 def draw() -> tuple[Tensor, Tensor]:
     """A batch of phantom slices to measure with, uint8 (32, 96, 96), and their labels, float32 (32,)."""
-    patients = [draw_patient(number) for number in range(PATIENTS)]
+    patients = [draw_patient(number) for number in range(8)]
     labels = torch.tensor([patient.label for patient in patients], dtype=torch.float32)
     return torch.from_numpy(np.concatenate([patient.images for patient in patients])), labels.repeat_interleave(4)
 
 
 @repeatable(0)
 def measure(slices: Tensor, labels: Tensor, device: str = "auto", seconds: float = 2.0) -> dict[str, float]:
-    """How fast the network of notebook 2 learns here, with as many answers in between as in one of its epochs.
+    """How fast the network of notebook 2 trains here, with as much inference in between as in one of its epochs.
 
     Args:
         slices, labels: a batch.
         seconds: how long each of the up to three measurements takes at least.
 
-    Returns: slices/s learned in "float32", in "bfloat16" (where the hardware has it), and on "one thread" (in the
+    Returns: training slices/s in "float32", in "bfloat16" (where the hardware has it), and on "one thread" (in the
         faster of the two; where there are more threads, and no GPU).
     """
     settings, chosen = Settings(device=device), pick_device(device)
@@ -49,49 +49,48 @@ def measure(slices: Tensor, labels: Tensor, device: str = "auto", seconds: float
 
     def per_second(bfloat16: bool) -> float:
         model.bfloat16 = {"learning": bfloat16, "answering": bfloat16}
-        train_one_epoch(model, [(slices, labels)], optimizer)  # the first step pays for what is prepared once
-        started, learned = time.perf_counter(), 0
+        train_one_epoch(model, [(slices, labels)], optimizer)  # the first step includes one-off preparations
+        started, trained = time.perf_counter(), 0
         while time.perf_counter() - started < seconds:
             batches = ((augment(slices), labels) for _ in range(BATCHES))
             train_one_epoch(model, batches, optimizer, scheduler)
             predict(model, slices)
-            learned += BATCHES * len(slices)
-        return learned / (time.perf_counter() - started)
+            trained += BATCHES * len(slices)
+        return trained / (time.perf_counter() - started)
 
     found = {"float32": per_second(False)}
     if has_bfloat16(chosen):
         found["bfloat16"] = per_second(True)
     if chosen.type == "cpu" and torch.get_num_threads() > 1:
-        torch.set_num_threads(1)  # `repeatable` puts it back
+        torch.set_num_threads(1)  # `repeatable` restores it
         found["one thread"] = per_second(found.get("bfloat16", 0) > found["float32"])
     return found
 
 
 def usual(found: dict[str, float]) -> float:
-    """Slices/s as the course computes: in the faster number format, with all threads."""
+    """Training slices/s as the course computes: in the faster precision, on all threads."""
     return max(found["float32"], found.get("bfloat16", 0))
 
 
 def number_format(found: dict[str, float]) -> Check:
-    """Which number format the network is trained in, and why. Nothing to mend: either will do."""
+    """The precision in which the network is trained, and why. Always ok: either will do."""
     if "bfloat16" not in found:
-        return Check("bfloat16", True, "this hardware does not multiply in it; the course computes in float32")
+        return Check("bfloat16", True, "this hardware does not compute in it; the course computes in float32")
     ratio = found["bfloat16"] / found["float32"]
     said = f"{ratio:.1f} times as fast as float32, so it is used" if ratio > 1 else "slower than float32, so not used"
-    return Check("bfloat16", True, f"the hardware multiplies in it; a training step is {said}")
+    return Check("bfloat16", True, f"the hardware computes in it; a training step is {said}")
 
 
 def threads(found: dict[str, float]) -> Check:
-    """Whether all threads together are faster than one: they are not where other programs take turns with them."""
-    if "one thread" not in found:
-        return Check("speed", True, f"{usual(found):.0f} slices learned a second")
-    many, one = usual(found), found["one thread"]
+    """Whether all threads together are faster than one: other programs that compute at the same time prevent it."""
+    many, one = usual(found), found.get("one thread", 0)
+    alone = f", {one:.0f} on one thread" if one else ""
     to_do = "close other programs that compute, or start JupyterLab with OMP_NUM_THREADS=1 in its environment"
-    return Check("speed", one < 1.1 * many, f"{many:.0f} slices learned a second, {one:.0f} on one thread alone", to_do)
+    return Check("speed", one < 1.1 * many, f"{many:.0f} training slices a second{alone}", to_do)
 
 
 def pace(found: dict[str, float], notebook: str, cores: int) -> float:
-    """The slices/s that a notebook's time goes with: in recorded runs only notebook 2 gained by bfloat16.
+    """The slices/s that a notebook's time depends on: in the recorded runs only notebook 2 gained by bfloat16.
 
     Notebook 6 keeps all cores busy, with a training on each.
     """
@@ -101,9 +100,9 @@ def pace(found: dict[str, float], notebook: str, cores: int) -> float:
 
 
 def minutes(found: dict[str, float]) -> dict[str, float]:
-    """What each notebook is expected to compute with its own parameters, by name, in minutes.
+    """The estimated computing time of each notebook with its own parameters, by name, in minutes.
 
-    An estimate: a notebook is taken to need as many times as long as a training slice does as in the recorded runs.
+    A notebook's time is taken to be proportional to that of a training slice, as in the recorded runs.
     """
     slices = defaultdict(list)
     for run in read_json(RECORD):
@@ -114,7 +113,7 @@ def minutes(found: dict[str, float]) -> dict[str, float]:
 
 
 def durations(found: dict[str, float]) -> list[Check]:
-    """A line for each notebook: how long it computes here, and whether one can wait for it in class."""
+    """A line for each notebook: how long it computes here, and whether that is short enough for a class."""
     to_do = "run 'make tutorial' before the class, so that the trained networks are there, or set patients = 120"
     return [
         Check(name, took <= SLOW, f"about {took:.0f} min" if took >= 1 else "less than a minute", to_do)

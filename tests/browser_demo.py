@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import re
 import signal
@@ -20,15 +19,6 @@ from covid_utils.core.files import PROJECT, read_json
 from ct_phantom.patients import draw_patient
 
 COURSE = [sys.executable, "-m", "covid_utils"]
-DROP = """([name, text]) => {
-    const content = Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
-    const data = new DataTransfer();
-    data.items.add(new File([content], name, {type: 'image/png'}));
-    const told = {dataTransfer: data, bubbles: true, cancelable: true};
-    document.querySelector('h1').dispatchEvent(new DragEvent('dragover', told));
-    if (document.querySelector('h1').dispatchEvent(new DragEvent('drop', told)))
-        throw new Error('the browser would open the file');
-}"""
 
 
 def check_demo(context: BrowserContext, folder: Path) -> str:
@@ -75,13 +65,13 @@ def check_demo(context: BrowserContext, folder: Path) -> str:
         page.set_viewport_size({"width": 1000, "height": 1000})
         page.screenshot(path=folder / "demo.png")
 
-        page.evaluate(DROP, ["dropped.png", base64.b64encode((folder / "slice.png").read_bytes()).decode()])
-        _row(page, "dropped.png", {"dropped.png": wanted["slice.png"]})
-        page.evaluate(DROP, ["large.png", base64.b64encode((folder / "large.png").read_bytes()).decode()])
+        with page.expect_file_chooser() as chooser:
+            page.locator("button.widget-upload").click()
+        chooser.value.set_files([folder / "large.png"])
         _row(page, "large.png", wanted)
         assert "do not believe the answer" in page.inner_text("body")
         page.get_by_role("button", name="a phantom slice").click()
-        page.locator("td", has_text=re.compile("imaginary patient .* drawn as")).wait_for()
+        page.locator("td", has_text=re.compile("phantom patient .* drawn as")).wait_for()
         page.wait_for_timeout(1000)
         assert not away and not errors, (away, errors)
         page.close()

@@ -17,14 +17,6 @@ def distances(new, known):
     return np.abs(new[:, None].astype(float) - known).sum(2)
 
 
-def bytes_look_up(new, known, labels):
-    return np.array([labels[((known - each) ** 2).sum(1).argmin()] for each in new])
-
-
-def bytes_norm(new, known, labels):
-    return np.array([labels[np.linalg.norm(known - each, axis=1).argmin()] for each in new])
-
-
 def split(table, seed, by="patient", seeded=True, part=0.15, classes=(0, 1), names=("val", "test")):
     """A right split, with the mistakes that the arguments make."""
     rng = np.random.default_rng(seed if seeded else 0)
@@ -37,27 +29,11 @@ def split(table, seed, by="patient", seeded=True, part=0.15, classes=(0, 1), nam
     return result
 
 
-def of_patients(table, seed):
-    return split(table.drop_duplicates("patient").reset_index(drop=True), seed)
-
-
-def unrepeatable(table, seed):
-    return split(table, np.random.default_rng().integers(1_000_000))
-
-
-def mirror(images, rng, chance=0.5):
-    return np.stack([image[:, ::-1] if rng.random() < chance else image for image in images])
-
-
-def mirror_in_place(images, rng):
-    coins = rng.random(len(images)) < 0.5
-    images[coins] = images[coins, :, ::-1]
-    return images
-
-
-def upside_down(images, rng):
-    coins = rng.random(len(images)) < 0.5
-    return np.where(coins[:, None, None], images[:, ::-1], images)
+def mirror(images, rng, chance=0.5, changed=np.copy, axis=2):
+    """A right mirroring, with the mistakes that the arguments make."""
+    coins, result = rng.random(len(images)) < chance, changed(images)
+    result[coins] = np.flip(images, axis)[coins]
+    return result
 
 
 def undo(x, mean, std):
@@ -67,11 +43,7 @@ def undo(x, mean, std):
 # ------------------------------------------------------------------------------------------------------ notebook 2
 
 
-def bordered(picture, kernel):
-    return convolve2d(picture, kernel[::-1, ::-1], mode="same")
-
-
-def step(model, x, labels, optimizer, zero=True, early=False, sign=1, squashed=False, wiped=False, value=None):
+def step(model, x, labels, optimizer, zero=True, early=False, sign=1, squashed=False, wiped=False):
     """A right step, with the mistakes that the arguments make."""
     if zero:
         optimizer.zero_grad()
@@ -84,7 +56,7 @@ def step(model, x, labels, optimizer, zero=True, early=False, sign=1, squashed=F
         optimizer.zero_grad()
     if not early:
         optimizer.step()
-    return abs(loss.item()) if value is None else value
+    return abs(loss.item())
 
 
 def zero_last(model, x, labels, optimizer):
@@ -97,6 +69,12 @@ def zero_last(model, x, labels, optimizer):
     return loss
 
 
+def update(loss, optimizer):
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
 def loop(model, batches, checks, optimizer, epochs, rest=True, again=True, learn=False, means=False, factor=1, every=1):
     """A right loop, with the mistakes that the arguments make."""
     history = []
@@ -105,7 +83,7 @@ def loop(model, batches, checks, optimizer, epochs, rest=True, again=True, learn
         if again:
             model.train()
         for x, labels in batches:
-            training.update(bce(model(x), labels), optimizer)
+            update(bce(model(x), labels), optimizer)
         if (epoch + 1) % every:
             continue
         if rest:
@@ -114,15 +92,11 @@ def loop(model, batches, checks, optimizer, epochs, rest=True, again=True, learn
         for x, labels in checks:
             logits = model(x)
             if learn:
-                training.update(bce(logits, labels), optimizer)
+                update(bce(logits, labels), optimizer)
             right.append(((logits > 0) == labels.bool()).float())
         found = np.mean([each.mean().item() for each in right]) if means else torch.cat(right).mean().item()
         history.append(factor * found)
     return history
-
-
-def one_epoch(model, batches, checks, optimizer, epochs):
-    return loop(model, batches, checks, optimizer, 1) * epochs
 
 
 # ------------------------------------------------------------------------------------------------------ notebook 3
@@ -138,26 +112,14 @@ def only_batch_norm(model):
             part.eval()
 
 
-def trunk_first(model):
-    model.trunk.requires_grad_(False)
-    model.trunk.eval()
+def freeze(model, frozen="trunk", evaluated="trunk", train_last=False):
+    """A frozen trunk, with the mistakes that the arguments make."""
+    parts = {"trunk": model.trunk, "all": model, "none": torch.nn.Identity()}
     model.train()
-
-
-def all_eval(model):
-    model.trunk.requires_grad_(False)
-    model.eval()
-
-
-def all_frozen(model):
-    model.requires_grad_(False)
-    model.train()
-    model.trunk.eval()
-
-
-def still_learning(model):
-    model.train()
-    model.trunk.eval()
+    parts[frozen].requires_grad_(False)
+    parts[evaluated].eval()
+    if train_last:
+        model.train()
 
 
 @torch.no_grad()
@@ -166,16 +128,6 @@ def features(trunk, images, batch_size, rest=True, keep=None):
         trunk.eval()
     count = len(images) // batch_size * batch_size if keep else len(images)
     return torch.cat([trunk(images[i : i + batch_size]) for i in range(0, count, batch_size)])
-
-
-def features_with_gradient(trunk, images, batch_size):
-    trunk.eval()
-    return torch.cat([trunk(batch) for batch in images.split(batch_size)])
-
-
-def features_in_a_list(trunk, images, batch_size):
-    trunk.eval()
-    return [trunk(batch) for batch in images.split(batch_size)]
 
 
 def bootstrapped_gain(right_a, right_b, patients):
@@ -279,12 +231,6 @@ def counted_threshold(logits, labels, wanted):
     return max(value for value in logits if (logits[labels == 1] >= value).mean() >= wanted - 1e-9)
 
 
-def every_story(scratch, start):
-    """The ends of all gains that one pair can show."""
-    gains = np.subtract.outer(start, scratch)
-    return [gains.max(), gains.min()]
-
-
 def intervals(table, by=("patients", "weights"), mean=None):
     """How many intervals hold the mean of their group, one after the other."""
     groups = [each for _, each in table.groupby(list(by))]
@@ -333,7 +279,7 @@ RIGHT = {  # another way than the notebook's
     "temperature": best_temperature,
     "pairs": drawn_pairs,
     "sweep": plan(),
-    "stories": every_story,
+    "stories": lambda scratch, start: [f(np.subtract.outer(start, scratch)) for f in (np.max, np.min)],
     "intervals": intervals,
     "how many seeds": counted_seeds,
 }
@@ -343,7 +289,7 @@ WRONG = {  # {exercise: {kind of mistake: (answer, a word of the hint)}}
         "farthest": (lambda n, k, y: y[distances(n, k).argmax(1)], "least"),
         "number": (lambda n, k, y: distances(n, k).argmin(1), "which"),
         "signed": (lambda n, k, y: y[(n[:, None].astype(float) - k).sum(2).argmin(1)], "cancel"),
-        "wraps": (bytes_look_up, "bytes"),
+        "wraps": (lambda n, k, y: y[((n[:, None] - k) ** 2).sum(2).argmin(1)], "bytes"),
         "wrong": (lambda n, k, y: np.zeros(len(n), int), "of 75"),
         "form": (lambda n, k, y: y, "12"),
     },
@@ -353,15 +299,18 @@ WRONG = {  # {exercise: {kind of mistake: (answer, a word of the hint)}}
         "sizes": (lambda table, seed: split(table, seed, part=0.3), "%"),
         "names": (lambda table, seed: split(table, seed, names=("validation", "test")), "validation"),
         "seed": (lambda table, seed: split(table, seed, seeded=False), "another seed"),
-        "rows": (of_patients, "values for"),
-        "not repeatable": (unrepeatable, "same seed"),
+        "rows": (
+            lambda table, seed: split(table.drop_duplicates("patient").reset_index(drop=True), seed),
+            "values for",
+        ),
+        "not repeatable": (lambda table, seed: split(table, np.random.default_rng().integers(1_000_000)), "same seed"),
         "left out": (lambda table, seed: split(table, seed).replace("train", None), "no part"),
     },
     "mirror": {
-        "in place": (mirror_in_place, "given"),
+        "in place": (lambda images, rng: mirror(images, rng, changed=np.asarray), "given"),
         "all alike": (lambda images, rng: images[:, :, ::-1] if rng.random() < 0.55 else images, "one coin"),
         "always": (lambda images, rng: images[:, :, ::-1], "every slice"),
-        "upside down": (upside_down, "heads"),
+        "upside down": (lambda images, rng: mirror(images, rng, axis=1), "heads"),
         "same ones": (lambda images, rng: mirror(images, np.random.default_rng(0)), "same slices"),
         "chance": (lambda images, rng: mirror(images, rng, 0.2), "half"),
         "type": (lambda images, rng: mirror(images, rng) / 1.0, "float64"),
@@ -375,7 +324,7 @@ WRONG = {  # {exercise: {kind of mistake: (answer, a word of the hint)}}
         "type": (lambda x, mean, std: ((x[:, 0] * std + mean) * 255).round(), "float32"),
     },
     "convolution": {
-        "border": (bordered, "as large as"),
+        "border": (lambda p, k: correlate2d(p, k, mode="same"), "as large as"),
         "mean": (lambda p, k: correlate2d(p, k, mode="valid") / k.size, "mean"),
         "flipped": (lambda p, k: convolve2d(p, k, mode="valid"), "turned"),
         "one short": (lambda p, k: correlate2d(p, k, mode="valid")[:-1, :-1], "shape"),
@@ -395,7 +344,7 @@ WRONG = {  # {exercise: {kind of mistake: (answer, a word of the hint)}}
         "learns from validation": (lambda *given: loop(*given, learn=True), "judge"),
         "batch means": (lambda *given: loop(*given, means=True), "smaller"),
         "percent": (lambda *given: loop(*given, factor=100), "percent"),
-        "passes": (one_epoch, "saw 3"),
+        "passes": (lambda *given: loop(*given[:4], 1) * given[4], "saw 3"),
     },
     "best epoch": {
         "position": (lambda history: history.val_accuracy.idxmax(), "position"),
@@ -407,19 +356,19 @@ WRONG = {  # {exercise: {kind of mistake: (answer, a word of the hint)}}
     "count": {
         "all": (lambda model: sum(p.numel() for p in model.parameters()), "frozen ones too"),
         "tensors": (lambda model: sum(p.requires_grad for p in model.parameters()), "tensors"),
-        "frozen": (lambda model: sum(p.numel() for p in model.parameters() if not p.requires_grad), "frozen numbers"),
+        "frozen": (lambda model: sum(p.numel() for p in model.parameters() if not p.requires_grad), "the frozen"),
     },
     "freeze": {
-        "drift": (trunk_first, "running mean"),
-        "weights": (still_learning, "weights of the trunk"),
-        "head still": (all_eval, "head is in eval"),
-        "head frozen": (all_frozen, "nothing can learn"),
+        "drift": (lambda model: freeze(model, train_last=True), "running mean"),
+        "weights": (lambda model: freeze(model, frozen="none"), "weights of the trunk"),
+        "head still": (lambda model: freeze(model, evaluated="all"), "head is in eval"),
+        "head frozen": (lambda model: freeze(model, frozen="all"), "nothing can learn"),
     },
     "features": {
         "train mode": (lambda *given: features(*given, rest=False), "batch norm"),
         "lost": (lambda *given: features(*given, keep=True), "missing"),
-        "gradient": (features_with_gradient, "gradient"),
-        "list": (features_in_a_list, "list"),
+        "gradient": (lambda trunk, x, size: torch.cat([trunk.eval()(batch) for batch in x.split(size)]), "gradient"),
+        "list": (lambda trunk, images, size: [trunk.eval()(batch) for batch in images.split(size)], "list"),
         "at once": (lambda trunk, images, size: features(trunk, images, len(images)), "at once"),
         "order": (lambda trunk, images, size: features(trunk, images.flip(0), size), "order"),
     },
@@ -510,7 +459,7 @@ WRONG = {  # {exercise: {kind of mistake: (answer, a word of the hint)}}
         "not counted": (lambda table: table.accuracy > table.low, "how many"),
         "own": (lambda table: (table.accuracy >= table.low).sum(), "all 30"),
         "everybody": (lambda table: intervals(table, mean=table.accuracy.mean()), "all runs"),
-        "only patients": (lambda table: intervals(table, by=["patients"]), "all starts"),
+        "only patients": (lambda table: intervals(table, by=["patients"]), "all initializations"),
         "only weights": (lambda table: intervals(table, by=["weights"]), "numbers of patients"),
         "the others": (lambda table: len(table) - intervals(table), "not"),
         "share": (lambda table: intervals(table) / len(table), "share"),

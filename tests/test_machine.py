@@ -1,17 +1,14 @@
 """Each check has a green and a red case, the minutes are computed, and the command ends with an exit code."""
 
-import contextlib
 import os
 import subprocess
 import sys
 import types
 from importlib import metadata
-from pathlib import Path
 
 import minutes as benchmark
 import pytest
 import torch
-from packaging.requirements import Requirement
 
 from covid_course import machine, speed
 from covid_course.commands import main
@@ -19,7 +16,7 @@ from covid_course.machine import Check
 from covid_course.notebooks import find_notebooks
 from covid_utils.core import device as devices
 from covid_utils.core import memory
-from covid_utils.core.files import PROJECT, home, read_json, write_json
+from covid_utils.core.files import PROJECT, read_json, write_json
 from covid_utils.core.settings import Settings
 
 GIB = 2**30
@@ -31,101 +28,70 @@ def red(check: Check, *words: str) -> bool:
     return not check.ok and bool(check.what_to_do) and all(word in line for word in words)
 
 
-@pytest.fixture
-def versions(monkeypatch):
-    """Function that gives a package another version, or takes it away (None)."""
-    real, given = metadata.version, {}
+# ------------------------------------------------------------------------------------------------- what is there
+
+
+def test_an_old_python_is_red(monkeypatch):
+    assert machine.python().ok
+    monkeypatch.setattr(machine, "sys", types.SimpleNamespace(version_info=(3, 10, 14)))
+    assert red(machine.python(), "3.10.14", "make PYTHON=")
+
+
+@pytest.mark.parametrize(
+    ("check", "installed", "words"),
+    [
+        (machine.packages, {"numpy": "1.26.4", "timm": None}, ["numpy is 1.26.4, not >=2.0", "; timm is missing: run"]),
+        (machine.packages, {"torch": "2.8.0"}, ["torch is 2.8.0, not ", "pip install", "make tutorial"]),
+        (machine.widgets, {"jupyterlab_widgets": "1.1.0"}, ["jupyterlab_widgets is 1.1.0", "restart JupyterLab"]),
+        (machine.widgets, {"jupyterlab_widgets": None}, ["jupyterlab_widgets is missing"]),
+    ],
+)
+def test_packages_that_are_missing_or_do_not_fit_are_named(monkeypatch, check, installed, words):
+    assert check().ok
+    real = metadata.version
 
     def version(name):
-        found = given[name] if name in given else real(name)
+        found = installed[name] if name in installed else real(name)
         if found is None:
             raise metadata.PackageNotFoundError(name)
         return found
 
     monkeypatch.setattr(machine.metadata, "version", version)
-    return given.update
+    assert red(check(), *words)
 
 
-# ------------------------------------------------------------------------------------------------- what is there
-
-
-@pytest.mark.parametrize("version", [(3, 10, 14), (2, 7, 18)])
-def test_an_old_python_is_red(monkeypatch, version):
-    assert machine.python().ok
-    monkeypatch.setattr(machine, "sys", types.SimpleNamespace(version_info=version))
-    assert red(machine.python(), ".".join(map(str, version)), "make PYTHON=")
-
-
-def test_packages_that_are_missing_or_old_are_named(versions):
-    assert machine.packages().ok and f"torch {metadata.version('torch')}" in machine.packages().what
-    versions({"numpy": "1.26.4", "timm": None})
-    found = machine.packages()
-    assert red(found, "numpy is 1.26.4, not >=2.0", "timm is missing", "pip install", "make tutorial")
-    assert found.what.count(";") == 1  # and no other one
-
-
-def test_a_torch_that_does_not_go_with_torchvision_is_red(versions, monkeypatch):
-    assert [Requirement(text).name for text in machine.needs("torchvision", "torch")] == ["torch"]
-    monkeypatch.setattr(machine, "needs", lambda package, other: [f"{other}==2.7.0"])
-    versions({"torch": "2.7.0"})
-    assert machine.packages().ok
-    versions({"torch": "2.8.0"})  # in our range, too
-    assert red(machine.packages(), "torch is 2.8.0, not ==2.7.0")
-
-
-def test_a_marker_that_does_not_hold_asks_for_nothing():
+def test_a_marker_that_does_not_hold_requires_nothing():
     assert machine.unmet(['nothing-of-this-name; sys_platform == "plan9"', 'nor-this; extra == "test"']) == []
-    assert machine.unmet(["nothing-of-this-name"]) == ["nothing-of-this-name is missing"]
-
-
-@pytest.mark.parametrize("partner", ["1.1.0", None])
-def test_widgets_need_their_partner_in_the_page(versions, partner):
-    assert machine.widgets().ok
-    versions({"jupyterlab_widgets": partner})
-    assert red(machine.widgets(), "jupyterlab_widgets is", "start JupyterLab anew")
-
-
-def test_widgets_without_their_files_are_red(monkeypatch):
-    monkeypatch.setattr(machine.metadata, "files", lambda name: [])
-    assert red(machine.widgets(), "lost its files")
 
 
 # ------------------------------------------------------------------------------------------------------- is there room
 
 
-@pytest.fixture
-def container(tmp_path):
-    """Function that writes what Linux says of a control group's memory, in GiB; the process sits in /hub/user."""
-    (tmp_path / "proc/self").mkdir(parents=True)
-    (tmp_path / "proc/self/cgroup").write_text("0::/hub/user\n")
+def test_a_containers_limit_counts_and_not_only_the_machine(monkeypatch, tmp_path):
+    """What Linux says of control groups, in GiB; the process is in /hub/user, and 64 GiB are free on the machine."""
 
-    def write(group: str, limit: float | str, used: float = 0, cache: float = 0) -> None:
+    def write(group: str, limit: float | None, used: float = 0, cache: float = 0) -> None:
         folder = tmp_path / "sys/fs/cgroup" / group
         folder.mkdir(parents=True, exist_ok=True)
-        limit = limit if isinstance(limit, str) else int(limit * GIB)
-        for name, value in (("max", limit), ("current", int(used * GIB))):
-            (folder / f"memory.{name}").write_text(f"{value}\n")
+        (folder / "memory.max").write_text("max" if limit is None else str(int(limit * GIB)))
+        (folder / "memory.current").write_text(str(int(used * GIB)))
         (folder / "memory.stat").write_text(f"anon 5\ninactive_file {int(cache * GIB)}\n")
 
-    return write
+    def found() -> tuple[float, float]:
+        return memory.free_memory(tmp_path) / GIB, memory.total_memory(tmp_path) / GIB
 
-
-@pytest.fixture
-def plenty(monkeypatch):
-    """64 GiB are free on the machine."""
     monkeypatch.setattr("psutil.virtual_memory", lambda: types.SimpleNamespace(available=64 * GIB, total=96 * GIB))
-
-
-def test_a_containers_limit_counts_and_not_only_the_machine(plenty, container, tmp_path):
-    assert memory.free_memory(tmp_path / "no cgroups") == 64 * GIB
-    container("hub/user", "max")
-    assert memory.free_memory(tmp_path) == 64 * GIB and memory.total_memory(tmp_path) == 96 * GIB
-    container("hub/user", 4, used=3, cache=0.5)
-    assert memory.free_memory(tmp_path) == 1.5 * GIB and memory.total_memory(tmp_path) == 4 * GIB
-    container("hub", 8, used=7.25)  # the group that it is in has less left
-    assert memory.free_memory(tmp_path) == 0.75 * GIB and memory.total_memory(tmp_path) == 4 * GIB
-    container("", 1, used=2)
-    assert memory.free_memory(tmp_path) == 0 and memory.total_memory(tmp_path) == GIB
+    assert found() == (64, 96)
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("0::/hub/user\n")
+    write("hub/user", None)
+    assert found() == (64, 96)
+    write("hub/user", 4, used=3, cache=0.5)
+    assert found() == (1.5, 4)
+    write("hub", 8, used=7.25)  # the group that it is in has less left
+    assert found() == (0.75, 4)
+    write("", 1, used=2)
+    assert found() == (0, 1)
 
 
 def test_too_little_memory_is_red(monkeypatch):
@@ -154,23 +120,16 @@ def test_a_folder_that_cannot_be_written_to_is_red(monkeypatch, tmp_path):
     assert machine.folders(["data"]).ok
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="/proc is a folder that not even root can write to")
-def test_a_read_only_folder_is_red(monkeypatch):
-    monkeypatch.setenv("COVID_UTILS_HOME", "/proc/self")
-    assert red(machine.folders(), "data cannot be written to", "/proc")
-
-
 # ------------------------------------------------------------------------------------------------------- what computes
 
 
-@pytest.mark.parametrize(("busy", "ok"), [(3.0, True), (90.0, False)])
-def test_a_busy_processor_is_red(monkeypatch, busy, ok):
-    monkeypatch.setattr("psutil.cpu_percent", lambda interval: busy)
+def test_a_busy_processor_is_red(monkeypatch):
     monkeypatch.setattr("joblib.cpu_count", lambda: 1)
     monkeypatch.setattr(machine.os, "cpu_count", lambda: 16)
-    found = machine.processor()
-    assert found.ok == ok and "1 of 16 cores" in found.what and "starts: 1;" in found.what
-    assert ok or red(found, "90 %", "close other programs")
+    monkeypatch.setattr("psutil.cpu_percent", lambda interval: 3.0)
+    assert machine.processor().ok
+    monkeypatch.setattr("psutil.cpu_percent", lambda interval: 90.0)
+    assert red(machine.processor(), "1 of 16 cores", "starts: 1;", "90 %", "close other programs")
 
 
 def test_a_graphics_card_that_does_not_compute_is_red(monkeypatch):
@@ -178,10 +137,10 @@ def test_a_graphics_card_that_does_not_compute_is_red(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert red(machine.graphics("cuda"), "no device 'cuda'", "device = 'cpu'")
     monkeypatch.setattr(devices, "pick_device", lambda name: torch.device("meta"))  # there, and gives no numbers
-    assert red(machine.graphics(), "meta", "renew the driver")
+    assert red(machine.graphics(), "meta", "update the driver")
 
 
-def test_what_cannot_be_looked_at_is_red():
+def test_what_cannot_be_checked_is_red():
     def absent():
         raise ModuleNotFoundError("No module named 'psutil'")
 
@@ -222,22 +181,18 @@ def test_slices_a_second_are_counted_in_each_format_and_on_one_thread(monkeypatc
     assert speed.usual(found) == (256 if bfloat16 else 128)
 
 
-def test_it_really_learns_and_leaves_nothing_changed():
+def test_it_really_trains_and_leaves_the_random_numbers_alone():
     state = torch.random.get_rng_state()
     images, labels = speed.draw()
     assert images.shape == (32, 96, 96) and images.dtype == torch.uint8 and labels.sum() == 16
-    found = speed.measure(images, labels, "cpu", seconds=0.1)
-    assert 1 < found["float32"] < 100_000
+    assert 1 < speed.measure(images, labels, "cpu", seconds=0.1)["float32"] < 100_000
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_the_number_format_is_told():
+def test_the_precision_is_named_and_threads_that_disturb_each_other_are_red():
     assert "float32" in speed.number_format({"float32": 50}).what
     assert "2.0 times as fast" in speed.number_format({"float32": 50, "bfloat16": 100}).what
     assert "slower" in speed.number_format({"float32": 50, "bfloat16": 40}).what
-
-
-def test_threads_that_are_in_each_others_way_are_red():
     assert speed.threads({"float32": 50, "one thread": 54}).ok  # as good as equal
     assert red(speed.threads({"float32": 50, "one thread": 62}), "50", "62", "OMP_NUM_THREADS=1")
 
@@ -275,29 +230,15 @@ def test_every_notebook_has_its_minutes():
         assert list(run["seconds"]) == names[: len(run["seconds"])] and len(run["seconds"]) >= 5
 
 
-def within_a_factor_of_two(expected: dict[str, float], took: dict[str, float]) -> None:
-    """Minutes that were expected, if there was anything to expect them from, against seconds that it took."""
-    for name, seconds in ((name, seconds) for name, seconds in took.items() if name in expected):
-        if max(seconds, 60 * expected[name]) > 30:  # notebook 1 takes seconds, and those of 20 do not matter
-            assert 0.5 < 60 * expected[name] / seconds < 2, f"{name}: {seconds} s, {60 * expected[name]:.0f} expected"
-
-
 @pytest.mark.parametrize("run", RECORDED, ids=lambda run: run["where"])
 def test_the_estimate_holds_within_a_factor_of_two_on_a_machine_that_was_not_recorded(run, monkeypatch, tmp_path):
     """Each recorded run as if only the other machines' were known."""
     write_json(tmp_path / "minutes.json", [each for each in RECORDED if each != run])
     monkeypatch.setattr(speed, "RECORD", tmp_path / "minutes.json")
-    within_a_factor_of_two(speed.minutes(run["slices/s"]), run["seconds"])
-
-
-def test_what_notebook_0_expected_is_what_the_others_took():
-    """In this checkout's own run, if there is a whole one."""
-    own = home() / "runs" / "default"
-    if (own / "metrics.json").exists() and "machine" in read_json(own / "metrics.json"):
-        with contextlib.suppress(ValueError):  # not whole, or of other parameters
-            within_a_factor_of_two(
-                read_json(own / "metrics.json")["machine"]["minutes"], benchmark.record(own, "")["seconds"]
-            )
+    for name, minutes in speed.minutes(run["slices/s"]).items():
+        seconds = run["seconds"].get(name, 60 * minutes)
+        if max(seconds, 60 * minutes) > 30:  # notebook 1 takes seconds, where a factor of two does not matter
+            assert 0.5 < 60 * minutes / seconds < 2, f"{name}: {seconds} s, {60 * minutes:.0f} expected"
 
 
 def test_a_run_is_recorded_only_if_it_is_whole_and_of_the_default_recipe(tmp_path):
@@ -325,29 +266,24 @@ def test_a_run_is_recorded_only_if_it_is_whole_and_of_the_default_recipe(tmp_pat
 def test_a_line_has_a_word_and_a_colour():
     good, bad = Check("disk", True, "9 GB free"), Check("memory", False, "0.1 GB free", "close other programs")
     assert machine.text(good).split() == ["ok", "disk", "9", "GB", "free"]
-    assert machine.text(bad).startswith("mend this: ") and machine.text(bad).endswith(": close other programs")
-    assert machine.text(bad).isascii()
+    assert machine.text(bad) == "fix this:   memory          0.1 GB free: close other programs"
     *_, first, second = machine.table([good, bad]).splitlines()
     assert first == "| 🟢 ok | disk | 9 GB free |"
-    assert "🔴" in second and "mend this" in second and "**To do:** close other programs" in second
+    assert second == "| 🔴 **fix this** | memory | 0.1 GB free<br>**To do:** close other programs |"
 
 
 @pytest.mark.parametrize(("first", "last", "code"), [(True, True, 0), (False, True, 1), (True, False, 1)])
 def test_the_command_ends_with_1_if_something_is_red(monkeypatch, capsys, first, last, code):
-    monkeypatch.setattr(machine.looked, "__defaults__", ([lambda: Check("first", first, "found", "mend it")],))
-    assert main(["check"], check=lambda: machine.report(lambda: [Check("last", last, "found", "mend it")])) == code
-    told = capsys.readouterr()
-    assert [line.split("found")[0].split()[-1] for line in told.out.splitlines()] == ["first", "last"]
+    monkeypatch.setattr(machine.looked, "__defaults__", ([lambda: Check("first", first, "found", "fix it")],))
+    assert main(["check"], check=lambda: machine.report(lambda: [Check("last", last, "found", "fix it")])) == code
+    out = capsys.readouterr().out
+    assert [line.split("found")[0].split()[-1] for line in out.splitlines()] == ["first", "last"]
 
 
 def test_a_measurement_that_fails_is_a_line(monkeypatch, capsys):
     monkeypatch.setattr(machine.looked, "__defaults__", ([],))
-
-    def fails():
-        raise RuntimeError("CUDA error: no kernel image")
-
-    assert machine.report(fails) == 1
-    assert "cannot be measured: CUDA error" in capsys.readouterr().out
+    assert machine.report(lambda: torch.ones(2) @ torch.ones(3)) == 1
+    assert "cannot be measured: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("broken", [["torch"], ["torch", "papermill"]])
@@ -362,5 +298,5 @@ def test_without_a_package_the_check_still_answers(tmp_path, broken):
     assert ended.stderr.strip() == ("papermill is broken" if "papermill" in broken else "")
     lines = ended.stdout.splitlines()
     assert lines[0].split()[:2] == ["ok", "Python"]
-    assert any(line.startswith("mend this") and "torch is broken" in line for line in lines)
-    assert lines[-1].startswith("mend this:  speed")
+    assert any(line.startswith("fix this") and "torch is broken" in line for line in lines)
+    assert lines[-1].startswith("fix this:   speed")

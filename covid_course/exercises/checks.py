@@ -16,51 +16,48 @@ from IPython.display import display
 from covid_utils.core.files import did_you_mean
 
 from . import nb01_data, nb02_scratch, nb03_transfer, nb04_cam, nb05_evaluation, nb06_sweep, progress_store
-from .grading import Exercise, judged
+from .grading import Exercise, grade
 
-# from the palette of `plotting`, whose names are of data; told apart by colour-blind readers, on white and on black
-GREEN, ORANGE, BLUE = "#009E73", "#D55E00", "#0072B2"
+GREEN, ORANGE, BLUE = "#009E73", "#D55E00", "#0072B2"  # colour-blind safe, readable on white and on black
 TEXTS = yaml.safe_load(Path(__file__).with_name("exercises.yaml").read_text(encoding="utf-8"))
-JUDGES = (
-    nb01_data.JUDGES | nb02_scratch.JUDGES | nb03_transfer.JUDGES
-    | nb04_cam.JUDGES | nb05_evaluation.JUDGES | nb06_sweep.JUDGES
-)  # fmt: skip
+GRADERS = {}
+for module in (nb01_data, nb02_scratch, nb03_transfer, nb04_cam, nb05_evaluation, nb06_sweep):
+    GRADERS |= module.GRADERS
 EXERCISES = {
-    name: Exercise(
-        said["title"], said["minutes"], JUDGES[name], {k: tuple(hints) for k, hints in said["hints"].items()}
-    )
+    name: Exercise(grader=GRADERS[name], **texts)
     for notebook in TEXTS.values()
-    for name, said in notebook["exercises"].items()
+    for name, texts in notebook["exercises"].items()
 }
 PREDICTIONS = {name: title for notebook in TEXTS.values() for name, title in notebook["predictions"].items()}
+LISTS = (list, tuple, set, np.ndarray)
+NEW = {"misses": 0, "passed": ""}  # the progress of an exercise that was not tried
 
 
 def check(name: str, answer: Any) -> None:
-    """Say at once whether an answer is right, by trying it on inputs that you do not see; if not, give a hint.
+    """Try an answer on hidden inputs and say at once whether it is right; if not, give a hint.
 
-    From the second miss on the hint is a stronger one. What was passed is kept for `my_progress`.
+    From the second wrong answer on the hint is a stronger one. `my_progress` shows what was passed.
     Raises ValueError if there is no exercise of this name.
     """
     if name not in EXERCISES:
         raise ValueError(f"There is no exercise {name!r}: {did_you_mean(name, EXERCISES)}")
-    progress, told = progress_store.read()
-    row = progress["exercises"].get(name, {"misses": 0, "passed": ""})
-    kind, text = judged(EXERCISES[name], answer, row["misses"])
+    progress, message = progress_store.read()
+    row = progress["exercises"].get(name, NEW)
+    kind, text = grade(EXERCISES[name], answer, row["misses"])
     if not kind:
         row = {"misses": 0, "passed": row["passed"] or datetime.date.today().isoformat()}
-    else:
+    elif kind != "untried":  # an unchanged starter is no wrong answer
         row = row | {"misses": row["misses"] + 1}
-    if kind != "untried":  # the starter as it was given is no miss
+    if kind != "untried":
         progress["exercises"][name] = row
-        told += progress_store.write(progress)
+        message += progress_store.write(progress)
     if row["misses"] > 2:
         text += " The solution is folded below; in a copy without solutions, ask your teacher."
-    word, colour = ("Not yet:", ORANGE) if kind else ("Right.", GREEN)
-    show(word, text, colour, told)
+    show("Not yet:" if kind else "Right.", text, ORANGE if kind else GREEN, message)
 
 
 def predict_first(name: str, guess: Any) -> None:
-    """Keep a guess (a number, a word or a list), to be shown beside the result by `you_said`.
+    """Store a guess (a number, a word or a list), which `you_said` later compares with the result.
 
     Raises ValueError if there is nothing of this name to predict.
     """
@@ -68,43 +65,43 @@ def predict_first(name: str, guess: Any) -> None:
     if guess is ... or guess is None:
         show("Predict:", f"type your guess in place of `...` and run this cell again ({title}).", BLUE)
         return
-    progress, told = progress_store.read()
-    guess = list(guess) if isinstance(guess, (set, tuple, np.ndarray)) else guess
+    progress, message = progress_store.read()
+    guess = list(guess) if isinstance(guess, LISTS) else guess
     progress["predictions"][name] = {"said": guess}
-    show("Kept:", f"you say **{_words(guess)}** ({title}).", BLUE, told + progress_store.write(progress))
+    show("Kept:", f"you say **{_words(guess)}** ({title}).", BLUE, message + progress_store.write(progress))
 
 
 def you_said(name: str, value: Any, unit: str = "") -> None:
-    """Show what came out beside what was predicted.
+    """Show a result next to what was predicted.
 
     Args:
         name: as for `predict_first`.
         value: a number, a word or a list, as the guess was.
-        unit: what stands behind the numbers, as " %".
+        unit: what follows the numbers, as " %".
     """
     title = _prediction(name)
-    progress, told = progress_store.read()
+    progress, message = progress_store.read()
     row = progress["predictions"].get(name)
     result = f"{title}: **{_words(value, unit)}**."
     if row is None:
-        show("Measured:", f"{result} You made no prediction.", BLUE, told)
+        show("Measured:", f"{result} You made no prediction.", BLUE, message)
         return
     said = row["said"]
     text = f"{_words(said, unit)}. Measured: {result}{_compared(said, value, unit)}"
     progress["predictions"][name] = {"said": said, "was": value}
-    show("You said:", text, BLUE, told + progress_store.write(progress))
+    show("You said:", text, BLUE, message + progress_store.write(progress))
 
 
 def my_progress(notebook: str = "") -> pd.DataFrame:
-    """What has been done and passed: a row for each exercise and prediction.
+    """What has been predicted and passed: a row for each exercise and prediction.
 
     `notebook`: "01" to "06", only of this one. Raises ValueError if there is no such notebook.
     """
     if notebook and notebook not in TEXTS:
         raise ValueError(f"There is no notebook {notebook!r}: {did_you_mean(notebook, TEXTS)}")
-    progress, told = progress_store.read()
-    if told:
-        show("Attention:", told, ORANGE)
+    progress, message = progress_store.read()
+    if message:
+        show("Attention:", message, ORANGE)
     rows = []
     for number in [notebook] if notebook else TEXTS:
         for name, title in TEXTS[number]["predictions"].items():
@@ -112,12 +109,11 @@ def my_progress(notebook: str = "") -> pd.DataFrame:
             was = f", it was {_words(row['was'])}" if row and "was" in row else ""
             rows.append([number, f"predict: {title}", "", f"you said {_words(row['said'])}{was}" if row else "open"])
         for name in TEXTS[number]["exercises"]:
-            row = progress["exercises"].get(name, {"misses": 0, "passed": ""})
+            row = progress["exercises"].get(name, NEW)
             state = f"passed, {row['passed']}" if row["passed"] else f"missed {row['misses']} times so far"
             exercise = EXERCISES[name]
             rows.append([number, exercise.title, exercise.minutes, state if any(row.values()) else "open"])
-    table = pd.DataFrame(rows, columns=["notebook", "exercise", "minutes", "done"])
-    return table.set_index("notebook")
+    return pd.DataFrame(rows, columns=["notebook", "exercise", "minutes", "done"]).set_index("notebook")
 
 
 def _prediction(name: str) -> str:
@@ -127,8 +123,8 @@ def _prediction(name: str) -> str:
 
 
 def _words(value: Any, unit: str = "") -> str:
-    """A guess or a result as it is said."""
-    if isinstance(value, (list, tuple, set, np.ndarray)):
+    """A guess or a result as text."""
+    if isinstance(value, LISTS):
         return ", ".join(_words(each, unit) for each in value) or "none"
     if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
         return str(value)
@@ -138,21 +134,20 @@ def _words(value: Any, unit: str = "") -> str:
 
 def _compared(said: Any, value: Any, unit: str) -> str:
     """How far a guess was from the result, as the end of a sentence."""
-    if isinstance(said, list) and isinstance(value, (list, tuple, set, np.ndarray)):
+    if isinstance(said, list) and isinstance(value, LISTS):
         found = set(map(str, said)) & set(map(str, value))
         return f" {len(found)} of {len(value)} found, {len(said) - len(found)} named in error."
     try:
         off = float(said) - float(value)
     except (TypeError, ValueError):
         return " As you said." if str(said).strip().lower() == str(value).strip().lower() else ""
-    unit = " points" if unit.strip() == "%" else unit
-    far = _words(float(f"{abs(off):.2g}"), unit)
-    return f" You were {far} too {'high' if off > 0 else 'low'}." if off else " Just so."
+    far = _words(float(f"{abs(off):.2g}"), " points" if unit.strip() == "%" else unit)
+    return f" You were {far} too {'high' if off > 0 else 'low'}." if off else " Exactly as you said."
 
 
-def show(word: str, text: str, colour: str, told: str = "") -> None:
-    """Display a box; its first word says what its colour says. `code` and **bold** are marked as in Markdown."""
-    text = f"{text} {told}".strip()
+def show(word: str, text: str, colour: str, message: str = "") -> None:
+    """Display a box; its first word says the same as its colour. `code`, **bold** and *italics* are as in Markdown."""
+    text = f"{text} {message}".strip()
     parts = re.split(r"`([^`]+)`", html.escape(text, quote=False))  # every second one is code
     for i, part in enumerate(parts):
         strong = re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", part)

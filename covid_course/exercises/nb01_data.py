@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .grading import Miss, array, ask, same
+from .grading import WrongAnswer, array, call, same
 
 
 def _look_up(answer) -> str:
@@ -18,7 +18,7 @@ def _look_up(answer) -> str:
         labels = (known.sum(1).argsort().argsort() + seed) % 2  # the darkest and the brightest differ
         twin = rng.integers(0, 12, 25)
         new = np.clip(known[twin] + rng.integers(-40, 41, (25, 40)), 0, 255).astype(np.uint8)
-        said.append(array(ask(answer, new.copy(), known.copy(), labels.copy()), (25,), "one label for each new slice"))
+        said.append(array(call(answer, new.copy(), known.copy(), labels.copy()), (25,), "one label for each new slice"))
         as_float = answer(new.astype(float), known.astype(float), labels.copy())
         plain.append(array(as_float, (25,), "one label for each new slice"))
         differences = new[:, None].astype(float) - known
@@ -27,16 +27,15 @@ def _look_up(answer) -> str:
         sums = differences.sum(2)
         signed.append([labels[each.argmin(1)] for each in (sums, -sums, np.abs(sums))])
         if not np.isin(said[-1], (0, 1)).all():
-            raise Miss("number" if np.array_equal(said[-1], twin) else "labels")
+            raise WrongAnswer("number" if np.array_equal(said[-1], twin) else "labels")
     if np.array_equal(said, truths):
-        return "The whole look-up is one distance and one `argmin`; nothing in it knows what a lung is."
+        return "The whole nearest-neighbour classifier is one distance and one `argmin`; it knows nothing of lungs."
     if np.array_equal(plain, truths):
-        raise Miss("wraps")
+        raise WrongAnswer("wraps")
     if np.array_equal(said, far):
-        raise Miss("farthest")
-    if any(np.array_equal(said, [pair[i] for pair in signed]) for i in (0, 1, 2)):
-        raise Miss("signed")
-    raise Miss("wrong", count=int((np.array(said) == truths).sum()))
+        raise WrongAnswer("farthest")
+    kind = "signed" if any(np.array_equal(said, each) for each in zip(*signed, strict=True)) else "wrong"
+    raise WrongAnswer(kind, count=int((np.array(said) == truths).sum()))
 
 
 def _table(patients: int, covid: int, seed: int) -> pd.DataFrame:
@@ -55,37 +54,37 @@ def _split(answer) -> str:
     for seed, (patients, covid) in enumerate([(60, 13), (80, 14), (100, 20), (60, 13), (120, 20), (80, 14)]):
         table = _table(patients, covid, seed % 3)
         before = table.copy()
-        split = pd.Series(np.asarray(ask(answer, table, seed)).ravel(), dtype=object)
+        split = pd.Series(np.asarray(call(answer, table, seed)).ravel(), dtype=object)
         if len(split) != len(before):
-            raise Miss("rows", got=len(split), wanted=len(before))
+            raise WrongAnswer("rows", got=len(split), wanted=len(before))
         dealt.append(split)
         _one_split(split, before)
-    if any(np.array_equal(dealt[0], ask(answer, _table(60, 13, 0), seed)) for seed in (3, 4)):
-        raise Miss("seed")
-    if not np.array_equal(dealt[0], ask(answer, _table(60, 13, 0), 0)):
-        raise Miss("not repeatable")
-    return "Whole patients, both classes in every part, and a seed deals the same cards again."
+    if any(np.array_equal(dealt[0], call(answer, _table(60, 13, 0), seed)) for seed in (3, 4)):
+        raise WrongAnswer("seed")
+    if not np.array_equal(dealt[0], call(answer, _table(60, 13, 0), 0)):
+        raise WrongAnswer("not repeatable")
+    return "Whole patients, both classes in every part, and the same split again for the same seed."
 
 
 def _one_split(split: pd.Series, table: pd.DataFrame) -> None:
     if split.isna().any():
-        raise Miss("left out", count=int(split.isna().sum()))
+        raise WrongAnswer("left out", count=int(split.isna().sum()))
     if set(split) == {"train"}:
-        raise Miss("untried")
+        raise WrongAnswer("untried")
     if not set(split) <= {"train", "val", "test"}:
-        raise Miss("names", names=", ".join(sorted(map(str, set(split) - {"train", "val", "test"}))))
+        raise WrongAnswer("names", names=", ".join(sorted(map(str, set(split) - {"train", "val", "test"}))))
     torn = split.groupby(table.patient).nunique() > 1
     if torn.any():
-        raise Miss("torn", count=int(torn.sum()), all=len(torn))
+        raise WrongAnswer("torn", count=int(torn.sum()), all=len(torn))
     people = table.assign(split=split).groupby("patient").agg({"label": "first", "split": "first"})
     shares = people.split.value_counts(normalize=True)
     for part, least, most in (("train", 0.55, 0.8), ("val", 0.1, 0.225), ("test", 0.1, 0.225)):
         if not least <= shares.get(part, 0) <= most:
-            raise Miss("sizes", part=part, share=f"{shares.get(part, 0):.0%}")
+            raise WrongAnswer("sizes", part=part, share=f"{shares.get(part, 0):.0%}")
         ill, expected = people.label[people.split == part], people.label.mean()
         slices = table.label[split == part].mean() - table.label.mean()
         if abs(ill.sum() - expected * len(ill)) > 1.01 and abs(slices) > 0.03:
-            raise Miss("classes", part=part, share=f"{ill.mean():.0%}", all=f"{expected:.0%}")
+            raise WrongAnswer("classes", part=part, share=f"{ill.mean():.0%}", all=f"{expected:.0%}")
 
 
 def _mirror(answer) -> str:
@@ -94,24 +93,24 @@ def _mirror(answer) -> str:
     coins = []
     for seed in range(8):
         given = images.copy()
-        out = array(ask(answer, given, np.random.default_rng(seed)), images.shape, "as many slices of the same size")
+        out = array(call(answer, given, np.random.default_rng(seed)), images.shape, "as many slices of the same size")
         if not np.array_equal(given, images):
-            raise Miss("in place")
+            raise WrongAnswer("in place")
         if out.dtype != np.uint8:
-            raise Miss("type", type=out.dtype)
+            raise WrongAnswer("type", type=out.dtype)
         kept, mirrored, upside = ((out == view).all((1, 2)) for view in (images, images[:, :, ::-1], images[:, ::-1]))
         if (upside & ~kept & ~mirrored).any():
-            raise Miss("upside down")
+            raise WrongAnswer("upside down")
         if not (kept | mirrored).all():
-            raise Miss("changed")
+            raise WrongAnswer("changed")
         coins.append(mirrored)
     shares = [coin.mean() for coin in coins]
     if set(shares) <= {0, 1}:
-        raise Miss({0.0: "untried", 1.0: "always"}[shares[0]] if len(set(shares)) == 1 else "all alike")
+        raise WrongAnswer({0.0: "untried", 1.0: "always"}[shares[0]] if len(set(shares)) == 1 else "all alike")
     if np.array_equal(coins[0], coins[1]):
-        raise Miss("same ones")
+        raise WrongAnswer("same ones")
     if not all(0.4 < share < 0.6 for share in shares):
-        raise Miss("chance", share=f"{shares[0]:.0%}")
+        raise WrongAnswer("chance", share=f"{shares[0]:.0%}")
     return "Every slice had a coin of its own, and the slices that you were given are as they were."
 
 
@@ -127,25 +126,25 @@ def _undo(answer) -> str:
     found = []
     for mean, std in ((0.6, 0.3), (0.485, 0.229)):
         x = ((grey[:, None].float() / 255 - mean) / std).expand(-1, 3, -1, -1)
-        back = ask(answer, x.clone(), mean, std)
+        back = call(answer, x.clone(), mean, std)
         if getattr(back, "shape", ()) == (2, 3, 8, 16):
-            raise Miss("channels")
+            raise WrongAnswer("channels")
         found.append((array(back, (2, 8, 16), "an array of shape (N, H, W)"), x[:, 0].numpy(), mean, std))
     truth = grey.numpy().astype(float)
     for out, x, mean, std in found:
         if same(out, x) or same(out, 255 * x):
-            raise Miss("untouched")
+            raise WrongAnswer("untouched")
         if out.max() <= 1.01:
-            raise Miss("scale")
+            raise WrongAnswer("scale")
         if any(_alike(out, each) for each in ((x + mean) * std * 255, (x - mean) / std * 255, x / std + mean)):
-            raise Miss("order")
+            raise WrongAnswer("order")
         if np.abs(out.astype(float) - truth).max() > 1.01:
-            raise Miss("fixed" if out is found[1][0] else "wrong")
+            raise WrongAnswer("fixed" if out is found[1][0] else "wrong")
         if out.dtype != np.uint8:
-            raise Miss("type", type=out.dtype)
+            raise WrongAnswer("type", type=out.dtype)
         if not np.array_equal(out, truth):
-            raise Miss("rounding", count=int((out != truth).sum()))
+            raise WrongAnswer("rounding", count=int((out != truth).sum()))
     return "All 256 grey values came back, to the last one."
 
 
-JUDGES = {"look-up": _look_up, "split": _split, "mirror": _mirror, "undo": _undo}
+GRADERS = {"look-up": _look_up, "split": _split, "mirror": _mirror, "undo": _undo}

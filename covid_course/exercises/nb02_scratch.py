@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import numpy as np
 import pandas as pd
 import torch
@@ -9,7 +11,7 @@ from scipy.signal import convolve2d, correlate2d
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
-from .grading import Miss, array, ask, same
+from .grading import WrongAnswer, array, call, mistake, same
 
 
 def _convolution(answer) -> str:
@@ -18,28 +20,28 @@ def _convolution(answer) -> str:
         rng = np.random.default_rng(size)
         picture, kernel = rng.normal(size=shape), rng.normal(size=(size, size))
         truth = correlate2d(picture, kernel, mode="valid")
-        out = ask(answer, picture.copy(), kernel.copy())
+        out = call(answer, picture.copy(), kernel.copy())
         got = np.shape(out)
         if got == shape and size > 1:
-            raise Miss("border", height=truth.shape[0], width=truth.shape[1])
+            raise WrongAnswer("border", height=truth.shape[0], width=truth.shape[1])
         if got in (tuple(np.subtract(shape, size)), truth.shape[::-1]):
-            raise Miss("one short", got=got, wanted=truth.shape)
+            raise WrongAnswer("one short", got=got, wanted=truth.shape)
         out = array(out, truth.shape, f"an array of shape {truth.shape}")
         if same(out, truth):
             continue
         if not out.any():
-            raise Miss("zeros")
+            raise WrongAnswer("zeros")
         wrong = {
             "mean": truth / size**2,
             "flipped": convolve2d(picture, kernel, mode="valid"),
             "no kernel": correlate2d(picture, np.ones((size, size)), mode="valid"),
         }
-        raise Miss(next((kind for kind, each in wrong.items() if same(out, each)), "wrong"))
+        raise WrongAnswer(mistake(out, wrong))
     return "That is a convolution; a network has thousands of such kernels, and learns their numbers."
 
 
-def _steps(step) -> list[np.ndarray]:
-    """Weights of a tiny network after each of four steps on different batches; losses come first."""
+def _steps(step) -> tuple[list, np.ndarray]:
+    """What a step returns on each of four batches, and the weights of a tiny network after each, (4, 13)."""
     torch.manual_seed(1)
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 1), nn.Flatten(0))
     optimizer, seen, losses = torch.optim.SGD(model.parameters(), lr=0.5), [], []
@@ -75,22 +77,22 @@ def _step(answer) -> str:
     losses, seen = _steps(answer)
     still = np.ptp(seen, axis=0).max() == 0
     if any(loss is ... for loss in losses):
-        raise Miss("untried")
+        raise WrongAnswer("untried")
     if not same(seen, truth):
         if still:
-            raise Miss("still")
+            raise WrongAnswer("still")
         kinds = ("adds up", "too early", "too early, adds up", "uphill", "sigmoid")
-        kind = next((kind for kind in kinds if same(seen, _steps(_variant(kind))[1])), "wrong")
-        raise Miss(kind.partition(",")[0])
+        kind = mistake(seen, {kind: _steps(_variant(kind))[1] for kind in kinds})
+        raise WrongAnswer(kind.partition(",")[0])
     if any(loss is None for loss in losses):
-        raise Miss("nothing")
+        raise WrongAnswer("nothing")
     if not all(same(array(loss, (), "one number, the loss"), each) for loss, each in zip(losses, right, strict=True)):
-        raise Miss("other loss")
+        raise WrongAnswer("other loss")
     return "Four steps on hidden batches, and all weights lie where they should."
 
 
 class _Watched(nn.Module):
-    """A tiny network that notes, at every pass: its mode, its weights, what it was shown and what it said."""
+    """A tiny network that logs every pass: its mode, its weights, its inputs and outputs."""
 
     def __init__(self):
         super().__init__()
@@ -110,24 +112,25 @@ def _training(answer) -> str:
     batches = [(torch.randn(6, 3), (torch.rand(6) < 0.5).float()) for _ in range(3)]
     checks = [(torch.randn(n, 3), (torch.rand(n) < 0.5).float()) for n in (9, 2)]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
-    history = ask(answer, model, batches, checks, optimizer, epochs)
+    history = call(answer, model, batches, checks, optimizer, epochs)
     passes = [(sum(torch.equal(step["x"], x) for x, _ in batches), step) for step in model.log]
     learned, validated = ([step for inside, step in passes if inside == wanted] for wanted in (1, 0))
     if len(learned) != 3 * epochs or not validated or len(validated) % 2:
-        raise Miss("passes", learned=len(learned), validated=len(validated), wanted=3 * epochs, checks=2 * epochs)
+        wanted = {"wanted": 3 * epochs, "checks": 2 * epochs}
+        raise WrongAnswer("passes", learned=len(learned), validated=len(validated), **wanted)
     if len(validated) != 2 * epochs:
-        raise Miss("seldom", count=len(validated) // 2, epochs=epochs)
+        raise WrongAnswer("seldom", count=len(validated) // 2, epochs=epochs)
     moved = [
         not torch.equal(one[1]["weights"], two[1]["weights"]) for one, two in zip(passes, passes[1:], strict=False)
     ]
     if any(moves for moves, (inside, _) in zip(moved, passes, strict=False) if not inside):
-        raise Miss("learns from validation")
+        raise WrongAnswer("learns from validation")
     if not any(moved):
-        raise Miss("still")
+        raise WrongAnswer("still")
     if any(step["train"] for step in validated):
-        raise Miss("no eval")
+        raise WrongAnswer("no eval")
     if not all(step["train"] for step in learned):
-        raise Miss("no train")
+        raise WrongAnswer("no train")
     right = [
         [(step["said"] > 0) == y.bool() for step, (_, y) in zip(validated[i:], checks, strict=False)] for i in (0, 2, 4)
     ]
@@ -137,7 +140,7 @@ def _training(answer) -> str:
         return "Train mode to learn, eval mode to validate, and the weights rest while you look."
     batch_means = [np.mean([part.float().mean().item() for part in each]) for each in right]
     kinds = {"percent": 100 * np.array(truth), "batch means": batch_means, "errors": 1 - np.array(truth)}
-    raise Miss(next((kind for kind, each in kinds.items() if same(found, each)), "accuracy"))
+    raise WrongAnswer(mistake(found, kinds, otherwise="accuracy"))
 
 
 def _best_epoch(answer) -> str:
@@ -151,7 +154,7 @@ def _best_epoch(answer) -> str:
     resumed = history[2:].reset_index(drop=True)  # epochs 3 to 8: the position is not the number
     early = history.assign(val_accuracy=[0.5, 0.9, 0.6, 0.7, 0.8, 0.7, 0.6, 0.5])
     for table, best in ((history, 5), (resumed, 5), (early, 2)):
-        said = array(ask(answer, table.copy()), (), "one number, an epoch")
+        said = array(call(answer, table.copy()), (), "one number, an epoch")
         if said == best:
             continue
         by = table.set_index("epoch")
@@ -163,9 +166,9 @@ def _best_epoch(answer) -> str:
             "position too": table.val_accuracy.argmax(),
         }
         tied = by.index[by.val_accuracy == by.val_accuracy.max()]
-        kind = next((kind for kind, each in kinds.items() if said == each), "wrong")
-        raise Miss("tie" if float(said) in tied else kind.removesuffix(" too"))
+        kind = mistake(said, kinds, operator.eq)
+        raise WrongAnswer("tie" if float(said) in tied else kind.removesuffix(" too"))
     return "That is the epoch whose weights `fit` keeps."
 
 
-JUDGES = {"convolution": _convolution, "step": _step, "loop": _training, "best epoch": _best_epoch}
+GRADERS = {"convolution": _convolution, "step": _step, "loop": _training, "best epoch": _best_epoch}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import numpy as np
 import torch
 from scipy.stats import t
 from torch import nn
 
-from .grading import Miss, array, ask, same
+from .grading import WrongAnswer, array, call, mistake, same
 
 
 class _Small(nn.Module):
@@ -32,7 +33,7 @@ def _count(answer) -> str:
         sizes = {True: 0, False: 0}
         for part in model.parameters():
             sizes[part.requires_grad] += part.numel()
-        said = array(ask(answer, model), (), "one whole number")
+        said = array(call(answer, model), (), "one whole number")
         kinds = {
             "all": sum(sizes.values()),
             "frozen": sizes[False],
@@ -40,7 +41,7 @@ def _count(answer) -> str:
             "share": sizes[True] / sum(sizes.values()),
         }
         if said != sizes[True]:
-            raise Miss(next((kind for kind, each in kinds.items() if np.isclose(said, each)), "wrong"))
+            raise WrongAnswer(mistake(said, kinds, np.isclose))
     return "Frozen numbers stay in the network, but nothing moves them."
 
 
@@ -51,13 +52,13 @@ def _freeze(answer) -> str:
     for epoch in (1, 2):
         model.eval()  # as after a validation
         if not callable(answer):
-            raise Miss("function")
+            raise WrongAnswer("function")
         if answer(model) is ...:
-            raise Miss("untried")
+            raise WrongAnswer("untried")
         learns = {name: any(p.requires_grad for p in getattr(model, name).parameters()) for name in ("trunk", "head")}
         before = copy.deepcopy(model)
         if not learns["head"] or not all(p.requires_grad for p in model.head.parameters()):
-            raise Miss("head frozen")
+            raise WrongAnswer("head frozen")
         optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
         for _ in range(3):
             optimizer.zero_grad()
@@ -65,11 +66,11 @@ def _freeze(answer) -> str:
             optimizer.step()
         drifts = not torch.equal(model.trunk[1].running_mean, before.trunk[1].running_mean)
         if learns["trunk"]:
-            raise Miss("untried" if drifts and epoch == 1 and model.head[2].training else "weights")
+            raise WrongAnswer("untried" if drifts and epoch == 1 and model.head[2].training else "weights")
         if drifts:
-            raise Miss("drift")
+            raise WrongAnswer("drift")
         if torch.equal(model.head[2].running_mean, before.head[2].running_mean):
-            raise Miss("head still")
+            raise WrongAnswer("head still")
     return "The trunk stood still, weights and running means alike, and the head learned."
 
 
@@ -78,14 +79,12 @@ class _Counted(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.norm, self.seen = (
-            nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.AdaptiveAvgPool2d(2)),
-            [],
-        )
+        self.layers = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.AdaptiveAvgPool2d(2))
+        self.seen = []
 
     def forward(self, x):
         self.seen.append(len(x))
-        return self.norm(x)
+        return self.layers(x)
 
 
 def _features(answer) -> str:
@@ -93,23 +92,21 @@ def _features(answer) -> str:
     torch.manual_seed(0)
     trunk, images = _Counted(), torch.randn(10, 1, 8, 8) * 3 + 1
     truth = copy.deepcopy(trunk).eval()(images).detach().numpy()
-    out = ask(answer, trunk, images.clone(), 4)
+    out = call(answer, trunk, images.clone(), 4)
     if isinstance(out, (list, tuple)):
-        raise Miss("list")
+        raise WrongAnswer("list")
     if getattr(out, "shape", (10,))[:1] == (8,):
-        raise Miss("lost")
+        raise WrongAnswer("lost")
     found = array(out, truth.shape, f"one tensor of shape {truth.shape}")
+    if trunk.layers[1].num_batches_tracked:
+        raise WrongAnswer("train mode")
     if not same(found, truth):
         shuffled = same(np.sort(found.reshape(10, -1), 0), np.sort(truth.reshape(10, -1), 0))
-        if trunk.norm[1].num_batches_tracked:
-            raise Miss("train mode")
-        raise Miss("order" if shuffled else "wrong")
-    if trunk.norm[1].num_batches_tracked:
-        raise Miss("train mode")
+        raise WrongAnswer("order" if shuffled else "wrong")
     if max(trunk.seen) > 4:
-        raise Miss("at once")
+        raise WrongAnswer("at once")
     if out.requires_grad:
-        raise Miss("gradient")
+        raise WrongAnswer("gradient")
     return "The same features as ever, in their order, and no gradient kept."
 
 
@@ -134,29 +131,28 @@ def _paired(answer) -> str:
     """Any honest 95 % interval over patients passes: a formula as well as a bootstrap."""
     for seed in (2, 3):
         a, b, patients = votes(seed)
-        value, low, high = array(ask(answer, a.copy(), b.copy(), patients.copy()), (3,), "gain, low and high")
+        value, low, high = array(call(answer, a.copy(), b.copy(), patients.copy()), (3,), "gain, low and high")
         difference = b.astype(float) - a
         if np.isclose(value, -difference.mean()):
-            raise Miss("sign")
+            raise WrongAnswer("sign")
         if np.isclose(value, 100 * difference.mean()):
-            raise Miss("points")
+            raise WrongAnswer("points")
         if not np.isclose(value, difference.mean()):
-            raise Miss("gain")
+            raise WrongAnswer("gain")
         if not low < value < high:
-            raise Miss("ends")
+            raise WrongAnswer("ends")
         half = (high - low) / 2
         right = t.ppf(0.975, len(np.unique(patients)) - 1) * standard_error(difference, patients)
         apart = 2 * np.hypot(*(standard_error(each.astype(float), patients) for each in (a, b)))
         if half < 0.8 * right:
             error = standard_error(difference, patients)
-            no_root = 2 * error / len(np.unique(patients)) ** 0.5
-            kinds = {"one error": error, "no root": no_root}
-            kind = next((kind for kind, each in kinds.items() if np.isclose(half, each, rtol=0.1)), "slices")
-            raise Miss(kind, times=f"{right / half:.1f}")
+            kinds = {"one error": error, "no root": 2 * error / len(np.unique(patients)) ** 0.5}
+            kind = mistake(half, kinds, partial(np.isclose, rtol=0.1), otherwise="slices")
+            raise WrongAnswer(kind, times=f"{right / half:.1f}")
         if half > 1.25 * right:
             unpaired = np.isclose(half, apart, rtol=0.2)
-            raise Miss("unpaired" if unpaired else "deviation", times=f"{half / right:.1f}")
+            raise WrongAnswer("unpaired" if unpaired else "deviation", times=f"{half / right:.1f}")
     return "Patients counted, not slices, and both models on the same ones."
 
 
-JUDGES = {"count": _count, "freeze": _freeze, "features": _features, "paired": _paired}
+GRADERS = {"count": _count, "freeze": _freeze, "features": _features, "paired": _paired}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from .grading import Miss, array, ask, same
+from .grading import WrongAnswer, array, call, mistake, same
 
 PLACES = "one map for each slice, of shape (N, h, w)"
 
@@ -19,9 +19,9 @@ def _gradcam(answer) -> str:
         g = gradients if target else -gradients
         raw = (g.mean((2, 3), keepdim=True) * activations).sum(1)
         try:
-            said = ask(answer, activations.clone(), gradients.clone(), target)
+            said = call(answer, activations.clone(), gradients.clone(), target)
         except RuntimeError as error:
-            raise Miss("dimensions" if "must match the size" in str(error) else "wrong") from error
+            raise WrongAnswer("dimensions" if "must match the size" in str(error) else "wrong") from error
         found[target] = array(said, (3, 4, 6), PLACES)
         wrong[target] = {
             "": raw.clamp(min=0),
@@ -32,11 +32,11 @@ def _gradcam(answer) -> str:
             "channels": (g.mean(1, keepdim=True) * activations).sum(1).clamp(min=0),
             "no weights": activations.sum(1),
         }
-    kinds = [next((k for k, each in wrong[t].items() if same(found[t], each.numpy())), "wrong") for t in (1, 0)]
+    kinds = [mistake(found[target], wrong[target]) for target in (1, 0)]
     if kinds[0]:
-        raise Miss(kinds[0])
+        raise WrongAnswer(kinds[0])
     if kinds[1]:
-        raise Miss("target")
+        raise WrongAnswer("target")
     return "That is GradCAM, for either class, in three lines."
 
 
@@ -53,11 +53,11 @@ def _sign(answer) -> str:
         component[place] *= -3 if seed % 3 == 0 else 3
         truth = (component - component.mean()) * (1 if seed % 4 < 2 else -1)
         right = truth if np.corrcoef(truth.ravel(), np.linalg.norm(activations, axis=0).ravel())[0, 1] > 0 else -truth
-        out = array(ask(answer, truth.copy(), activations.copy()), (5, 6), "a map of the same shape")
+        out = array(call(answer, truth.copy(), activations.copy()), (5, 6), "a map of the same shape")
         if not same(np.abs(out), np.abs(truth)):
-            raise Miss("other map")
+            raise WrongAnswer("other map")
         if same(out, np.abs(truth)):
-            raise Miss("absolute")
+            raise WrongAnswer("absolute")
         kept.append(
             (same(out, right), same(out, truth), same(out, truth * np.sign(truth.flat[np.abs(truth).argmax()])))
         )
@@ -66,8 +66,8 @@ def _sign(answer) -> str:
         return "Now the picture is the same on every machine."
     for kind, told in (("untried", unturned), ("always", ~unturned), ("inverted", ~right), ("largest", largest)):
         if told.all():
-            raise Miss(kind)
-    raise Miss("wrong", count=int(right.sum()))
+            raise WrongAnswer(kind)
+    raise WrongAnswer("wrong", count=int(right.sum()))
 
 
 def _hits(answer) -> str:
@@ -77,9 +77,9 @@ def _hits(answer) -> str:
     lesions = rng.random((40, 7, 9)) < 0.4
     hottest = maps.reshape(40, -1).argmax(1)
     truth = lesions.reshape(40, -1)[np.arange(40), hottest]
-    out = ask(answer, maps.copy(), lesions.copy())
+    out = call(answer, maps.copy(), lesions.copy())
     if np.shape(out) == () and np.isclose(float(out), truth.mean()):
-        raise Miss("share")
+        raise WrongAnswer("share")
     found = array(out, (40,), "40 answers, True or False, one for each map")
     if np.array_equal(found, truth):
         return "A hit is a hit of the hottest pixel, and of nothing else."
@@ -92,7 +92,7 @@ def _hits(answer) -> str:
         "how much": energy,
         "threshold": ((maps > 0.5) & lesions).any((1, 2)),
     }
-    raise Miss(next((kind for kind, each in kinds.items() if np.array_equal(found, each)), "wrong"))
+    raise WrongAnswer(mistake(found, kinds, np.array_equal))
 
 
 def _first(answer) -> str:
@@ -101,19 +101,19 @@ def _first(answer) -> str:
     smooth = rng.permutation(np.linspace(0, 1, 80) ** 2).reshape(8, 10)
     cut = np.where(smooth > 0.8, smooth, 0)
     for heat, share in ((smooth, 0.3), (smooth, 0.1), (cut, 0.3), (cut * 0, 0.25)):
-        out = array(ask(answer, heat.copy(), share), heat.shape, "True or False for each pixel, of the map's shape")
+        out = array(call(answer, heat.copy(), share), heat.shape, "True or False for each pixel, of the map's shape")
         if not np.isin(out, (0, 1)).all():
-            raise Miss("mask")
+            raise WrongAnswer("mask")
         chosen, wanted, tied = out.astype(bool), round(share * heat.size), len(np.unique(heat)) < 50
         if not tied and chosen.sum() == heat.size - wanted and heat[chosen].max() < heat[~chosen].min():
-            raise Miss("coldest")
+            raise WrongAnswer("coldest")
         if not tied and np.array_equal(chosen, heat > share):
-            raise Miss("value")
+            raise WrongAnswer("value")
         if abs(int(chosen.sum()) - wanted) > (0 if tied else 1):
-            raise Miss("ties" if tied else "count", got=int(chosen.sum()), wanted=wanted, all=heat.size)
+            raise WrongAnswer("ties" if tied else "count", got=int(chosen.sum()), wanted=wanted, all=heat.size)
         if heat[chosen].min() < heat[~chosen].max():
-            raise Miss("coldest" if heat[chosen].max() <= heat[~chosen].min() else "wrong")
+            raise WrongAnswer("coldest" if heat[chosen].max() <= heat[~chosen].min() else "wrong")
     return "As many pixels as asked for, also where most of the map is zero."
 
 
-JUDGES = {"gradcam": _gradcam, "sign": _sign, "hits": _hits, "first pixels": _first}
+GRADERS = {"gradcam": _gradcam, "sign": _sign, "hits": _hits, "first pixels": _first}

@@ -7,7 +7,7 @@ from scipy.special import expit
 
 from covid_utils.labs.calibration import temperature
 
-from .grading import Miss, array, ask
+from .grading import WrongAnswer, array, call
 from .nb03_transfer import standard_error, votes
 
 DRAWS = 1500
@@ -17,21 +17,21 @@ def _bootstrap(answer) -> str:
     """Forty patients of four slices; the draws' spread tells what was drawn."""
     right, _, patients = votes(2)
     rng = np.random.default_rng(5)
-    drawn = array(ask(answer, right.copy(), patients.copy(), DRAWS, rng), (DRAWS,), f"{DRAWS} accuracies")
+    drawn = array(call(answer, right.copy(), patients.copy(), DRAWS, rng), (DRAWS,), f"{DRAWS} accuracies")
     if drawn.max() > 1.001:
-        raise Miss("percent" if np.isclose(drawn.mean(), 100 * right.mean(), rtol=0.05) else "sums")
+        raise WrongAnswer("percent" if np.isclose(drawn.mean(), 100 * right.mean(), rtol=0.05) else "sums")
     spread, honest = drawn.std(), standard_error(right.astype(float), patients)
     if spread < 1e-9:
-        raise Miss("no spread")
+        raise WrongAnswer("no spread")
     naive = (right.mean() * (1 - right.mean()) / len(right)) ** 0.5
     if abs(drawn.mean() - right.mean()) > 0.02:
-        raise Miss("off", mean=f"{drawn.mean():.1%}", truth=f"{right.mean():.1%}")
+        raise WrongAnswer("off", mean=f"{drawn.mean():.1%}", truth=f"{right.mean():.1%}")
     if abs(spread / honest - 1) < 0.1:
         points = f"{100 * spread:.1f} points, is the standard error; slices alone would say {100 * naive:.1f}."
         return f"The spread of your draws, {points}"
     if abs(spread / naive - 1) < 0.1:
-        raise Miss("slices", spread=f"{100 * spread:.1f}", honest=f"{100 * honest:.1f}")
-    raise Miss(
+        raise WrongAnswer("slices", spread=f"{100 * spread:.1f}", honest=f"{100 * honest:.1f}")
+    raise WrongAnswer(
         "once" if 0.65 < spread / honest < 0.9 else "wrong", spread=f"{100 * spread:.1f}", honest=f"{100 * honest:.1f}"
     )
 
@@ -50,23 +50,23 @@ def _threshold(answer) -> str:
         some = (labels == 0) | (labels.cumsum() <= ill)  # of 100 ill ones exactly ten may be missed, of 20 one
         logits, labels = logits[some], labels[some]
         covid, others = np.sort(logits[labels == 1]), logits[labels == 0]
-        said = float(array(ask(answer, logits.copy(), labels.copy(), wanted), (), "one number, a logit"))
+        said = float(array(call(answer, logits.copy(), labels.copy(), wanted), (), "one number, a logit"))
         best = covid[int(np.floor((1 - wanted) * len(covid) + 1e-9))]
         found, best_cleared = (covid >= said).mean(), (others < best).mean()
         if found >= wanted - 1e-9 and (others < said).mean() >= best_cleared - 1e-9:
             continue
         low = np.sort(others)[::-1][int(np.floor((1 - wanted) * len(others)))]
         if np.isclose(said, expit(best), atol=1e-3):
-            raise Miss("probability")
+            raise WrongAnswer("probability")
         if abs(said - np.quantile(others, wanted)) < 0.1 or abs(said - low) < 1e-9:
-            raise Miss("specificity")
+            raise WrongAnswer("specificity")
         if abs(said - np.quantile(logits, 1 - wanted)) < 0.1 and abs(said - best) > 0.1:
-            raise Miss("everybody")
+            raise WrongAnswer("everybody")
         if abs((covid < said).mean() - wanted) < 0.02:
-            raise Miss("other end", found=f"{found:.0%}", wanted=f"{wanted:.0%}")
+            raise WrongAnswer("other end", found=f"{found:.0%}", wanted=f"{wanted:.0%}")
         if found < wanted:
-            raise Miss("misses", found=f"{found:.1%}", wanted=f"{wanted:.0%}")
-        raise Miss("too low", cleared=f"{(others < said).mean():.0%}", best=f"{best_cleared:.0%}")
+            raise WrongAnswer("misses", found=f"{found:.1%}", wanted=f"{wanted:.0%}")
+        raise WrongAnswer("too low", cleared=f"{(others < said).mean():.0%}", best=f"{best_cleared:.0%}")
     return "As few false alarms as that sensitivity allows, and no fewer."
 
 
@@ -75,7 +75,7 @@ def _temperature(answer) -> str:
     for seed, scale in ((3, 2.5), (4, 0.4)):
         logits, labels = _scores(seed, scale)
         truth = temperature(logits, labels)
-        said = float(array(ask(answer, logits.copy(), labels.copy()), (), "one number, the temperature"))
+        said = float(array(call(answer, logits.copy(), labels.copy()), (), "one number, the temperature"))
         if np.isclose(said, truth, rtol=0.1):
             continue
         loss = np.logaddexp(0, -(2 * labels - 1) * logits / truth).mean()
@@ -88,7 +88,7 @@ def _temperature(answer) -> str:
         near = next((kind for kind, (each, far) in kinds.items() if np.isclose(said, each, rtol=far)), "")
         near = "place" if said > 20 and said == round(said) else near
         narrow = said > 0.9 and scale < 1  # only temperatures above 1 were tried
-        raise Miss(("narrow" if narrow and seed == 4 else near) or "wrong", said=f"{said:.2f}")
+        raise WrongAnswer(("narrow" if narrow and seed == 4 else near) or "wrong", said=f"{said:.2f}")
     return "Your number makes the log loss least, for a network that is too sure and for one that is not sure enough."
 
 
@@ -101,20 +101,20 @@ def _pairs(answer) -> str:
 
 def _pair(answer, a: np.ndarray, b: np.ndarray, patients: np.ndarray) -> str:
     rng = np.random.default_rng(6)
-    drawn = array(ask(answer, a.copy(), b.copy(), patients.copy(), DRAWS, rng), (DRAWS,), f"{DRAWS} differences")
+    drawn = array(call(answer, a.copy(), b.copy(), patients.copy(), DRAWS, rng), (DRAWS,), f"{DRAWS} differences")
     gain = b.mean() - a.mean()
     if gain < 0 <= drawn.min():
-        raise Miss("disagreement")
+        raise WrongAnswer("disagreement")
     if abs(drawn.mean() + gain) < 0.03:
-        raise Miss("sign")
+        raise WrongAnswer("sign")
     if abs(drawn.mean() - gain) > 0.03:
-        raise Miss("off", mean=f"{drawn.mean():+.3f}", truth=f"{gain:+.3f}")
+        raise WrongAnswer("off", mean=f"{drawn.mean():+.3f}", truth=f"{gain:+.3f}")
     spread, honest = drawn.std(), standard_error(b.astype(float) - a, patients)
     if abs(spread / honest - 1) < 0.1:
         return "Each draw has the same patients for both models, so what is hard for both cancels."
     apart = np.hypot(*(standard_error(each.astype(float), patients) for each in (a, b)))
     kind = "unpaired" if abs(spread / apart - 1) < 0.12 else "slices" if spread < 0.72 * honest else "wrong"
-    raise Miss(kind, spread=f"{100 * spread:.1f}", honest=f"{100 * honest:.1f}")
+    raise WrongAnswer(kind, spread=f"{100 * spread:.1f}", honest=f"{100 * honest:.1f}")
 
 
-JUDGES = {"bootstrap": _bootstrap, "threshold": _threshold, "temperature": _temperature, "pairs": _pairs}
+GRADERS = {"bootstrap": _bootstrap, "threshold": _threshold, "temperature": _temperature, "pairs": _pairs}

@@ -1,42 +1,42 @@
-"""What a learner has passed and predicted, in `core/progress.json`."""
+"""What a learner has passed and predicted, in `runs/progress.json`."""
 
 from __future__ import annotations
 
-import os
+import itertools
 from typing import Any
 
 from covid_utils.core.files import read_json, resolve, shown, write_json
 
-FILE = "core/progress.json"
-_unwritten: dict[str, Any] = {}  # what a folder that cannot be written to does not keep: it lasts as long as the kernel
+FILE = "runs/progress.json"
+_unwritten: dict[str, Any] = {}  # by path: what could not be written; it lasts until the kernel ends
 
 
 def read() -> tuple[dict[str, dict], str]:
-    """What is kept, {"exercises": {name: {"misses", "passed"}}, "predictions": {name: {"said", "was"}}}.
+    """The stored progress, and a sentence if its file was damaged: it is then renamed, not overwritten.
 
-    Also a sentence if the file was damaged: it is then put aside, not overwritten.
+    Returns:
+        {"exercises": {name: {"misses", "passed"}}, "predictions": {name: {"said", "was"}}}, and a sentence or "".
     """
     path, empty = resolve(FILE), {"exercises": {}, "predictions": {}}
-    if path in _unwritten:
-        return _unwritten[path], ""
-    if not path.exists():
-        return empty, ""
+    if path in _unwritten or not path.exists():
+        return _unwritten.get(path, empty), ""
     try:
         content = read_json(path)
     except (ValueError, OSError):
         content = None
-    if _whole(content):
+    if _is_valid(content):
         return content, ""
-    aside = next(name for i in range(1, 10_000) if not (name := path.with_name(f"progress.damaged-{i}.json")).exists())
+    names = (path.with_name(f"progress.damaged-{number}.json") for number in itertools.count(1))
+    renamed = next(name for name in names if not name.exists())
     try:
-        os.replace(path, aside)
+        path.rename(renamed)
     except OSError:
         return empty, f"{shown(path)} cannot be read."
-    return empty, f"{shown(path)} was damaged: it is now {shown(aside)}, and a new one begins."
+    return empty, f"{shown(path)} was damaged: it is now {shown(renamed)}, and a new one begins."
 
 
 def write(content: dict[str, dict]) -> str:
-    """Keep it; returns a sentence if that is not possible (the learner goes on all the same), else ""."""
+    """Store the progress; returns a sentence if that is not possible (a learner can go on all the same), else ""."""
     path = resolve(FILE)
     try:
         write_json(path, content)
@@ -47,8 +47,8 @@ def write(content: dict[str, dict]) -> str:
     return ""
 
 
-def _whole(content: Any) -> bool:
-    """Whether it is what `write` wrote."""
+def _is_valid(content: Any) -> bool:
+    """Whether `content` has the form that `write` gives it."""
     try:
         exercises, predictions = content["exercises"].values(), content["predictions"].values()
         counts = all(type(row["misses"]) is int and isinstance(row["passed"], str) for row in exercises)
