@@ -1,0 +1,3 @@
+"""The backbones, by name."""
+
+BACKBONES = {"resnet18": None, "resnet34": None, "resnet50": None, "efficientnet_lite0": None}
