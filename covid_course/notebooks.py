@@ -189,7 +189,6 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> Path:
     try:
         with beside(output) as partial:
             _into(partial, notebook, parameters, failed)
-            partial.chmod(0o644)
             os.replace(partial, output)
     except OSError as error:
         raise OSError(

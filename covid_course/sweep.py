@@ -15,7 +15,7 @@ import filelock
 import pandas as pd
 import psutil
 
-from covid_utils.core.files import NEW, delete, held, read_json, replace_file, shown, write_json
+from covid_utils.core.files import NEW, delete, read_json, replace_file, shown, write_json
 from covid_utils.core.progress import progress
 
 from .cluster import KILLED, cluster_of, each_done
@@ -76,7 +76,7 @@ def execute_run(run: Run, token: str = "") -> dict:
     if not folder.parent.is_dir():
         return row | {"error": f"The worker does not see {folder.parent}: runs need a folder that all machines share."}
     folder.mkdir(exist_ok=True)
-    with ONE, held(folder / RUNNING):
+    with ONE, filelock.FileLock(folder / RUNNING):
         if (found := _known(run))["status"] == "finished":
             row = found
         else:

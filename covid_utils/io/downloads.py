@@ -17,9 +17,10 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
+import filelock
 import pandas as pd
 
-from ..core.files import beside, held, replace_file, shown
+from ..core.files import beside, replace_file, shown
 from ..core.progress import progress as progress_bar
 from .folders import holder
 
@@ -122,7 +123,7 @@ def fetch(url: str, path: Path, sha256: str | None = None, progress: bool = True
     part = Path(f"{path}.part")
     with contextlib.suppress(OSError):  # `_download` says why it cannot be made
         part.parent.mkdir(parents=True, exist_ok=True)
-    with held(part):
+    with filelock.FileLock(f"{path}.lock"):
         try:
             if not path.exists():  # another process may have fetched it meanwhile
                 _fetch(url, path, part, sha256, progress)
@@ -230,7 +231,6 @@ def _appear(folder: Path, fill: Callable[[Path], object]) -> None:
     try:
         with beside(folder, folder=True) as temporary:
             fill(temporary)
-            temporary.chmod(0o755)
             temporary.replace(folder)
     except OSError as error:
         if folder.is_dir():  # another process was faster
