@@ -20,7 +20,7 @@ import ipywidgets as widgets
 from IPython.display import Javascript, Markdown, display
 from PIL import Image
 
-from covid_utils.core.files import resolve, shown, write_json
+from covid_utils.core.files import display_path, resolve, write_json
 from covid_utils.io.folders import CLASSES
 from covid_utils.labs.predictor import read_run
 from ct_phantom.patients import draw_patient
@@ -99,7 +99,7 @@ def _wait_for(port: int, voila: subprocess.Popen, log: Path) -> None:
         if voila.poll() is not None:
             break
         time.sleep(0.5)
-    raise OSError(f"The demo did not start: {shown(log)} says why.")
+    raise OSError(f"The demo did not start: {display_path(log)} says why.")
 
 
 def _code(name: str) -> str:
@@ -119,7 +119,8 @@ def page() -> dict[str, widgets.Widget]:
     display(
         Markdown(
             f"A network answers, and shows by a heat map why: {trained.backbone}, trained on "
-            f"{_code(Path(trained.dataset).name)} slices ({_code(shown(run_dir))}). Drop slices anywhere on this page "
+            f"{_code(Path(trained.dataset).name)} slices ({_code(display_path(run_dir))}). Drop "
+            "slices anywhere on this page "
             "(PNG, JPEG, TIFF or DICOM), or press a button."
         )
     )

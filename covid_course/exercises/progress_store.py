@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from covid_utils.core.files import read_json, resolve, shown, write_json
+from covid_utils.core.files import display_path, read_json, resolve, write_json
 
 FILE = "core/progress.json"
 _unwritten: dict[str, Any] = {}  # what a folder that cannot be written to does not keep: it lasts as long as the kernel
@@ -31,8 +31,8 @@ def read() -> tuple[dict[str, dict], str]:
     try:
         os.replace(path, aside)
     except OSError:
-        return empty, f"{shown(path)} cannot be read."
-    return empty, f"{shown(path)} was damaged: it is now {shown(aside)}, and a new one begins."
+        return empty, f"{display_path(path)} cannot be read."
+    return empty, f"{display_path(path)} was damaged: it is now {display_path(aside)}, and a new one begins."
 
 
 def write(content: dict[str, dict]) -> str:

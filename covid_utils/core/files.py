@@ -31,7 +31,7 @@ def resolve(path: str | Path) -> Path:
     return home() / Path(path).expanduser()
 
 
-def shown(path: str | Path) -> str:
+def display_path(path: str | Path) -> str:
     """A path as a reader should see it: relative to the project's folder where it lies inside it."""
     path = resolve(path)
     return path.relative_to(home()).as_posix() if path.is_relative_to(home()) else str(path)

@@ -19,7 +19,7 @@ from torch import Tensor
 from ct_phantom.disease import FINDINGS
 from ct_phantom.patients import generator_code, phantom
 
-from ..core.files import did_you_mean, replace_file, resolve, shown
+from ..core.files import did_you_mean, display_path, replace_file, resolve
 from ..core.memory import enough_memory
 from ..core.progress import progress as progress_bar
 from ..core.settings import Settings
@@ -160,7 +160,7 @@ def cached_phantom(
             with np.load(path) as file:
                 return dict(file)
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-            print(f"{shown(path)} is damaged ({error or type(error).__name__}): drawing it again.")
+            print(f"{display_path(path)} is damaged ({error or type(error).__name__}): drawing it again.")
     bar = partial(progress_bar, desc="drawing patients") if progress else iter
     arrays = phantom(patients, n_slices, image_size, seed, hospital, bar)
     replace_file(path, lambda temporary: np.savez_compressed(temporary, **arrays))

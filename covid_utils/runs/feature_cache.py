@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from ..core.device import near, repeatable
-from ..core.files import shown
+from ..core.files import display_path
 from ..core.memory import enough_memory, too_large
 from ..core.settings import Settings
 from ..data import CTData, Slices, augment, batches_of
@@ -96,6 +96,7 @@ def on_disk(folder: Path, shape: tuple[int, ...]) -> Tensor:
             return torch.from_numpy(np.memmap(file, np.float16, "w+", shape=shape))
     except OSError as error:
         raise OSError(
-            f"Cannot keep features in {shown(folder)} ({size / 2**20:.0f} MiB: {error.strerror}): free some space, "
+            f"Cannot keep features in {display_path(folder)} ({size / 2**20:.0f} MiB: "
+            f"{error.strerror}): free some space, "
             "lower copies or image_size, or choose another run_dir."
         ) from error
