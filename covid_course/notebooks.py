@@ -25,7 +25,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
-from covid_utils.core.files import PROJECT, beside, display_path, resolve
+from covid_utils.core.files import PROJECT, display_path, resolve, temporary_beside
 from covid_utils.core.settings import Settings
 
 NOTEBOOKS = PROJECT / "notebooks"
@@ -187,7 +187,7 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> Path:
     parameters = {name: value for name, value in parameters.items() if name in known}
     failed = output.with_name(f"{output.stem}.failed.ipynb")
     try:
-        with beside(output) as partial:
+        with temporary_beside(output) as partial:
             _into(partial, notebook, parameters, failed)
             os.replace(partial, output)
     except OSError as error:

@@ -242,8 +242,8 @@ def test_leftovers_are_deleted_and_what_a_living_process_writes_is_not(tmp_path)
     script = """
 import sys
 from pathlib import Path
-from covid_utils.core.files import beside
-with beside(Path(sys.argv[1])) as file, beside(Path(sys.argv[2]), folder=True) as folder:
+from covid_utils.core.files import temporary_beside
+with temporary_beside(Path(sys.argv[1])) as file, temporary_beside(Path(sys.argv[2]), folder=True) as folder:
     file.write_text("half"), (folder / "part").write_text("half")
     print("begun", flush=True)
     sys.stdin.readline()

@@ -59,7 +59,7 @@ def replace_file(path: str | Path, write: Callable[[Path], Any]) -> None:
     """
     path = Path(path)
     try:
-        with beside(path) as temporary:
+        with temporary_beside(path) as temporary:
             try:
                 write(temporary)
             except Exception:  # where a library raises an error of its own for a full disk, this raises the system's
@@ -77,7 +77,7 @@ def replace_file(path: str | Path, write: Callable[[Path], Any]) -> None:
 
 
 @contextlib.contextmanager
-def beside(path: Path, folder: bool = False) -> Iterator[Path]:
+def temporary_beside(path: Path, folder: bool = False) -> Iterator[Path]:
     """An empty temporary file (or folder) next to `path`, to be filled and renamed to it; if it was not, it is deleted.
 
     Its name holds the process that writes it, so that another one knows what a killed process has left.

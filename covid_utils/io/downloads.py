@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 import filelock
 import pandas as pd
 
-from ..core.files import beside, display_path, replace_file
+from ..core.files import display_path, replace_file, temporary_beside
 from ..core.progress import progress as progress_bar
 from .folders import holder
 
@@ -230,7 +230,7 @@ def unpack(archive: Path, folder: Path) -> None:
 def _appear(folder: Path, fill: Callable[[Path], object]) -> None:
     """Fill a temporary folder beside `folder`, then give it its name in one step."""
     try:
-        with beside(folder, folder=True) as temporary:
+        with temporary_beside(folder, folder=True) as temporary:
             fill(temporary)
             temporary.replace(folder)
     except OSError as error:
