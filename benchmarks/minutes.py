@@ -6,8 +6,8 @@
 Reads a finished run of the default recipe, made in an empty home while nothing else computed, and puts it into
 benchmarks/results/minutes.json in the place of an older one of the same name. `covid_course/speed.py` expects a
 notebook to take as many times as long as a training slice does. (Where other programs did compute, as for the rows
-of this repository: run everything on one thread, with `time.perf_counter = time.process_time` in a `sitecustomize.py` on
-PYTHONPATH, so that all seconds are of the processor's time.)
+of this repository: run everything on one thread, with `time.perf_counter = time.process_time` in a `sitecustomize.py`
+on PYTHONPATH, so that all seconds are of the processor's time.)
 """
 
 from __future__ import annotations

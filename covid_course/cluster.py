@@ -16,7 +16,7 @@ from pathlib import Path
 
 import joblib
 
-from covid_utils.core.files import beside
+from covid_utils.core.files import temporary_beside
 from covid_utils.core.memory import total_memory
 
 from .plans import Run
@@ -76,7 +76,9 @@ def cluster_of(scheduler: str | None, runs: int) -> Iterator:
             yield stack.enter_context(_connected(scheduler))
             return
         # what a killed sweep left there the next one clears
-        scratch = str(stack.enter_context(beside(Path(tempfile.gettempdir()) / "covid-utils-workers", folder=True)))
+        scratch = str(
+            stack.enter_context(temporary_beside(Path(tempfile.gettempdir()) / "covid-utils-workers", folder=True))
+        )
         here = {"host": LOCAL, "dashboard_address": f"{LOCAL}:0", "dashboard": False}
         worker = here | {"nthreads": 1, "memory_limit": 0, "local_directory": scratch, "silence_logs": logging.CRITICAL}
         workers = {

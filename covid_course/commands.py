@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from covid_utils.core.files import read_json, shown
+from covid_utils.core.files import display_path, read_json
 from covid_utils.core.settings import FIELDS, read_profile, typed
 
 from .clean import refresh
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None, **labs: Callable[..., int]) -> int:
         if options.command == "check":
             return labs["check"]()
         if options.command == "handout":
-            print(f"Copies for learners and teachers: {shown(write_handouts())}")
+            print(f"Copies for learners and teachers: {display_path(write_handouts())}")
             return 0
         if options.command == "predict":
             return labs["predict"](options.run_dir, options.files, options.out)
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None, **labs: Callable[..., int]) -> int:
         return 130
     if options.command == "tutorial":
         print(f"\n{results(folder)}")
-    print(f"\nExecuted notebooks: {shown(folder)}")
+    print(f"\nExecuted notebooks: {display_path(folder)}")
     return 0
 
 
@@ -135,7 +135,7 @@ def results(folder: Path) -> str:
         scores = "".join(f"{_share(score['value']):>13}" for score in others)
         scores += f"{'–' if auc['value'] is None else format(auc['value'], '.3f'):>13}"
         rows.append(f"{name:<10}{interval:>24}{scores}{model['best_epoch']:>13}{model['seconds']:>13.0f}")
-    return "\n".join(rows) if len(rows) > 1 else f"No test results in {shown(path)} yet."
+    return "\n".join(rows) if len(rows) > 1 else f"No test results in {display_path(path)} yet."
 
 
 def _share(value: float | None) -> str:

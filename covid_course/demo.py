@@ -15,7 +15,7 @@ import ipywidgets as widgets
 from IPython.display import HTML, display
 from PIL import Image
 
-from covid_utils.core.files import resolve, shown
+from covid_utils.core.files import display_path, resolve
 from covid_utils.io.folders import CLASSES
 from covid_utils.labs.predictor import read_run
 from ct_phantom.patients import draw_patient
@@ -75,7 +75,7 @@ def page() -> dict[str, widgets.Widget]:
     run_dir = os.environ.get(RUN, "runs/default")
     predictor = read_run(run_dir)
     settings = predictor.settings
-    dataset, folder = (html.escape(name) for name in (Path(settings.dataset).name, shown(run_dir)))
+    dataset, folder = (html.escape(name) for name in (Path(settings.dataset).name, display_path(run_dir)))
     display(
         HTML(
             f"<p>The network is a {settings.backbone}, trained on <code>{dataset}</code> slices "

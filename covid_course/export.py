@@ -13,7 +13,7 @@ from scipy.special import expit
 from torch import Tensor, nn
 from torchvision.transforms.functional import InterpolationMode, center_crop, resize
 
-from covid_utils.core.files import replace_file, resolve, shown
+from covid_utils.core.files import display_path, replace_file, resolve
 from covid_utils.io.folders import CLASSES
 from covid_utils.labs.predictor import Reader, read_run
 
@@ -74,7 +74,9 @@ def export_run(run_dir: str | Path, out: Path | None = None) -> int:
     model = to_onnx(predictor, described(predictor, run_dir))
     replace_file(out / "model.onnx", lambda path: path.write_bytes(model))
     replace_file(out / "README.md", card.save)
-    print(f"{shown(out / 'model.onnx')} ({len(model) / 1e6:.0f} MB) and its model card, {shown(out / 'README.md')}.")
+    print(
+        f"{display_path(out / 'model.onnx')} ({len(model) / 1e6:.0f} MB) and its model card, {display_path(out / 'README.md')}."
+    )
     return 0
 
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from covid_utils.core.files import PROJECT, home, resolve, shown
+from covid_utils.core.files import PROJECT, display_path, home, resolve
 
 GIB = 2**30
 BUSY = 50  # percent of the processor used by other programs: notebooks then take about twice as long
@@ -115,8 +115,11 @@ def folders(names: Iterable[str] = ("data", "runs")) -> Check:
         try:
             tempfile.TemporaryFile(dir=existing(name)).close()
         except OSError as error:
-            to_do = f"make {shown(name)} writable for you, or set COVID_UTILS_HOME to a folder that is ({home()} now)"
-            return Check("folders", False, f"{shown(name)} cannot be written to: {error.strerror}", to_do)
+            to_do = (
+                f"make {display_path(name)} writable for you, or set COVID_UTILS_HOME to a folder that is "
+                f"({home()} now)"
+            )
+            return Check("folders", False, f"{display_path(name)} cannot be written to: {error.strerror}", to_do)
     return Check("folders", True, f"{' and '.join(names)} can be written to")
 
 

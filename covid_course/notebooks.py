@@ -25,7 +25,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
-from covid_utils.core.files import PROJECT, beside, resolve, shown
+from covid_utils.core.files import PROJECT, display_path, resolve, temporary_beside
 from covid_utils.core.settings import Settings
 
 NOTEBOOKS = PROJECT / "notebooks"
@@ -187,13 +187,13 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> Path:
     parameters = {name: value for name, value in parameters.items() if name in known}
     failed = output.with_name(f"{output.stem}.failed.ipynb")
     try:
-        with beside(output) as partial:
+        with temporary_beside(output) as partial:
             _into(partial, notebook, parameters, failed)
-            partial.chmod(0o644)
             os.replace(partial, output)
     except OSError as error:
         raise OSError(
-            f"Cannot write {shown(output)}: {error.strerror or error}. Free some space or choose another run_dir; "
+            f"Cannot write {display_path(output)}: {error.strerror or error}. Free some space or "
+            "choose another run_dir; "
             "an earlier notebook there is unchanged."
         ) from error
     failed.unlink(missing_ok=True)
@@ -234,7 +234,7 @@ def _failure(notebook: Path, partial: Path, failed: Path, where: str) -> Noteboo
     seen = ""
     if partial.exists() and partial.stat().st_size:
         os.replace(partial, failed)
-        seen = f"\nThe notebook up to there is {shown(failed)}."
+        seen = f"\nThe notebook up to there is {display_path(failed)}."
     return NotebookError(f"{notebook.name} stopped at {where}{seen}")
 
 

@@ -12,10 +12,9 @@ from typing import Any
 
 import nbformat
 import numpy as np
-import yaml
 
 from covid_utils.core.files import PROJECT, did_you_mean, resolve
-from covid_utils.core.settings import Settings, check_names, typed
+from covid_utils.core.settings import Settings, check_names, read_yaml, typed
 
 from .notebooks import NOTEBOOKS, declared
 
@@ -57,12 +56,7 @@ def read_plan(plan: dict | str | Path) -> tuple[Path, list[Run]]:
     if isinstance(plan, dict):
         return _runs(plan, None, Path.cwd())
     path = Path(plan)
-    try:
-        content = yaml.load(
-            path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader
-        )  # texts: `typed` reads 1e-4 aright
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"Cannot read the sweep {path}: {' '.join(str(error).split())}.") from None
+    content = read_yaml(path)  # texts: `typed` reads 1e-4 aright
     if not isinstance(content, dict):
         raise ValueError(f"The sweep {path} must hold {', '.join(KEYS)}, each with a colon.")
     try:

@@ -19,7 +19,7 @@ import torch
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
-from covid_utils.core.files import replace_file, resolve, shown, write_json
+from covid_utils.core.files import display_path, replace_file, resolve, write_json
 from covid_utils.core.progress import progress
 from covid_utils.io.discovery import ending
 from covid_utils.io.discovery import sentence as left_out_sentence
@@ -73,7 +73,7 @@ def predict_files(run_dir: str | Path, paths: list[Path], out: Path | None = Non
         print("\n".join(notes) + "\n")
     if loose or patients:
         tables = "answers.csv" + " and patients.csv" * bool(patients)
-        print(f"Pictures, {tables}: {shown(out)}.{left_out_sentence(left_out)} {NOT_CLINICAL}")
+        print(f"Pictures, {tables}: {display_path(out)}.{left_out_sentence(left_out)} {NOT_CLINICAL}")
     for complaint in unread:
         print(complaint, file=sys.stderr)
     return int(bool(unread))
@@ -166,8 +166,8 @@ def upload(reader: Reader) -> dict[str, widgets.Widget]:
                 rows[kind].append({kind: name} | answer)
                 figures[name] = figure
             for file, name in names.items():  # where they lay for a moment is of no use to anybody
-                complaints = [said.replace(shown(file), name) for said in complaints]
-            complaints = [said.replace(f" in {shown(folder)} ", " ") for said in complaints]
+                complaints = [said.replace(display_path(file), name) for said in complaints]
+            complaints = [said.replace(f" in {display_path(folder)} ", " ") for said in complaints]
         words = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in complaints)
         tables = [pd.DataFrame(each).round(3).to_html(index=False) for each in rows.values() if each]
         table.value = words + "".join(tables)

@@ -15,7 +15,7 @@ import filelock
 import pandas as pd
 import psutil
 
-from covid_utils.core.files import NEW, delete, held, read_json, replace_file, shown, write_json
+from covid_utils.core.files import NEW, delete, display_path, read_json, replace_file, write_json
 from covid_utils.core.progress import progress
 
 from .cluster import KILLED, cluster_of, each_done
@@ -76,7 +76,7 @@ def execute_run(run: Run, token: str = "") -> dict:
     if not folder.parent.is_dir():
         return row | {"error": f"The worker does not see {folder.parent}: runs need a folder that all machines share."}
     folder.mkdir(exist_ok=True)
-    with ONE, held(folder / RUNNING):
+    with ONE, filelock.FileLock(folder / RUNNING):
         if (found := _known(run))["status"] == "finished":
             row = found
         else:
@@ -122,7 +122,7 @@ def _kept(folder: Path) -> str:
     name = partial[-1].name[1:].rpartition(f".{NEW}")[0].removesuffix(".ipynb")
     failed = folder / f"{name}.failed.ipynb"
     os.replace(partial[-1], failed)
-    return shown(failed)
+    return display_path(failed)
 
 
 def _executed(run: Run, folder: Path) -> dict:
@@ -141,13 +141,13 @@ def _executed(run: Run, folder: Path) -> dict:
                 raise ValueError(f"{notebook.name} was changed after this sweep was started: start it again.")
             with contextlib.redirect_stdout(io.StringIO()):  # its progress line: a sweep has one for all runs
                 output = execute(notebook, folder / notebook.name, run.parameters | {"run_dir": run.folder})
-        return {"status": "finished", "notebook": shown(output), "metrics": _flat(folder / "metrics.json")}
+        return {"status": "finished", "notebook": display_path(output), "metrics": _flat(folder / "metrics.json")}
     except Exception as error:  # whatever it is, the other runs go on
         kept = folder / f"{notebook.stem}.failed.ipynb"
         text = str(error).partition("\nThe notebook up to there")[0].splitlines() or [type(error).__name__]
         if not isinstance(error, NotebookError | ValueError | OSError):
             text = [f"{type(error).__name__}: {text[-1]}"]
-        return {"status": "failed", "error": text[-1], "notebook": shown(kept) if kept.exists() else ""}
+        return {"status": "failed", "error": text[-1], "notebook": display_path(kept) if kept.exists() else ""}
 
 
 def _flat(path: Path) -> dict:
@@ -223,7 +223,7 @@ def _locked(folder: Path) -> Iterator[None]:
         lock = filelock.FileLock(folder / ".lock").acquire(blocking=False)
     except filelock.Timeout:
         raise OSError(
-            f"Another process is at the sweep in {shown(folder)}: wait for it, or give another folder."
+            f"Another process is at the sweep in {display_path(folder)}: wait for it, or give another folder."
         ) from None
     except OSError as error:
         raise OSError(f"Cannot write {folder}: {error.strerror}. Name another `folder` for the sweep.") from None

@@ -122,7 +122,7 @@ def build_model(backbone: str = "resnet18", weights: str = "scratch") -> Net:
 
 
 def freeze(model: Net, trainable: str = "last") -> Net:
-    """Make the head trainable and the stages from `trainable` on ("last", "layer3", "layer2", "all"); returns the model."""
+    """Freeze the stages before `trainable` ("last", "layer3", "layer2", "all" freezes none); returns the model."""
     first = {"last": "layer4", "all": "stem"}.get(trainable, trainable)  # else a stage's own name
     model.requires_grad_(False)
     for part in model.parts(*STAGES[STAGES.index(first) :]):

@@ -7,17 +7,12 @@ window that turns HU into grey, JPEG. No picture here comes from a person: it te
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import zipfile
-import zlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.random import Generator, SeedSequence, default_rng
-
-from covid_utils.core.files import did_you_mean, replace_file, resolve, shown
-from covid_utils.core.progress import progress as bar
 
 from .anatomy import AIR, BLOOD, FRAME, Slice, draw_anatomy
 from .disease import DRAW, FINDINGS
@@ -206,7 +201,7 @@ def plan_patient(patient: int, seed: int = 0, hospital: str = "A", n_slices: int
         ValueError: unknown hospital.
     """
     if hospital not in HOSPITALS:
-        raise ValueError(f"Unknown hospital {hospital!r}: {did_you_mean(hospital, HOSPITALS)}")
+        raise ValueError(f"Unknown hospital {hospital!r}: choose one of {', '.join(map(repr, HOSPITALS))}.")
     h, label = HOSPITALS[hospital], -1 if hospital == "source" else patient % 2
     sequence = SeedSequence([seed, h.number, patient])
     # The third child goes unused, and keeps its place: without it every slice would get another one's noise.
@@ -290,12 +285,12 @@ def phantom(
     image_size: int = 96,
     seed: int = 0,
     hospital: str = "A",
-    cache_dir: str | Path = "data/phantom",
-    progress: bool = True,
+    progress: Callable[[range], Iterable[int]] = iter,
 ) -> dict[str, np.ndarray]:
-    """Slices of many imaginary patients, drawn on first use and kept as one .npz file in `cache_dir`.
+    """Draw slices of many imaginary patients; `draw_patient` has the other arguments.
 
-    The file's name holds a hash of the arguments and of the generator's source code: a changed generator draws anew.
+    Args:
+        progress: wraps the patients' numbers, as `tqdm.tqdm` does, to show how far it is.
 
     Returns:
         arrays whose first axis is the slice, N = patients * n_slices, in patient order: those of `PatientSlices`,
@@ -303,29 +298,16 @@ def phantom(
 
     Raises:
         ValueError: unknown hospital.
-        OSError: `cache_dir` cannot be written to.
     """
-    what = (patients, n_slices, image_size, seed, hospital)
-    code = hashlib.sha256(_source() + repr(what).encode()).hexdigest()[:12]
-    path = resolve(cache_dir) / f"phantom-{hospital}-{patients}x{n_slices}-{image_size}px-seed{seed}-{code}.npz"
-    if path.exists():
-        try:
-            with np.load(path) as file:
-                return dict(file)
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-            print(f"{shown(path)} is damaged ({error or type(error).__name__}): drawing it again.")
-    numbers = range(patients)
-    numbers = bar(numbers, "drawing patients") if progress else numbers
-    drawn = [draw_patient(patient, seed, hospital, image_size, n_slices) for patient in numbers]
+    drawn = [draw_patient(patient, seed, hospital, image_size, n_slices) for patient in progress(range(patients))]
     names = [field.name for field in dataclasses.fields(PatientSlices)[:-1]]
     arrays = {name: np.concatenate([getattr(slices, name) for slices in drawn]) for name in names}
     arrays["label"] = np.repeat([slices.label for slices in drawn], n_slices)
     arrays["patient"] = np.repeat(np.arange(patients), n_slices)
-    replace_file(path, lambda temporary: np.savez_compressed(temporary, **arrays))
     return arrays
 
 
-def _source() -> bytes:
-    """The generator's own text, with the same line ends on every system."""
+def generator_code() -> bytes:
+    """The generator's own source, with the same line ends on every system: a cache of another one is out of date."""
     files = (Path(__file__).with_name(f"{name}.py") for name in ("anatomy", "disease", "patients"))
     return b"".join(file.read_bytes().replace(b"\r\n", b"\n") for file in files)

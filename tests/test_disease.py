@@ -87,11 +87,7 @@ LOOKS = {  # from where to where each may lie: depth, outer, behind, other, hu
 }
 
 
-def test_every_finding_has_its_looks():
-    assert tuple(LOOKS) == FINDINGS
-
-
-@pytest.mark.parametrize("name", LOOKS)
+@pytest.mark.parametrize("name", FINDINGS)
 def test_each_finding_lies_where_it_belongs_and_is_as_dense(name):
     found = look(name)
     for key, (low, high) in zip(("depth", "outer", "behind", "other", "hu"), LOOKS[name], strict=True):
@@ -127,12 +123,6 @@ def test_covid_lies_along_the_pleura_and_what_is_scattered_does_not():
     for covid in COVID:
         assert min(look(name)["depth"] for name in SCATTERED) > 1.5 * look(covid)["depth"]
         assert look(covid)["outer"] > 1.6 * max(look(name)["outer"] for name in SCATTERED)
-
-
-def test_perihilar_haze_spares_the_pleura():
-    for seed in SEEDS:
-        for s in canvases():
-            assert not change("perihilar_haze", s, seed, MUCH)[s.depth < 0.08].any()
 
 
 def test_consolidation_is_denser_than_ground_glass_and_hides_the_vessels():
@@ -179,22 +169,6 @@ def test_a_cavity_is_a_mass_with_air_in_it():
         hole = cavity < mass - VISIBLE
         assert not (hole & (mass <= VISIBLE)).any() and 0.25 < hole.sum() / (mass > VISIBLE).sum() < 0.75
         assert np.median((s.hu + cavity)[hole]) < -900
-
-
-def areas(name: str) -> list[list[float]]:
-    """Areas of the connected pieces, in square units, of each drawing of a finding; specks are left out."""
-    drawn = []
-    for seed in SEEDS:
-        for s in canvases():
-            _, _, stats, _ = cv2.connectedComponentsWithStats((change(name, s, seed, 0.5) > VISIBLE).astype(np.uint8))
-            drawn.append([area / s.scale**2 for area in stats[1:, cv2.CC_STAT_AREA] if area > 4])
-    return drawn
-
-
-def test_nodules_are_many_and_small_and_a_mass_is_one_and_large():
-    nodules, masses = areas("nodules"), areas("mass")
-    assert np.mean([len(pieces) for pieces in nodules]) > 4 and max(len(pieces) for pieces in masses) <= 2
-    assert np.percentile(np.concatenate(nodules), 95) < 0.03 < 0.06 < np.median(np.concatenate(masses))
 
 
 def test_effusion_reaches_the_wall_at_the_back():

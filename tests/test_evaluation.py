@@ -82,7 +82,7 @@ def test_scores_of_no_number_are_refused(wrong):
         lambda: metrics_with_intervals(broken.astype(float), LABELS, np.arange(200)),
         lambda: compare(LOGITS, broken.astype(float), LABELS, np.arange(200)),
     ):
-        with pytest.raises(ValueError, match=r"50 of 200 logits are no number \(nan\)"):
+        with pytest.raises(ValueError, match=r"50 of 200 logits are NaN"):
             call()
 
 

@@ -5,7 +5,6 @@ import json
 import multiprocessing
 import platform
 import sys
-import time
 
 import cv2
 import numpy as np
@@ -15,8 +14,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from covid_utils.io import datasets
+from covid_utils.io.datasets import cached_phantom
 from ct_phantom import patients as module
-from ct_phantom.patients import FINDINGS, HOSPITALS, draw_patient, phantom, plan_patient, scan
+from ct_phantom.patients import FINDINGS, HOSPITALS, draw_patient, phantom, scan
 from ct_phantom.stacks import draw_stack
 
 
@@ -65,9 +66,9 @@ def test_the_patients_are_the_ones_they_were(hospital):
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory):
+def small():
     """160 patients of hospital A, two slices each."""
-    return phantom(160, n_slices=2, image_size=64, cache_dir=tmp_path_factory.mktemp("small"), progress=False)
+    return phantom(160, n_slices=2, image_size=64)
 
 
 @pytest.mark.parametrize("size", [64, 96, 224])
@@ -95,16 +96,6 @@ def test_seeds_hospitals_and_patients_differ():
 
 
 @pytest.mark.parametrize("name", HOSPITALS)
-def test_plans_keep_to_the_hospitals_ranges(name):
-    h, plans = HOSPITALS[name], [plan_patient(patient, hospital=name) for patient in range(100)]
-    levels = np.array([plan.levels for plan in plans])
-    assert levels.min() >= h.levels[0] and levels.max() <= h.levels[1]
-    steps = np.diff(levels)
-    assert steps.min() > h.step[0] - 1e-9 and steps.max() < h.step[1] + 1e-9
-    assert [plan.label for plan in plans] == [-1 if name == "source" else patient % 2 for patient in range(100)]
-
-
-@pytest.mark.parametrize("name", HOSPITALS)
 def test_the_window_turns_its_centre_into_middle_grey(name):
     """100 HU are 14 to 18 grey values in the windows of these hospitals."""
     h, rngs, grey = HOSPITALS[name], [default_rng(seed) for seed in range(60)], {}
@@ -120,18 +111,14 @@ def test_unknown_hospital_is_named():
 
 
 def test_every_covid_slice_shows_disease_inside_the_lungs(small):
-    covid = small["label"] == 1
+    """And a slice without a finding has an empty mask."""
+    covid, healthy = small["label"] == 1, ~small["findings"].any(1)
+    assert healthy.any() and not small["lesions"][healthy].any() and small["lesions"][~healthy].any((1, 2)).all()
     assert covid.mean() == 0.5
     assert small["lesions"][covid].any((1, 2)).all()
     assert small["findings"][covid][:, :3].any(1).all(), "ground glass, crazy paving or consolidation"
     assert not small["findings"][~covid][:, :3].any(), "these belong to COVID here"
     assert not (small["lesions"] & ~small["lungs"]).any()
-
-
-def test_slices_without_finding_have_an_empty_mask(small):
-    healthy = ~small["findings"].any(1)
-    assert healthy.any() and not healthy[small["label"] == 1].any()
-    assert not small["lesions"][healthy].any() and small["lesions"][~healthy].any((1, 2)).all()
 
 
 def test_lesions_are_where_the_image_is_brighter(small):
@@ -150,49 +137,37 @@ def test_source_hospital_has_every_finding_but_those_of_covid_and_no_label():
     assert not findings[:, :3].any() and findings[:, 3:].any(0).all() and findings.sum(1).max() <= 3
 
 
-def test_a_slice_costs_no_more_than_a_hundred_blurs():
-    """Seconds say what the machine is, so plain work of NumPy and OpenCV is timed beside it; usually 37 blurs."""
-    picture, drawing, blurring = np.random.default_rng(0).random((256, 256), dtype=np.float32), 0.0, 0.0
-    for patient in range(8):
-        start = time.process_time()
-        draw_patient(patient, n_slices=4)
-        between = time.process_time()
-        for _ in range(4 * 25):
-            np.sin(cv2.GaussianBlur(picture, (0, 0), 2)).sum()
-        drawing, blurring = drawing + between - start, blurring + time.process_time() - between
-    assert drawing < 4 * blurring
+@pytest.fixture
+def cached(tmp_path):
+    return lambda folder=tmp_path: cached_phantom(2, 2, 64, 0, "A", folder)
 
 
-def test_second_call_reads_the_cache(tmp_path, monkeypatch):
-    first = phantom(2, 2, 64, cache_dir=tmp_path, progress=False)
-    monkeypatch.setattr(module, "draw_patient", None)  # drawing again would fail
-    again = phantom(2, 2, 64, cache_dir=tmp_path, progress=False)
+def test_the_cache_is_read_unless_the_generator_changed(tmp_path, monkeypatch, cached):
+    first = cached()
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "draw_patient", None)  # drawing again would fail
+        again = cached()
     assert first.keys() == again.keys() and all(np.array_equal(first[k], again[k]) for k in first)
     assert first["patient"].tolist() == [0, 0, 1, 1] and first["label"].tolist() == [0, 0, 1, 1]
-
-
-def test_changed_generator_draws_anew(tmp_path, monkeypatch):
-    phantom(2, 1, 64, cache_dir=tmp_path, progress=False)
-    monkeypatch.setattr(module, "_source", lambda: b"another generator")
-    phantom(2, 1, 64, cache_dir=tmp_path, progress=False)
+    monkeypatch.setattr(datasets, "generator_code", lambda: b"another generator")
+    cached()
     assert len(list(tmp_path.glob("*.npz"))) == 2
 
 
 @pytest.mark.parametrize("keep", [0, 100, 0.6])
-def test_damaged_cache_is_drawn_again(tmp_path, capsys, keep):
-    first = phantom(2, 2, 64, cache_dir=tmp_path, progress=False)
+def test_damaged_cache_is_drawn_again(tmp_path, capsys, cached, keep):
+    first = cached()
     (path,) = tmp_path.glob("*.npz")
     content = path.read_bytes()
     path.write_bytes(content[: int(keep if keep >= 1 else keep * len(content))])
-    again = phantom(2, 2, 64, cache_dir=tmp_path, progress=False)
-    assert "damaged" in capsys.readouterr().out and np.array_equal(first["images"], again["images"])
+    assert np.array_equal(first["images"], cached()["images"]) and "damaged" in capsys.readouterr().out
     assert path.read_bytes()[:2] == b"PK" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_cache_that_cannot_be_written_is_one_sentence(tmp_path):
+def test_cache_that_cannot_be_written_is_one_sentence(tmp_path, cached):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match="Cannot write .*phantom-A-2x1.*another folder"):
-        phantom(2, 1, 64, cache_dir=tmp_path / "file", progress=False)
+    with pytest.raises(OSError, match="Cannot write .*phantom-A-2x2.*another folder"):
+        cached(tmp_path / "file")
 
 
 def test_grey_values_alone_do_not_give_the_label(small):
@@ -246,16 +221,6 @@ def test_a_stack_is_the_same_person_each_time_and_the_findings_are_those_of_the_
     ]
     assert np.mean(shared) > 0.9
     assert not np.array_equal(draw_stack(1, seed=1, image_size=64).images, again.images)
-
-
-def test_beyond_the_disease_the_lungs_are_healthy(stacks):
-    """A slice without any finding is what the plan draws with none of it."""
-    plan = module.plan_patient(1)
-    (_, lesions, _, found), _ = module.draw_slice(plan, 0, 64, (0.0,), share=0.0)
-    assert not lesions.any() and not any(found)
-    (_, lesions, _, found), boost = module.draw_slice(plan, 0, 64)
-    assert lesions.any() and any(found) and boost in (0.0, 0.25, 0.5, 1.0)
-    assert all(not stack.lesions[~stack.findings.any(1)].any() for stack in stacks)
 
 
 if __name__ == "__main__":

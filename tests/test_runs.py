@@ -1,8 +1,8 @@
+"""Parameters, files and records of a run."""
+
 import dataclasses
-import errno
 import json
 import os
-import tempfile
 
 import numpy as np
 import pytest
@@ -19,13 +19,15 @@ from covid_utils.runs.records import record
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"epochs": -1}, "epochs must lie between 1 and"),
+        ({"epochs": -1}, "epochs must lie between 1 and 10000, not -1"),
         ({"epochs": "3"}, "epochs must be a whole number, not '3'"),
         ({"epochs": True}, "epochs must be a whole number"),
+        ({"seed": 2**31}, "seed must lie between 0 and 2147483647"),
         ({"learning_rate": "1e-4"}, "write 1.0e-4"),
         ({"learning_rate": float("nan")}, "learning_rate must lie between"),
         ({"image_size": 16}, "image_size must lie between 32"),
         ({"backbone": "resnet81"}, "did you mean 'resnet18'"),
+        ({"backbone": ["resnet18"]}, "Unknown backbone"),
         ({"split": "patients"}, "did you mean 'patient'"),
         ({"device": "tpu"}, "choose one of 'auto'|did you mean"),
         ({"resume": "true"}, "resume must be true or false"),
@@ -33,8 +35,17 @@ from covid_utils.runs.records import record
     ],
 )
 def test_wrong_values_are_named(wrong, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=words) as caught:
         Settings(**wrong)
+    assert "\n" not in str(caught.value)
+
+
+def test_right_values_pass_and_copies_are_checked():
+    settings = Settings(learning_rate=1, run_dir=PROJECT)
+    assert settings.learning_rate == 1.0 and settings.run_dir == str(PROJECT)
+    assert dataclasses.asdict(dataclasses.replace(settings, epochs=3))["epochs"] == 3
+    with pytest.raises(ValueError, match="epochs must lie between"):
+        dataclasses.replace(settings, epochs=0)
 
 
 def test_the_last_stage_may_be_called_by_its_old_name(tmp_path):
@@ -49,8 +60,10 @@ def test_the_last_stage_may_be_called_by_its_old_name(tmp_path):
         read_last(tmp_path / "last.pt")
 
 
-def test_whole_numbers_pass_as_rates():
-    assert Settings(learning_rate=1).learning_rate == 1.0
+def test_a_key_given_twice_is_named_with_its_file(tmp_path):
+    (tmp_path / "mine.yaml").write_text("epochs: 3\nseed: 1\nepochs: 1\n")
+    with pytest.raises(ValueError, match=r"mine\.yaml: 'epochs' is given twice"):
+        read_profile(tmp_path / "mine.yaml")
 
 
 def test_notebook_parameters_are_checked():
@@ -59,13 +72,10 @@ def test_notebook_parameters_are_checked():
         check_parameters({"In": ["", "epochs = 2", injected], "epochs": 2, "epohcs": 3})
     with pytest.raises(ValueError, match="Parameter 'weights' has no effect in this notebook"):
         check_parameters({"In": ["epochs = 2", "# Parameters\nweights = 'bundled'\n"], "weights": "bundled"})
-    # names a learner makes in other cells are nobody's business
-    assert (
-        check_parameters(
-            {"In": ["epochs = 2\nmodel = 1", "# Parameters\nepochs = 5\n"], "epochs": 5, "model": 1}
-        ).epochs
-        == 5
-    )
+    # names that a learner makes in other cells, or in a cell that only begins like papermill's, are not checked
+    cells = ["epochs = 2\nmodel = 1", "# Parameters of mine\nthickness = 3\n", "  # Parameters\nepochs = 5"]
+    for given, epochs in ((cells[:2], 2), (cells, 5)):
+        assert check_parameters({"In": given, "epochs": epochs, "model": 1, "thickness": 3}).epochs == epochs
 
 
 def test_relative_paths_start_at_the_project(tmp_path, monkeypatch):
@@ -77,43 +87,16 @@ def test_relative_paths_start_at_the_project(tmp_path, monkeypatch):
 def test_files_are_written_whole_or_not_at_all(tmp_path):
     target = tmp_path / "results.json"
     write_json(target, {"old": 1})
+    for error, raised in ((KeyboardInterrupt(), KeyboardInterrupt), (RuntimeError("torn"), RuntimeError)):
 
-    def half(path):
-        path.write_text("{")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        replace_file(target, half)
-    assert json.loads(target.read_text()) == {"old": 1}
-    assert os.listdir(tmp_path) == ["results.json"]
-
-
-def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path):
-    target = tmp_path / "results.json"
-    write_json(target, {"old": 1})
-    errors = [  # as the system, and as torch.save reports it
-        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
-        RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 704 vs 598"),
-    ]
-    for error in errors:
-
-        def full(path, error=error):
+        def half(path, error=error):
             path.write_text("{")
             raise error
 
-        with pytest.raises(OSError, match=r"Cannot write .*results.json: No space left on device. Free some space"):
-            replace_file(target, full)
+        with pytest.raises(raised):
+            replace_file(target, half)
         assert json.loads(target.read_text()) == {"old": 1}
         assert os.listdir(tmp_path) == ["results.json"]
-
-
-def test_a_read_only_disk_is_one_sentence(tmp_path, monkeypatch):
-    def read_only(*_args, **_kwargs):
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-
-    monkeypatch.setattr(tempfile, "mkstemp", read_only)
-    with pytest.raises(OSError, match="Cannot write .*a.json: Read-only file system. .* choose another folder"):
-        write_json(tmp_path / "a.json", {})
 
 
 def test_a_file_in_the_way_is_one_sentence(tmp_path):
@@ -128,25 +111,15 @@ def test_damaged_json_is_named(tmp_path):
         read_json(tmp_path / "metrics.json")
 
 
-def test_a_cell_of_ones_own_is_not_papermills():
-    cells = ["epochs = 2", "# Parameters of my own experiment\nthickness = 3\n", "  # Parameters\nepochs = 5"]
-    assert check_parameters({"In": cells[:2], "epochs": 2, "thickness": 3}).epochs == 2
-    assert check_parameters({"In": cells, "epochs": 5, "thickness": 3}).epochs == 5
-
-
-def test_what_is_no_number_is_null_in_json(tmp_path):
+def test_nan_is_null_in_json(tmp_path):
     content = {"auc": float("nan"), "all": [np.float32("inf"), 1.5, {"deep": np.array([1, np.nan])}], "none": None}
     write_json(tmp_path / "metrics.json", content)
-    text = (tmp_path / "metrics.json").read_text()
-    assert "NaN" not in text and "Infinity" not in text
-    assert read_json(tmp_path / "metrics.json") == {
-        "auc": None,
-        "all": [None, 1.5, {"deep": [1.0, None]}],
-        "none": None,
-    }
+    expected = {"auc": None, "all": [None, 1.5, {"deep": [1.0, None]}], "none": None}
+    assert read_json(tmp_path / "metrics.json") == expected
+    assert "NaN" not in (text := (tmp_path / "metrics.json").read_text()) and "Infinity" not in text
 
 
-def test_a_score_that_is_no_number_is_shown_as_a_dash(tmp_path):
+def test_a_score_that_is_nan_is_shown_as_a_dash(tmp_path):
     score, none = {"value": 0.5, "low": 0.25, "high": 0.75}, dict.fromkeys(("value", "low", "high"), float("nan"))
     scores = {"accuracy": score, "sensitivity": score, "specificity": none, "auc": none}
     write_json(tmp_path / "metrics.json", {"scratch": {"test": scores, "best_epoch": 3, "seconds": 9.0}})

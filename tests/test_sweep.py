@@ -223,7 +223,11 @@ def test_a_folder_that_cannot_be_written_and_a_file_that_cannot_be_read(toy, tmp
     assert main(["sweep", str(written(tmp_path, **plan))]) == 1
     assert main(["sweep", str(tmp_path / "none.yaml")]) == 1
     told = capsys.readouterr().err.strip().splitlines()
-    assert "Cannot write" in told[0] and "Name another `folder`" in told[0] and "Cannot read the sweep" in told[-1]
+    assert (
+        "Cannot write" in told[0]
+        and "Name another `folder`" in told[0]
+        and f"Cannot read {tmp_path / 'none.yaml'}" in told[-1]
+    )
 
 
 @pytest.mark.parametrize("path", sorted(PROJECT.glob("notebooks/profiles/*.yaml")), ids=lambda path: path.stem)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from covid_utils.core.files import read_json, resolve, shown, write_json
+from covid_utils.core.files import display_path, read_json, resolve, write_json
 
 FILE = "runs/progress.json"
 _unwritten: dict[str, Any] = {}  # by path: what could not be written; it lasts until the kernel ends
@@ -31,8 +31,8 @@ def read() -> tuple[dict[str, dict], str]:
     try:
         path.rename(renamed)
     except OSError:
-        return empty, f"{shown(path)} cannot be read."
-    return empty, f"{shown(path)} was damaged: it is now {shown(renamed)}, and a new one begins."
+        return empty, f"{display_path(path)} cannot be read."
+    return empty, f"{display_path(path)} was damaged: it is now {display_path(renamed)}, and a new one begins."
 
 
 def write(content: dict[str, dict]) -> str:

@@ -7,7 +7,7 @@ import torch
 
 
 def check_slices(images: torch.Tensor) -> None:
-    """Raise ValueError if slices are no square grey values from 0 to 255, uint8 (N, H, H)."""
+    """Raise ValueError unless slices are square grey-level images, uint8 (N, H, H)."""
     square = getattr(images, "ndim", 0) == 3 and images.shape[1] == images.shape[2]
     if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8 or not square:
         what = f"{getattr(images, 'dtype', type(images).__name__)} {tuple(getattr(images, 'shape', ()))}"
@@ -17,14 +17,12 @@ def check_slices(images: torch.Tensor) -> None:
 
 
 def checked_scores(logits, labels) -> tuple[np.ndarray, np.ndarray]:
-    """Logits as float (N,) and labels as int (N,); ValueError if one is no number, or no 0 or 1."""
+    """Logits as float (N,) and labels as int (N,); ValueError if a logit is NaN or a label not 0 or 1."""
     logits, labels = np.asarray(logits, float), np.asarray(labels)
     if logits.shape != labels.shape:
         raise ValueError(f"There are {logits.shape} logits for {labels.shape} labels: give one of each for each slice.")
     if np.isnan(logits).any():
-        raise ValueError(
-            f"{int(np.isnan(logits).sum())} of {logits.size} logits are no number (nan): the network is broken."
-        )
+        raise ValueError(f"{int(np.isnan(logits).sum())} of {logits.size} logits are NaN: the network is broken.")
     if not np.isin(labels, (0, 1)).all():
         raise ValueError("Labels must be 0 (non-COVID) or 1 (COVID).")
     return logits, labels.astype(int)

@@ -5,19 +5,17 @@ from __future__ import annotations
 import contextlib
 import difflib
 import glob
+import hashlib
 import json
-import math
 import os
+import platform
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-try:
-    import fcntl
-except ImportError:  # Windows, where a file that is open cannot be deleted anyway
-    fcntl = None
+import psutil
 
 PROJECT = Path(__file__).resolve().parents[2]
 NEW = "new-"  # in the names of temporary files: no file of a user's own is called so
@@ -33,7 +31,7 @@ def resolve(path: str | Path) -> Path:
     return home() / Path(path).expanduser()
 
 
-def shown(path: str | Path) -> str:
+def display_path(path: str | Path) -> str:
     """A path as a reader should see it: relative to the project's folder where it lies inside it."""
     path = resolve(path)
     return path.relative_to(home()).as_posix() if path.is_relative_to(home()) else str(path)
@@ -53,126 +51,67 @@ def did_you_mean(name: object, choices: Iterable[str]) -> str:
 def replace_file(path: str | Path, write: Callable[[Path], Any]) -> None:
     """Write a file whole or not at all.
 
-    `write(temporary)` fills a temporary file beside `path`, which then takes its name in one step, so that
-    a reader, a full disk or a kill never leaves half a file there; what a kill leaves is cleared the next time.
+    `write(temporary)` fills a temporary file next to `path`, which then takes its name in one step, so that
+    a reader, a full disk or a kill never leaves half a file there; what a kill leaves is deleted the next time.
 
-    Raises OSError, in one sentence, if the folder cannot be written to or the disk is full; whatever stood
-    at `path` is still there then.
+    Raises OSError, in one sentence, if the folder cannot be written to or the disk is full; what was there
+    before is unchanged then.
     """
     path = Path(path)
     try:
-        with beside(path) as temporary:
-            write(temporary)
+        with temporary_beside(path) as temporary:
+            try:
+                write(temporary)
+            except Exception:  # where a library raises an error of its own for a full disk, this raises the system's
+                with temporary.open("ab") as file:
+                    file.write(bytes(2**20))
+                raise
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
-            temporary.chmod(0o644)
             os.replace(temporary, path)
-    except Exception as error:
-        # torch and safetensors report a full disk as errors of their own
-        full = any(words in str(error) for words in ("No space left", "unexpected pos", "PytorchStreamWriter"))
-        if isinstance(error, OSError) or full:
-            reason = getattr(error, "strerror", None) or ("No space left on device" if full else str(error))
-            raise OSError(
-                f"Cannot write {path}: {reason}. Free some space or choose another folder with run_dir or "
-                "data_dir; what was there before is unchanged."
-            ) from error
-        raise
+    except OSError as error:
+        raise OSError(
+            f"Cannot write {path}: {error.strerror or error}. Free some space or choose another folder with run_dir or "
+            "data_dir; what was there before is unchanged."
+        ) from error
 
 
 @contextlib.contextmanager
-def beside(path: Path, folder: bool = False) -> Iterator[Path]:
-    """A temporary file (or folder) beside `path`, to be filled and renamed to it; if it was not, it is deleted.
+def temporary_beside(path: Path, folder: bool = False) -> Iterator[Path]:
+    """An empty temporary file (or folder) next to `path`, to be filled and renamed to it; if it was not, it is deleted.
 
-    It is locked while its process lives, so that another process knows what a killed one has left, and clears it.
+    Its name holds the process that writes it, so that another one knows what a killed process has left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     clear_leftovers(path)
-    temporary, lock = _claimed(path, folder)
+    temporary = path.with_name(f"{_prefix(path)}{_machine()}-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
     try:
+        temporary.mkdir() if folder else temporary.touch(exist_ok=False)
         yield temporary
     finally:
         delete(temporary)
-        _close(lock)
-
-
-@contextlib.contextmanager
-def held(path: Path) -> Iterator[None]:
-    """A file that is filled bit by bit, and made if it is not there, for this process alone: waits for another's end.
-
-    Where there are no locks, or the file cannot be made, it does not wait.
-    """
-    lock = _waited(path)
-    try:
-        yield
-    finally:
-        _close(lock)
-
-
-def _waited(path: Path) -> int | None:
-    while fcntl is not None:
-        try:
-            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError:  # who writes it says why it cannot be written
-            return None
-        with contextlib.suppress(OSError):
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        if path.exists() and os.path.samestat(os.fstat(lock), path.stat()):
-            return lock
-        os.close(lock)  # while this process waited, the other gave the file another name
-    return None
 
 
 def clear_leftovers(path: Path) -> None:
-    """Delete the temporary files and folders beside `path` that no living process holds: a kill left them."""
+    """Delete the temporary files and folders next to `path` that a process of this machine left when it was killed."""
     for leftover in path.parent.glob(f"{glob.escape(_prefix(path))}*"):
-        with contextlib.suppress(OSError):  # locked by a living process, or in a folder that cannot be written to
-            lock = _locked(leftover)
-            delete(leftover)
-            _close(lock)
+        machine, _, rest = leftover.name.removeprefix(_prefix(path)).partition("-")
+        process = rest.partition("-")[0]
+        if machine == _machine() and process.isdecimal() and not psutil.pid_exists(int(process)):
+            with contextlib.suppress(OSError):  # in a folder that cannot be written to
+                delete(leftover)
 
 
 def _prefix(path: Path) -> str:
-    """How the names of the temporary files beside `path` begin; a long name is cut, as systems have a limit."""
+    """How the names of the temporary files next to `path` begin; a long name is cut, as systems have a limit."""
     return f".{path.name[:40]}.{NEW}"
 
 
-def _claimed(path: Path, folder: bool) -> tuple[Path, int | None]:
-    """A new temporary file or folder beside `path`, and its lock; None where the file system has no locks."""
-    where = {"prefix": _prefix(path), "suffix": path.suffix, "dir": path.parent}
-    while True:
-        if folder:
-            temporary = Path(tempfile.mkdtemp(**where))
-        else:
-            handle, name = tempfile.mkstemp(**where)
-            os.close(handle)
-            temporary = Path(name)
-        try:
-            lock = _locked(temporary)
-        except (BlockingIOError, FileNotFoundError):
-            continue  # before it was locked, another process took it for a leftover
-        except OSError:
-            return temporary, None
-        if temporary.exists():
-            return temporary, lock
-        _close(lock)
-
-
-def _locked(path: Path) -> int | None:
-    """A lock, which the system takes away when the process ends, however it ends. OSError if another has it."""
-    if fcntl is None:
-        return None
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise
-    return handle
-
-
-def _close(lock: int | None) -> None:
-    if lock is not None:
-        os.close(lock)
+def _machine() -> str:
+    """Eight letters for where a process number means something: this machine, or this container on it."""
+    container = Path("/proc/self/ns/pid")  # Linux
+    name = f"{platform.node()} {os.readlink(container) if container.is_symlink() else ''}"
+    return hashlib.sha256(name.encode()).hexdigest()[:8]
 
 
 def delete(path: Path) -> None:
@@ -184,8 +123,8 @@ def delete(path: Path) -> None:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write `content` as JSON, whole or not at all; a number that is none (nan) as null, since JSON knows no nan."""
-    text = json.dumps(_without_nan(json.loads(json.dumps(content, default=_plain))), indent=2, allow_nan=False) + "\n"
+    """Write `content` as JSON, whole or not at all; NaN and infinity as null, since JSON knows neither."""
+    text = json.dumps(json.loads(json.dumps(content, default=_plain), parse_constant=lambda _: None), indent=2) + "\n"
     replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
@@ -195,15 +134,6 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not valid JSON ({error}): delete it and run the notebook again.") from None
-
-
-def _without_nan(value: Any) -> Any:
-    """The same, with None for every nan and infinity."""
-    if isinstance(value, dict):
-        return {name: _without_nan(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(value: Any) -> Any:

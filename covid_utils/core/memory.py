@@ -11,22 +11,31 @@ import psutil
 MEMORY = 0.25  # part of the free memory that one tensor may fill
 
 
+class OutOfMemory(MemoryError):
+    """No memory is left; the message says what to lower."""
+
+
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there is no more memory: Python's and NumPy's, or PyTorch's, on the CPU or a GPU."""
+    """Whether an error says that no memory is left: Python's and NumPy's, or PyTorch's, on the CPU or a GPU.
+
+    PyTorch has a class of its own for CUDA only; elsewhere its RuntimeError says it in words.
+    """
     words = ("can't allocate memory", "not enough memory", "out of memory", "could not create a memory")
     return isinstance(error, MemoryError) or any(each in str(error) for each in words)
 
 
 @contextlib.contextmanager
 def enough_memory(lower: str) -> Iterator[None]:
-    """If there is not, say what to `lower`; a decorator, too."""
+    """Say what to `lower` if no memory is left (raises OutOfMemory); also a decorator."""
     try:
         yield
+    except OutOfMemory:
+        raise
     except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error) or "ut of memory: lower" in str(error):
+        if not out_of_memory(error):
             raise
         reason = str(error).splitlines()[0] if str(error) else "no memory is left"
-        raise MemoryError(
+        raise OutOfMemory(
             f"Out of memory: lower {lower}, or close other programs and notebooks, and run this again ({reason})."
         ) from error
 

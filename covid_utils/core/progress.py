@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
+import io
 import sys
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from tqdm import tqdm
 
-PATIENCE = 0.5  # seconds before a bar shows at all: short work needs none
+PATIENCE = 0.5  # seconds before a bar is shown at all: short work needs none
 PAUSE = 0.2  # seconds between two drawings
 
 
@@ -38,8 +38,25 @@ class InPlace:
             self.handle.update(content, metadata=metadata, raw=raw)
 
 
-def progress(iterable: Iterable, desc: str = "", total: int | None = None, at_once: bool = False) -> Iterator:
-    """Yield the items of `iterable` and show how far it is.
+class _NotebookLine(tqdm):
+    """tqdm's bar as one output of the cell that runs; tqdm.notebook's widget would stay in a saved notebook."""
+
+    monitor_interval = 0  # no thread: outputs belong to the thread that runs the cell
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        from IPython import get_ipython
+
+        text = str(self) if msg is None else msg
+        _line_of(get_ipython().execution_count).draw({"text/plain": text}, raw=True)
+
+
+@functools.lru_cache(maxsize=1)  # remembers the last cell's: all loops of a cell share one line
+def _line_of(cell: int) -> InPlace:
+    return InPlace()
+
+
+def progress(iterable: Iterable, desc: str = "", total: int | None = None, at_once: bool = False) -> tqdm:
+    """Iterate over `iterable` and show how far it is.
 
     In a notebook this is one line of text, drawn in place and empty at the end; in a terminal a tqdm bar on
     stderr; nothing where nobody looks on (output to a file or a pipe).
@@ -50,27 +67,10 @@ def progress(iterable: Iterable, desc: str = "", total: int | None = None, at_on
         total: number of items; by default `len(iterable)` where it has a length.
         at_once: show it before the first item is there, which may take minutes.
     """
-    if total is None and hasattr(iterable, "__len__"):
-        total = len(iterable)
-    if not _in_notebook():
-        patience = 0 if at_once else PATIENCE
-        yield from tqdm(iterable, desc, total, leave=False, disable=None, delay=patience, file=sys.stderr)
-        return
-    start = drawn = time.monotonic()
-    line = None
-    try:
-        if at_once:
-            line = _line()
-            line.draw({"text/plain": _text(desc, 0, total, 0)}, raw=True)
-        for done, item in enumerate(iterable, start=1):
-            yield item
-            now = time.monotonic()
-            if now - start > PATIENCE and now - drawn > PAUSE:
-                line, drawn = line or _line(), now
-                line.draw({"text/plain": _text(desc, done, total, now - start)}, raw=True)
-    finally:
-        if line:
-            line.draw({"text/plain": ""}, raw=True)
+    options = {"leave": False, "delay": 0 if at_once else PATIENCE, "mininterval": PAUSE, "miniters": 1}
+    if _in_notebook():
+        return _NotebookLine(iterable, desc, total, file=io.StringIO(), ncols=80, **options)
+    return tqdm(iterable, desc, total, file=sys.stderr, disable=None, **options)
 
 
 def time_left(seconds: float) -> str:
@@ -82,15 +82,6 @@ def time_left(seconds: float) -> str:
     return f"{tqdm.format_interval(round(seconds)).removeprefix('0')} left"
 
 
-def _text(desc: str, done: int, total: int | None, seconds: float) -> str:
-    """One line: what, a bar, how many, time left."""
-    if not total:
-        return f"{desc}: {done}"
-    bar = "█" * round(20 * done / total)
-    text = f"{desc}: {bar:░<20} {done}/{total}"
-    return text + (f", {time_left(seconds * (total - done) / done)}" if done else "")
-
-
 def _in_notebook() -> bool:
     """Whether this process is a Jupyter kernel."""
     if "IPython" not in sys.modules:
@@ -98,15 +89,3 @@ def _in_notebook() -> bool:
     from IPython import get_ipython
 
     return type(get_ipython()).__name__ == "ZMQInteractiveShell"
-
-
-def _line() -> InPlace:
-    """The progress line of the cell that runs: all loops of a cell share one."""
-    from IPython import get_ipython
-
-    return _line_of(get_ipython().execution_count)
-
-
-@functools.lru_cache(maxsize=1)  # remembers the last cell's
-def _line_of(cell: int) -> InPlace:
-    return InPlace()

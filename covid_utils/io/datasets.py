@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import zipfile
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from ct_phantom.disease import FINDINGS
-from ct_phantom.patients import phantom
+from ct_phantom.patients import generator_code, phantom
 
-from ..core.files import did_you_mean, resolve
+from ..core.files import did_you_mean, display_path, replace_file, resolve
 from ..core.memory import enough_memory
+from ..core.progress import progress as progress_bar
 from ..core.settings import Settings
 from .downloads import covid_ct, figure, from_kaggle
 from .folders import folder_table
@@ -129,7 +133,7 @@ def open_dataset(settings: Settings, progress: bool) -> tuple[str, pd.DataFrame,
 def _drawn(entry: DataSet, settings: Settings, cache_dir: Path, progress: bool):
     """The phantom as a data set: path "phantom/p0003_s2" is slice 2 of patient 3."""
     name, size = settings.dataset, settings.image_size
-    drawn = phantom(settings.patients, 4, size, settings.seed, entry.hospital, cache_dir, progress)
+    drawn = cached_phantom(settings.patients, 4, size, settings.seed, entry.hospital, cache_dir, progress)
     table = pd.DataFrame({"label": drawn["label"].astype(int), "patient": drawn["patient"]})
     number = table.groupby("patient").cumcount().astype(str)
     table["patient"] = table.patient.map("p{:04d}".format)
@@ -138,3 +142,26 @@ def _drawn(entry: DataSet, settings: Settings, cache_dir: Path, progress: bool):
     table["findings"] = [names or "normal" for names in found]
     images, lesions, lungs = (torch.from_numpy(drawn[part]) for part in ("images", "lesions", "lungs"))
     return name, table, entry.patients, lambda: Pixels(images, hashlib.sha256(drawn["images"]), lesions, lungs)
+
+
+def cached_phantom(
+    patients: int, n_slices: int, image_size: int, seed: int, hospital: str, cache_dir: Path, progress: bool = False
+) -> dict[str, np.ndarray]:
+    """`ct_phantom.patients.phantom`, drawn on first use and cached as one .npz file in `cache_dir`.
+
+    The file's name holds a hash of the arguments and of the generator's source code: a changed generator draws anew.
+    Raises OSError if `cache_dir` cannot be written to.
+    """
+    code = repr((patients, n_slices, image_size, seed, hospital)).encode()
+    code = hashlib.sha256(generator_code() + code).hexdigest()[:12]
+    path = cache_dir / f"phantom-{hospital}-{patients}x{n_slices}-{image_size}px-seed{seed}-{code}.npz"
+    if path.exists():
+        try:
+            with np.load(path) as file:
+                return dict(file)
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+            print(f"{display_path(path)} is damaged ({error or type(error).__name__}): drawing it again.")
+    bar = partial(progress_bar, desc="drawing patients") if progress else iter
+    arrays = phantom(patients, n_slices, image_size, seed, hospital, bar)
+    replace_file(path, lambda temporary: np.savez_compressed(temporary, **arrays))
+    return arrays

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from ..core.files import shown
+from ..core.files import display_path
 
 DICOM = (".dcm", ".dicom", ".dic", ".ima")
 NIFTI = (".nii", ".nii.gz")
@@ -124,7 +124,9 @@ def _entries(place: Path) -> list[os.DirEntry]:
     try:
         return sorted(os.scandir(place), key=lambda entry: natural(entry.name), reverse=True)
     except OSError as error:
-        raise OSError(f"Folder {shown(place)} cannot be opened ({error.strerror}): check who may read it.") from None
+        raise OSError(
+            f"Folder {display_path(place)} cannot be opened ({error.strerror}): check who may read it."
+        ) from None
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
@@ -158,7 +160,7 @@ def _why_file(path: Path, seen: set, reason: str) -> str | None:
             f"The name of slice {name!r} is not UTF-8 (? stands for the wrong letters): rename it."
         ) from None
     if not path.exists():
-        raise FileNotFoundError(f"Slice {shown(path)} is a link that leads nowhere: mend or delete it.")
+        raise FileNotFoundError(f"Slice {display_path(path)} is a link that leads nowhere: mend or delete it.")
     if not path.is_file():
         return "devices and pipes"
     stat = path.stat()

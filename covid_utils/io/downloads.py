@@ -17,9 +17,10 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
+import filelock
 import pandas as pd
 
-from ..core.files import beside, held, replace_file, shown
+from ..core.files import display_path, replace_file, temporary_beside
 from ..core.progress import progress as progress_bar
 from .folders import holder
 
@@ -50,7 +51,8 @@ def from_kaggle(handle: str, folder: Path, progress: bool = True) -> Path:
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise ConnectionError(
             f"Could not fetch {handle} from Kaggle ({reason}): download it by hand from "
-            f"https://www.kaggle.com/datasets/{handle} and unpack it so that {shown(folder)} holds the folders COVID "
+            f"https://www.kaggle.com/datasets/{handle} and unpack it so that {display_path(folder)} "
+            "holds the folders COVID "
             f"and non-COVID; {OFFLINE}."
         ) from error
     inside = holder(found)
@@ -84,8 +86,8 @@ def covid_ct(folder: Path, progress: bool = True) -> Path:
             for line in filter(None, map(str.strip, listed.read_text(encoding="utf-8").splitlines())):
                 if line not in where:
                     raise FileNotFoundError(
-                        f"{shown(listed)} names {line!r}, which is not in {shown(pictures)}: delete "
-                        f"{shown(folder)} and run again."
+                        f"{display_path(listed)} names {line!r}, which is not in {display_path(pictures)}: delete "
+                        f"{display_path(folder)} and run again."
                     )
                 rows.append((where[line], name))
         table = pd.DataFrame(rows, columns=["filename", "label"])
@@ -122,7 +124,7 @@ def fetch(url: str, path: Path, sha256: str | None = None, progress: bool = True
     part = Path(f"{path}.part")
     with contextlib.suppress(OSError):  # `_download` says why it cannot be made
         part.parent.mkdir(parents=True, exist_ok=True)
-    with held(part):
+    with filelock.FileLock(f"{path}.lock"):
         try:
             if not path.exists():  # another process may have fetched it meanwhile
                 _fetch(url, path, part, sha256, progress)
@@ -141,20 +143,20 @@ def _fetch(url: str, path: Path, part: Path, sha256: str | None, progress: bool)
         except (OSError, http.client.HTTPException) as error:
             if getattr(error, "errno", None) in (errno.ENOSPC, errno.EROFS, errno.EACCES):
                 raise OSError(
-                    f"Cannot write {shown(part)}: {error.strerror}. Free some space or choose another "
+                    f"Cannot write {display_path(part)}: {error.strerror}. Free some space or choose another "
                     "data_dir; what has arrived is kept."
                 ) from error
             refused = isinstance(error, urllib.error.HTTPError) and error.code < 500
             if attempt == TRIES or refused:
                 raise ConnectionError(
                     f"Could not download {url} ({error}): run it again to go on where it stopped, or put the "
-                    f"file at {shown(path)} by hand; {OFFLINE}."
+                    f"file at {display_path(path)} by hand; {OFFLINE}."
                 ) from error
     found = _sha256(part)
     known = sha256 or (note.read_text(encoding="utf-8").split()[0] if note.exists() else found)
     if found != known:
         part.unlink()
-        accept = "" if sha256 else f"; if it was changed on purpose, delete {shown(note)} first"
+        accept = "" if sha256 else f"; if it was changed on purpose, delete {display_path(note)} first"
         raise ValueError(
             f"{url} has the SHA-256 {found} instead of {known}, so it is damaged or was changed, and was not "
             f"kept: run it again{accept}."
@@ -213,7 +215,7 @@ def unpack(archive: Path, folder: Path) -> None:
                 if name.is_absolute() or ".." in name.parts or re.match("[A-Za-z]:", str(name)) or link:
                     why = "is a link" if link else "would land outside its folder"
                     raise ValueError(
-                        f"{shown(archive)} holds {member.filename!r}, which {why}: do not trust the archive; "
+                        f"{display_path(archive)} holds {member.filename!r}, which {why}: do not trust the archive; "
                         "nothing of it was unpacked."
                     )
             _appear(folder, content.extractall)
@@ -221,19 +223,20 @@ def unpack(archive: Path, folder: Path) -> None:
         archive.unlink()
         Path(f"{archive}.sha256").unlink(missing_ok=True)
         raise ValueError(
-            f"{shown(archive)} is damaged ({error}) and was deleted: run it again to download it anew."
+            f"{display_path(archive)} is damaged ({error}) and was deleted: run it again to download it anew."
         ) from error
 
 
 def _appear(folder: Path, fill: Callable[[Path], object]) -> None:
     """Fill a temporary folder beside `folder`, then give it its name in one step."""
     try:
-        with beside(folder, folder=True) as temporary:
+        with temporary_beside(folder, folder=True) as temporary:
             fill(temporary)
-            temporary.chmod(0o755)
             temporary.replace(folder)
     except OSError as error:
         if folder.is_dir():  # another process was faster
             return
         reason = error.strerror or str(error)
-        raise OSError(f"Cannot write {shown(folder)}: {reason}. Free some space or choose another data_dir.") from error
+        raise OSError(
+            f"Cannot write {display_path(folder)}: {reason}. Free some space or choose another data_dir."
+        ) from error

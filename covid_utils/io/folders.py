@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..core.files import shown
+from ..core.files import display_path
 from .discovery import NIFTI, SUFFIXES, ending, is_service, is_slice, sentence, slices_below
 from .nifti import slices_of
 from .patients import apart, canonical, from_headers, says_no_patient, whose, with_blocks
@@ -52,7 +52,7 @@ def folder_table(folder: Path) -> tuple[pd.DataFrame, str]:
         ValueError: an unknown class, a missing column, or splits that overlap.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"There is no folder {shown(folder)}{_looked(folder)}: check the path.")
+        raise FileNotFoundError(f"There is no folder {display_path(folder)}{_looked(folder)}: check the path.")
     if any((folder / f"{split}.csv").exists() for split in SPLITS):
         return _csv_table(folder)
     return _class_table(folder)
@@ -75,8 +75,8 @@ def _class_table(folder: Path) -> tuple[pd.DataFrame, str]:
         files = slices_below(class_folder, folder, seen, left_out)
         if not files:
             raise ValueError(
-                f"Class folder {shown(class_folder)} holds no slices: put files ending in {', '.join(SUFFIXES)} there."
-                + sentence(left_out)
+                f"Class folder {display_path(class_folder)} holds no slices: put files ending in "
+                f"{', '.join(SUFFIXES)} there." + sentence(left_out)
             )
         for file in [part for each in files for part in slices_of(each)]:
             inside = file.relative_to(class_folder).parts[:-1]
@@ -110,16 +110,17 @@ def _class_folders(folder: Path) -> list[tuple[Path, int, str | None]]:
         missing = [split for split in SPLITS if split not in there]
         if missing:
             raise FileNotFoundError(
-                f"Folder {shown(folder)} holds the split {'folders' if len(splits) > 1 else 'folder'} "
+                f"Folder {display_path(folder)} holds the split {'folders' if len(splits) > 1 else 'folder'} "
                 f"{' and '.join(there)}, but none for {' and '.join(missing)}: move the slices of some patients "
-                f"there, or put all class folders straight into {shown(folder)}, which then are split for you."
+                f"there, or put all class folders straight into {display_path(folder)}, which then are split for you."
             )
         for path in inside:
             if (SPLIT_NAMES.get(path.name.lower()), path) not in splits and slices_below(
                 path, folder, set(), Counter()
             ):
                 raise ValueError(
-                    f"Folder {shown(folder)} holds split folders and {path.name!r}, which is none: move its slices."
+                    f"Folder {display_path(folder)} holds split folders and {path.name!r}, which is "
+                    "none: move its slices."
                 )
         return [found for split, path in splits for found in _named(path, split)]
     return _named(folder, None)
@@ -134,19 +135,20 @@ def _named(folder: Path, split: str | None) -> list[tuple[Path, int, str | None]
         if not complete and {class_of(inside.name) for inside in _folders(deeper)} >= {0, 1}:
             down = "one level" if deeper == path else "some levels"
             raise FileNotFoundError(
-                f"In {shown(folder)} the class folders stand {down} down, in "
-                f"{deeper.relative_to(folder).as_posix()!r}: give {shown(deeper)}."
+                f"In {display_path(folder)} the class folders stand {down} down, in "
+                f"{deeper.relative_to(folder).as_posix()!r}: give {display_path(deeper)}."
             )
         if label is None and slices_below(path, folder, set(), Counter()):
             raise ValueError(
-                f"Folder {shown(folder)} holds a folder {path.name!r} that names neither class: call it {SPELLINGS}."
+                f"Folder {display_path(folder)} holds a folder {path.name!r} that names neither "
+                f"class: call it {SPELLINGS}."
             )
     if complete:
         return [(path, label, split) for path, label in found if label is not None]
     missing = " and ".join(CLASSES[label] for label in (1, 0) if label not in {each for _, each in found})
     there = ", ".join(repr(p.name) for p in sorted(folder.iterdir())[:8]) or "nothing"
     raise FileNotFoundError(
-        f"Folder {shown(folder)} has no class folder for {missing} (it holds {there}): name the class "
+        f"Folder {display_path(folder)} has no class folder for {missing} (it holds {there}): name the class "
         f"folders {SPELLINGS}; or give train.csv, val.csv and test.csv."
     )
 
@@ -165,7 +167,7 @@ def _inside(class_folder: Path, label: int, names: tuple[str, ...]) -> tuple[str
         named = None if name.isdigit() else class_of(name)
         if named is not None and named != label:
             raise ValueError(
-                f"In {shown(class_folder)} lies a folder {name!r}, which names the other class: move it out, or "
+                f"In {display_path(class_folder)} lies a folder {name!r}, which names the other class: move it out, or "
                 "rename it if it is a patient."
             )
         split = split or SPLIT_NAMES.get(name.lower())
@@ -224,7 +226,7 @@ def _read_csv(folder: Path, split: str) -> pd.DataFrame:
     path = folder / f"{split}.csv"
     if not path.exists():
         raise FileNotFoundError(
-            f"{shown(path)} is missing: a folder with CSV files needs train.csv, val.csv and test.csv."
+            f"{display_path(path)} is missing: a folder with CSV files needs train.csv, val.csv and test.csv."
         )
     try:
         # commas at a row's end are harmless, but pandas would shift all columns
@@ -235,7 +237,8 @@ def _read_csv(folder: Path, split: str) -> pd.DataFrame:
             table = pd.read_csv(io.StringIO(text), **how)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning, UnicodeDecodeError) as error:
         raise ValueError(
-            f"{shown(path)} is not a readable CSV file ({' '.join(str(error).split())}): save it anew, in UTF-8, with "
+            f"{display_path(path)} is not a readable CSV file ({' '.join(str(error).split())}): save "
+            "it anew, in UTF-8, with "
             "quotes around a name that has a comma in it."
         ) from None
     table.columns = _names(table)
@@ -244,7 +247,8 @@ def _read_csv(folder: Path, split: str) -> pd.DataFrame:
     labels = table.label.map(class_of, na_action="ignore")
     for row in table[labels.isna()].itertuples():
         raise ValueError(
-            f"{row.place} in {shown(folder)} has the unknown label {row.label!r}: write 1 or COVID, 0 or non-COVID."
+            f"{row.place} in {display_path(folder)} has the unknown label {row.label!r}: write 1 or "
+            "COVID, 0 or non-COVID."
         )
     found = {row.Index: _file_of(folder, row.filename, row.place) for row in table.itertuples()}
     patient = canonical(table.patient) if "patient" in table else pd.Series(None, table.index, dtype=object)
@@ -262,11 +266,13 @@ def _check_columns(table: pd.DataFrame, path: Path) -> None:
     names = _names(table)
     for column in ("filename", "label", "patient", "low", "high"):
         if names.count(column) > 1:
-            raise ValueError(f"{shown(path)} has several columns called {column!r} (in any case): keep one of them.")
+            raise ValueError(
+                f"{display_path(path)} has several columns called {column!r} (in any case): keep one of them."
+            )
     for column in ("filename", "label"):
         if column not in names:
             raise ValueError(
-                f"{shown(path)} has no column {column!r} (it has {', '.join(map(repr, names))}): its "
+                f"{display_path(path)} has no column {column!r} (it has {', '.join(map(repr, names))}): its "
                 "first line must be filename,label or filename,label,patient, with commas."
             )
 
@@ -283,13 +289,14 @@ def _file_of(folder: Path, name: object, place: str) -> str:
     elif isinstance(name, str) and (folder / name.strip()).is_symlink():
         hint = " (it is a link that leads nowhere)"
     raise FileNotFoundError(
-        f"{place} names {name!r}, which is not there{hint}: file names start from {shown(folder)}{_looked(folder)}."
+        f"{place} names {name!r}, which is not there{hint}: file names start from "
+        f"{display_path(folder)}{_looked(folder)}."
     )
 
 
 def _looked(folder: Path) -> str:
     """Where a path was looked for, unless it is written out anyway."""
-    return "" if shown(folder) == str(folder) else f" (looked in {folder})"
+    return "" if display_path(folder) == str(folder) else f" (looked in {folder})"
 
 
 def _window(table: pd.DataFrame, folder: Path) -> dict[str, pd.Series]:
@@ -300,7 +307,8 @@ def _window(table: pd.DataFrame, folder: Path) -> dict[str, pd.Series]:
     wrong = ~(limits["low"] < limits["high"]) & table[["low", "high"]].notna().any(axis=1)
     for row in table[wrong].itertuples():
         raise ValueError(
-            f"{row.place} in {shown(folder)} has low={row.low!r} and high={row.high!r}: give two numbers, the lower "
+            f"{row.place} in {display_path(folder)} has low={row.low!r} and high={row.high!r}: give "
+            "two numbers, the lower "
             "first."
         )
     return limits

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from ..core.files import replace_file, shown
+from ..core.files import display_path, replace_file
 from ..core.memory import too_large
 from ..core.progress import progress as progress_bar
 from .dicom import read_dicom
@@ -96,7 +96,9 @@ def _traits(folder: Path, path: str) -> tuple:
                 stream.seek(max(place, 0))
                 parts.append(stream.read(4096))
     except OSError as error:
-        raise OSError(f"Slice {shown(file)} cannot be opened ({error.strerror}): check or delete the file.") from None
+        raise OSError(
+            f"Slice {display_path(file)} cannot be opened ({error.strerror}): check or delete the file."
+        ) from None
     return os.fsencode(path), stat.st_size, stat.st_mtime_ns, hashlib.sha256(b"".join(parts)).digest()
 
 
@@ -106,7 +108,7 @@ def _refuse_masks(notes: list, folder: Path) -> None:
     if masks:
         more = f" and {len(masks) - 1} others have" if len(masks) > 1 else " has"
         raise ValueError(
-            f"Slice {masks[0]!r}{more} only two greys, as masks do: move them out of {shown(folder)}, or name "
+            f"Slice {masks[0]!r}{more} only two greys, as masks do: move them out of {display_path(folder)}, or name "
             "their folder masks."
         )
 
@@ -122,7 +124,7 @@ def _read_cache(cache: Path):
     except (OSError, ValueError, EOFError):
         whole = False
     if not whole:
-        print(f"The cache {shown(cache)} is damaged: reading the slices again.")
+        print(f"The cache {display_path(cache)} is damaged: reading the slices again.")
         return None
     return _in_memory(images), digest
 
@@ -155,9 +157,11 @@ def read_slice(
         notes += [(path.parent, f"{note}.") for note in told]
         return resized(stretch(values, *(window or own)), image_size)
     if ending(path) in NIFTI:
-        raise ValueError(f"{shown(path)} is a volume of many slices: put it into a class folder, or ask `predict`.")
+        raise ValueError(
+            f"{display_path(path)} is a volume of many slices: put it into a class folder, or ask `predict`."
+        )
     if path.stat().st_size == 0:
-        raise ValueError(f"Slice {shown(path)} is empty (0 bytes): replace or delete the file.")
+        raise ValueError(f"Slice {display_path(path)} is empty (0 bytes): replace or delete the file.")
     try:
         if is_dicom(path):
             image = Image.fromarray(stretch(*read_dicom(path, window)))
@@ -169,12 +173,12 @@ def read_slice(
         return resized(image, image_size)
     except ImportError as error:
         raise ImportError(
-            f"Slice {shown(path)} is DICOM, which needs a package that is not installed ({error}): "
+            f"Slice {display_path(path)} is DICOM, which needs a package that is not installed ({error}): "
             "run 'python -m pip install pydicom \"pylibjpeg[all]\"'."
         ) from None
     except Exception as error:  # decoders raise whatever they like
         raise ValueError(
-            f"Slice {shown(path)} cannot be read ({why_unread(error, path)}): replace or delete the file."
+            f"Slice {display_path(path)} cannot be read ({why_unread(error, path)}): replace or delete the file."
         ) from error
 
 

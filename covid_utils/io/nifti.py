@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.files import shown
+from ..core.files import display_path
 from ..core.memory import too_large
 from .dicom import LUNG_WINDOW, check_size
 from .discovery import NIFTI, ending, why_unread
@@ -95,12 +95,12 @@ def _one_sentence(path: Path) -> Iterator[None]:
         yield
     except ImportError:
         raise ImportError(
-            f"Volume {shown(path)} is NIfTI, which needs a package that is not installed: run "
+            f"Volume {display_path(path)} is NIfTI, which needs a package that is not installed: run "
             "'python -m pip install nibabel'."
         ) from None
     except Exception as error:  # readers raise whatever they like
         raise ValueError(
-            f"Volume {shown(path)} cannot be read ({why_unread(error, path)}): replace or delete the file."
+            f"Volume {display_path(path)} cannot be read ({why_unread(error, path)}): replace or delete the file."
         ) from error
 
 

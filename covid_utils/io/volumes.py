@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.files import shown
+from ..core.files import display_path
 from ..core.progress import progress
 from .discovery import NIFTI, ending, is_dicom, natural, sentence, slices_below, why_unread
 from .images import resized, stretch
@@ -162,7 +162,9 @@ def read_stack(scan: Scan, image_size: int, bar: str = "") -> Stack:
                 raise ValueError(f"no CT slices; {_left_out(scan)}")
             slices, places, notes = one_series(scan.slices)
         except ValueError as error:
-            raise ValueError(f"Patient {scan.name!r} in {shown(scan.path)} cannot be answered ({error}).") from None
+            raise ValueError(
+                f"Patient {scan.name!r} in {display_path(scan.path)} cannot be answered ({error})."
+            ) from None
         files, pictures = [each.path for each in slices], greys(slices, image_size)
     pictures = list(progress(pictures, bar, len(files)) if bar else pictures)
     good = [i for i, each in enumerate(pictures) if isinstance(each, np.ndarray)]
@@ -194,4 +196,4 @@ def _unread(scan: Scan, failed: list[tuple[Path, Exception]]) -> str:
     advice = "replace or delete what is damaged"
     if isinstance(error, ImportError):
         advice = "run 'python -m pip install pydicom \"pylibjpeg[all]\"'"
-    return f"{shown(file)}{more} of patient {scan.name!r} cannot be read ({why_unread(error, file)}): {advice}."
+    return f"{display_path(file)}{more} of patient {scan.name!r} cannot be read ({why_unread(error, file)}): {advice}."

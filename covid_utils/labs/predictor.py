@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from ..core.device import repeatable
-from ..core.files import resolve, shown
+from ..core.files import display_path, resolve
 from ..core.settings import FIELDS, Settings
 from ..data import CTData, load_data
 from ..io.weights import read_weights, save_weights
@@ -65,7 +65,8 @@ def trained_file(run_dir: str | Path) -> Path:
     file = next((each for each in files if each.is_file()), None)
     if file is None:
         raise FileNotFoundError(
-            f"There is no trained network in {shown(folder)}: run the notebooks with this run_dir first (make tutorial "
+            f"There is no trained network in {display_path(folder)}: run the notebooks with this "
+            "run_dir first (make tutorial "
             "fills runs/default)."
         )
     return file
@@ -85,7 +86,7 @@ def read_run(run_dir: str | Path) -> Reader:
     parameters = {name: value for name, value in notes["parameters"].items() if name != "data"}
     if set(parameters) - set(FIELDS):
         raise ValueError(
-            f"{shown(file)} is of another version of the course (it has the parameters "
+            f"{display_path(file)} is of another version of the course (it has the parameters "
             f"{', '.join(sorted(set(parameters) - set(FIELDS)))}): train it anew, with resume=False."
         )
     settings = Settings(**parameters)
@@ -97,7 +98,9 @@ def read_run(run_dir: str | Path) -> Reader:
             return Reader(model, settings, **found, **state, rule=rule and PatientRule(**rule))
     data = load_data(settings, progress=False)
     if data.fingerprint != notes["parameters"]["data"]:
-        raise ValueError(f"The slices of {data.name} have changed since {shown(file)} was trained: train it anew.")
+        raise ValueError(
+            f"The slices of {data.name} have changed since {display_path(file)} was trained: train it anew."
+        )
     reader = make_reader(model, data, settings)
     numbers = {name: getattr(reader, name) for name in ("temperature", "threshold", "map", "limit")}
     numbers |= {"rule": reader.rule and dataclasses.asdict(reader.rule), "checkpoint": key}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from ..core.files import clear_leftovers, replace_file, shown
+from ..core.files import clear_leftovers, display_path, replace_file
 from ..core.memory import out_of_memory
 from ..core.settings import Settings
 from ..io.weights import read_weights, save_weights
@@ -86,7 +86,7 @@ class Checkpoint:
         if found and found["parameters"] != self.parameters:
             ended = len(found["history"]) >= found["parameters"]["epochs"]
             raise ValueError(
-                f"{shown(self.folder)} holds {'a finished' if ended else 'an unfinished'} run with "
+                f"{display_path(self.folder)} holds {'a finished' if ended else 'an unfinished'} run with "
                 f"{differing(found['parameters'], self.parameters)}: give another run_dir, the same parameters, or set "
                 "resume=False to start anew and replace it."
             )
@@ -128,7 +128,7 @@ class Checkpoint:
         except FloatingPointError as error:
             raise FloatingPointError(
                 f"Epoch {self.epoch + 1}: {error}. Lower learning_rate (now {self.parameters['learning_rate']}) and "
-                f"set resume=False, or give another run_dir; {shown(self.last)} still holds epoch {self.epoch}."
+                f"set resume=False, or give another run_dir; {display_path(self.last)} still holds epoch {self.epoch}."
             ) from None
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
@@ -136,7 +136,7 @@ class Checkpoint:
             raise MemoryError(
                 f"Epoch {self.epoch + 1}: out of memory: lower batch_size (now {self.parameters['batch_size']}) or "
                 f"image_size (now {self.parameters['image_size']}) and give another run_dir, or close other programs "
-                f"and notebooks and run this again; {shown(self.last)} still holds epoch {self.epoch}."
+                f"and notebooks and run this again; {display_path(self.last)} still holds epoch {self.epoch}."
             ) from error
 
     def _save_last(self, history: list[dict]) -> None:
@@ -149,8 +149,8 @@ class Checkpoint:
     def _alone(self) -> None:
         if self.left and self._stamp() not in (self.left, None):  # None: somebody has deleted it
             raise OSError(
-                f"Another process trains in {shown(self.folder)}, too: wait for it and run this again, or give another "
-                "run_dir."
+                f"Another process trains in {display_path(self.folder)}, too: wait for it and run this again, or "
+                "give another run_dir."
             )
 
     def _stamp(self) -> list[int] | None:

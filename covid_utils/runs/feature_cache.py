@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
 from ..core.device import seeded, to_device_if_fits
-from ..core.files import shown
+from ..core.files import display_path
 from ..core.memory import enough_memory, too_large
 from ..data import batches_of
 from ..models import STAGES, Net, first_trainable_stage
@@ -106,6 +106,6 @@ def on_disk(folder: Path, shape: tuple[int, ...]) -> Tensor:
             return torch.from_numpy(np.memmap(file, np.float16, "w+", shape=shape))
     except OSError as error:
         raise OSError(
-            f"Cannot keep features in {shown(folder)} ({size / 2**20:.0f} MiB: {error.strerror}): free some space, "
-            "lower copies or image_size, or choose another run_dir."
+            f"Cannot keep features in {display_path(folder)} ({size / 2**20:.0f} MiB: {error.strerror}): free some "
+            "space, lower copies or image_size, or choose another run_dir."
         ) from error

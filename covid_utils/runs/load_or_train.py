@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from ..core.device import pick_device, seeded, to_device_if_fits
-from ..core.files import resolve, shown
+from ..core.files import display_path, resolve
 from ..core.settings import Settings
 from ..data import CTData, Slices, augment, loader
 from ..io.preprocessing import Preprocessing
@@ -79,15 +79,17 @@ def load_or_train(data: CTData, settings: Settings, name: str, curves=None) -> t
     if found is None or len(found["history"]) < found["parameters"]["epochs"]:
         model = new_model(settings)
         history = train(model, data, settings, folder, curves)
-        return model, history, f"Trained the {name} model now, as {shown(folder)} held no finished one."
+        return model, history, f"Trained the {name} model now, as {display_path(folder)} held no finished one."
     wanted = run_key(settings, data.fingerprint)
     same = ("dataset", "split", "seed", "image_size", "backbone", "weights", "data")
     clash = differing(found["parameters"], {key: wanted[key] for key in same})
     if clash:
-        raise ValueError(f"{shown(folder)} was trained with {clash}: give another run_dir or the same parameters.")
+        raise ValueError(
+            f"{display_path(folder)} was trained with {clash}: give another run_dir or the same parameters."
+        )
     model, notes = load_model(best)
     other = differing(found["parameters"], wanted)
-    text = f"Loaded the {name} model from {shown(folder)}, best epoch {notes['epoch']}"
+    text = f"Loaded the {name} model from {display_path(folder)}, best epoch {notes['epoch']}"
     model.to(pick_device(settings.device), memory_format=torch.channels_last)
     return model, pd.DataFrame(found["history"]), text + (f"; it was trained with {other}." if other else ".")
 
