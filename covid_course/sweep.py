@@ -194,8 +194,11 @@ def cluster_of(scheduler: str | None, runs: int) -> Iterator:
             options = {"cls": Scheduler, "options": here | {"port": 0, "allowed_failures": 1}}
             config = {"logging": {"distributed": "critical"}, "distributed.scheduler.worker-saturation": 1.0}
             stack.enter_context(dask.config.set(config))
-            with _sigint_blocked():
-                cluster = SpecCluster(workers, options, silence_logs=logging.CRITICAL)
+            try:
+                with _sigint_blocked():
+                    cluster = SpecCluster(workers, options, silence_logs=logging.CRITICAL)
+            except RuntimeError as error:
+                raise OSError(f"Dask's workers could not be started ({error}): close other programs.") from None
             client = stack.enter_context(Client(stack.enter_context(cluster)))
         yield client
 
