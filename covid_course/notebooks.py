@@ -146,6 +146,7 @@ def _execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
     started = time.monotonic()
     count = len(nbformat.read(notebook, 4).cells) + bool(parameters)  # papermill adds a cell of parameters
     papermill_engines.register("covid_course", _Engine)
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of parameters that `declared` reads
     shown_on = sys.stdout if sys.stdout.isatty() else io.StringIO()  # a disabled bar would not count
     with tqdm(total=count, desc=notebook.stem, unit=" cells", file=shown_on, leave=False) as bar:
         options = {"kernel_name": KERNEL, "cwd": notebook.parent, "engine_name": "covid_course", "bar": bar}

@@ -18,6 +18,7 @@ from pathlib import Path
 import filelock
 import joblib
 import pandas as pd
+from tqdm import tqdm
 
 from covid_utils.core.files import delete, read_json, replace_file, shown, write_json
 from covid_utils.core.memory import total_memory
@@ -86,6 +87,7 @@ def execute_run(run: Run) -> dict:
     # Dask sets this for its workers. In a kernel it returns the memory of every large tensor to the system at once,
     # and fetching it anew takes as long as the training itself.
     os.environ.pop("MALLOC_TRIM_THRESHOLD_", None)
+    tqdm.set_lock(threading.RLock())  # its default lock is a semaphore of the system's, which a killed worker leaves
     folder = Path(run.folder)
     if not folder.parent.is_dir():
         error = f"The worker does not see {folder.parent}: runs need a folder that all machines share."
