@@ -60,10 +60,14 @@ def sweep(plan: dict | str | Path, scheduler: str | None = None) -> pd.DataFrame
         missing = [run for run in runs if rows[run.name].get("status") != "finished"]
         table = _written(folder, runs, rows)
         if missing:
-            with cluster_of(scheduler, len(runs)) as client:
-                for row in progress(each_done(client, execute_run, missing), "runs", len(missing), at_once=True):
-                    rows[row["name"]] = row
-                    table = _written(folder, runs, rows)
+            try:
+                with cluster_of(scheduler, len(runs)) as client:
+                    for row in progress(each_done(client, execute_run, missing), "runs", len(missing), at_once=True):
+                        rows[row["name"]] = row
+                        _written(folder, runs, rows)
+            finally:  # after Ctrl-C a run may have finished whose row was still on the way
+                rows |= {run.name: row for run in missing if (row := _earlier(run)).get("status") == "finished"}
+                table = _written(folder, runs, rows)
     return table
 
 

@@ -216,7 +216,7 @@ def test_a_sweep_of_the_command_line_and_its_rerun(toy, tmp_path):
     assert set(table["toy.CUDA_VISIBLE_DEVICES"].dropna()) <= {3, 5}  # a fast worker may take all
     assert set(table["toy.trimmed"].dropna()) == {False}, "kernels keep their memory: twice as fast"
     assert table["toy.auc"].notna().equals(table.status == "finished") and (table.seconds[:3] > 0).all()
-    assert table.error[1].partition(" The notebook")[0] == "01_toy.ipynb stopped at cell In [3]: OSError: two is ill"
+    assert table.error[1].partition(" The notebook")[0] == "01_toy.ipynb stopped at cell In [4]: OSError: two is ill"
     assert table.notebook[1].endswith("01_toy.failed.ipynb") and "died" in table.error[3]
     assert "2 of 4 runs finished" in first.stdout and f"failed: {table.name[1]}: {table.error[1]}" in first.stdout
     made = {path: path.stat().st_mtime_ns for path in folder.glob("*/01_toy.ipynb")}
