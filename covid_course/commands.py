@@ -1,34 +1,33 @@
-"""Execute the course's notebooks, ask a trained network or about this machine: `python -m covid_utils tutorial` …"""
+"""Run the course's notebooks, apply a trained model or check this machine: `python -m covid_utils tutorial` …"""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
+
+import pandas as pd
 
 from covid_utils.core.files import display_path, read_json
 from covid_utils.core.settings import FIELDS, read_profile, typed
 
 from .clean import refresh
-from .cluster import SweepError
 from .handout import write_handouts
+from .machine import Check, report
 from .notebooks import NotebookError, declared, find_notebooks, run
 from .sweep import summary, sweep
 
 GOES_ON = (
-    "A training that was under way goes on after its last finished epoch.",
+    "A training that was interrupted goes on after its last finished epoch.",
     "Finished runs and their results.csv stay: start the same sweep again, and it goes on.",
 )
 
 
-def main(arguments: list[str] | None = None, **labs: Callable[..., int]) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Do what the command line asks.
 
     Args:
         arguments: those after `python -m covid_utils`; by default the process's own.
-        labs: what the commands "predict", "export", "demo" and "check" call, which stands above this module: see
-            `__main__`.
 
     Returns:
         The exit code: 0, 1 after an error (one sentence on stderr), 130 after Ctrl-C.
@@ -37,36 +36,53 @@ def main(arguments: list[str] | None = None, **labs: Callable[..., int]) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # a console that lacks a character shows "?"
     try:
-        if options.command == "notebooks":
-            refresh()
-            return 0
-        if options.command == "check":
-            return labs["check"]()
-        if options.command == "handout":
-            print(f"Copies for learners and teachers: {display_path(write_handouts())}")
-            return 0
-        if options.command == "predict":
-            return labs["predict"](options.run_dir, options.files, options.out)
-        if options.command == "export":
-            return labs["export"](options.run_dir, options.out)
-        if options.command == "demo":
-            return labs["demo"](options.run_dir)
-        if options.command == "sweep":
-            table = sweep(options.plan, options.scheduler)
-            print(summary(table))
-            return int((table.status != "finished").any())
-        notebooks = find_notebooks(options.notebooks) if options.command == "tutorial" else options.notebooks
-        folder = run(notebooks, _parameters(options, notebooks))
-    except (NotebookError, SweepError, ValueError, OSError, ImportError) as error:
+        return _done(options)
+    except (NotebookError, ValueError, OSError, ImportError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"\nStopped. {GOES_ON[options.command == 'sweep']}", file=sys.stderr)
         return 130
-    if options.command == "tutorial":
-        print(f"\n{results(folder)}")
-    print(f"\nExecuted notebooks: {display_path(folder)}")
+
+
+def _done(options: argparse.Namespace) -> int:
+    """The exit code of a command. Modules that need PyTorch are imported here: it takes seconds, or is missing."""
+    match options.command:
+        case "notebooks":
+            refresh()
+        case "handout":
+            print(f"Copies for learners and teachers: {display_path(write_handouts())}")
+        case "sweep":
+            table = sweep(options.plan, options.scheduler)
+            print(summary(table))
+            return int((table.status != "finished").any())
+        case "predict":
+            from .predict import predict_files
+
+            return predict_files(options.run_dir, options.files, options.out)
+        case "export":
+            from .export import export_run
+
+            return export_run(options.run_dir, options.out)
+        case "demo":
+            from .demo import serve
+
+            return serve(options.run_dir)
+        case "check":
+            return report(_measured)
+        case "tutorial":
+            folder = _run(options, find_notebooks(options.notebooks))
+            print(f"\n{results(folder)}\n\nExecuted notebooks: {display_path(folder)}")
+        case "run":
+            print(f"\nExecuted notebooks: {display_path(_run(options, options.notebooks))}")
     return 0
+
+
+def _measured() -> list[Check]:
+    """The checks that measure this machine; they need PyTorch, which may be missing."""
+    from . import speed
+
+    return speed.measured()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -85,25 +101,25 @@ def _parser() -> argparse.ArgumentParser:
     many = commands.add_parser("sweep", help="execute notebooks many times with other parameters, in parallel")
     many.add_argument("plan", metavar="FILE", help="a YAML file: notebooks, folder, parameters, grid or list, seeds")
     many.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster; by default workers start here")
-    asked = commands.add_parser("predict", help="ask the trained network of a run about slices and scans of your own")
-    asked.add_argument("run_dir", help="runs/default after `make tutorial`")
-    asked.add_argument(
+    predict = commands.add_parser("predict", help="apply the trained model of a run to slices and scans of your own")
+    predict.add_argument("run_dir", help="runs/default after `make tutorial`")
+    predict.add_argument(
         "files", nargs="+", type=Path, metavar="FILE", help="slices, volumes, or folders of them, DICOM series too"
     )
-    asked.add_argument("--out", type=Path, help="a folder for the pictures and answers.csv (RUN_DIR/answers)")
-    commands.add_parser("check", help="is this machine ready? (exit code 1 if something is to be fixed)")
-    exported = commands.add_parser("export", help="write a run's network as ONNX, with a model card")
+    predict.add_argument("--out", type=Path, help="a folder for the pictures and answers.csv (RUN_DIR/answers)")
+    commands.add_parser("check", help="is this machine ready? (exit code 1 if there is something to fix)")
+    exported = commands.add_parser("export", help="write a run's model as ONNX, with a model card")
     exported.add_argument("run_dir", help="runs/default after `make tutorial`")
     exported.add_argument("--out", type=Path, help="a folder for model.onnx and README.md (RUN_DIR/export)")
-    page = commands.add_parser("demo", help="ask a run's network on a page in the browser, on this machine only")
+    page = commands.add_parser("demo", help="apply a run's model on a page in the browser, on this machine only")
     page.add_argument("run_dir", nargs="?", default="runs/default", help="runs/default after `make tutorial`")
     commands.add_parser("handout", help="write copies for learners (no solutions) and teachers into build/handout/")
     commands.add_parser("notebooks", help="execute the committed notebooks anew and clean them for git")
     return parser
 
 
-def _parameters(options: argparse.Namespace, notebooks: list[Path]) -> dict:
-    """The parameters of profile and command line, checked before anything starts."""
+def _run(options: argparse.Namespace, notebooks: list[Path]) -> Path:
+    """Execute notebooks with the parameters of profile and command line, all checked before anything starts."""
     for notebook in notebooks:
         if not notebook.is_file():
             raise ValueError(f"No notebook {notebook}.")
@@ -113,7 +129,7 @@ def _parameters(options: argparse.Namespace, notebooks: list[Path]) -> dict:
         if name not in known:
             names = ", ".join(notebook.name for notebook in notebooks)
             raise ValueError(f"Parameter {name} has no effect on {names}: leave it out.")
-    return (read_profile(options.profile) if options.profile else {}) | given
+    return run(notebooks, (read_profile(options.profile) if options.profile else {}) | given)
 
 
 def results(folder: Path) -> str:
@@ -123,21 +139,23 @@ def results(folder: Path) -> str:
     """
     path = folder / "metrics.json"
     metrics = read_json(path) if path.exists() else {}
-    heads = ("sensitivity", "specificity", "AUC", "best epoch", "seconds")
-    rows = [f"{'':<10}{'test accuracy (95 %)':>24}" + "".join(f"{head:>13}" for head in heads)]
+    rows = []
     for name in ("scratch", "transfer"):
-        if "test" not in metrics.get(name, {}):
-            continue
-        model = metrics[name]
-        accuracy, *others, auc = (model["test"][score] for score in ("accuracy", "sensitivity", "specificity", "auc"))
-        low, high = (_share(accuracy[end]) for end in ("low", "high"))
-        interval = f"{_share(accuracy['value'])} ({low} to {high})"
-        scores = "".join(f"{_share(score['value']):>13}" for score in others)
-        scores += f"{'–' if auc['value'] is None else format(auc['value'], '.3f'):>13}"
-        rows.append(f"{name:<10}{interval:>24}{scores}{model['best_epoch']:>13}{model['seconds']:>13.0f}")
-    return "\n".join(rows) if len(rows) > 1 else f"No test results in {display_path(path)} yet."
+        if "test" in metrics.get(name, {}):
+            model, test = metrics[name], metrics[name]["test"]
+            accuracy = [_percent(test["accuracy"][end]) for end in ("value", "low", "high")]
+            row = {"": name, "test accuracy (95 %)": "{} ({} to {})".format(*accuracy)}
+            row |= {score: _percent(test[score]["value"]) for score in ("sensitivity", "specificity")}
+            auc = test["auc"]["value"]
+            row |= {"AUC": "–" if auc is None else f"{auc:.3f}", "best epoch": model["best_epoch"]}
+            rows.append(row | {"seconds": round(model["seconds"])})
+    return (
+        pd.DataFrame(rows).to_string(index=False, col_space=12)
+        if rows
+        else f"No test results in {display_path(path)} yet."
+    )
 
 
-def _share(value: float | None) -> str:
-    """A share in percent; JSON has null where a score is no number, as a class without slices has none."""
-    return "–" if value is None else f"{value:.1%}"
+def _percent(share: float | None) -> str:
+    """A share in percent; JSON has null for NaN, as a class without slices has it."""
+    return "–" if share is None else f"{share:.1%}"

@@ -74,9 +74,8 @@ def export_run(run_dir: str | Path, out: Path | None = None) -> int:
     model = to_onnx(predictor, described(predictor, run_dir))
     replace_file(out / "model.onnx", lambda path: path.write_bytes(model))
     replace_file(out / "README.md", card.save)
-    print(
-        f"{display_path(out / 'model.onnx')} ({len(model) / 1e6:.0f} MB) and its model card, {display_path(out / 'README.md')}."
-    )
+    size = len(model) / 1e6
+    print(f"{display_path(out / 'model.onnx')} ({size:.0f} MB) and its model card, {display_path(out / 'README.md')}.")
     return 0
 
 

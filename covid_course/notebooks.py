@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import io
 import logging
-import math
 import os
-import shutil
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -24,17 +21,17 @@ from nbformat.reader import NotJSONError
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
+from tqdm import tqdm
 
 from covid_utils.core.files import PROJECT, display_path, resolve, temporary_beside
 from covid_utils.core.settings import Settings
 
 NOTEBOOKS = PROJECT / "notebooks"
 KERNEL = "python3"  # the kernel of the Python that runs this
-ENGINE = "covid_utils"  # what our engine is called while papermill knows it
 
 
 class NotebookError(RuntimeError):
-    """A notebook stopped; the message says which, where, why, and what file shows it."""
+    """A notebook stopped; the message says which, where, why, and which file shows it."""
 
 
 def find_notebooks(names: Iterable[str] = ()) -> list[Path]:
@@ -42,130 +39,70 @@ def find_notebooks(names: Iterable[str] = ()) -> list[Path]:
 
     Raises ValueError if there is none, or none of a name.
     """
-    there = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
-    for name in names:
-        if not any(path.name.startswith(name) for path in there):
-            known = ", ".join(path.stem for path in there) or "none"
-            raise ValueError(f"No notebook begins with {name!r} in {NOTEBOOKS} (there: {known}).")
-    if not there:
+    found = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
+    if not found:
         raise ValueError(f"No notebooks in {NOTEBOOKS}: run this from a checkout, installed with `pip install -e .`.")
-    return [path for path in there if not names or path.name.startswith(tuple(names))]
+    for name in names:
+        if not any(path.name.startswith(name) for path in found):
+            known = ", ".join(path.stem for path in found)
+            raise ValueError(f"No notebook begins with {name!r} in {NOTEBOOKS} (there: {known}).")
+    return [path for path in found if not names or path.name.startswith(tuple(names))]
 
 
 def declared(notebook: Path) -> set[str]:
     """The names in the notebook's cell tagged `parameters`. Raises ValueError if it has no such cell, or is none.
 
-    (papermill's own look at them leaves out lines with a `=` in their comment.)
+    (papermill's own inspection leaves out lines with a `=` in their comment.)
     """
     try:
         for cell in nbformat.read(notebook, 4).cells:
             if "parameters" in cell.metadata.get("tags", []):
-                return {part.id for part in ast.walk(ast.parse(cell.source)) if isinstance(part, ast.Name)}
+                return {node.id for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Name)}
     except SyntaxError as error:
         raise ValueError(f"{notebook}: its cell of parameters is no plain Python ({error}).") from None
     except (nbformat.ValidationError, NotJSONError, AttributeError, KeyError) as error:
         reason = str(error).strip().partition("\n")[0][:200]
-        raise ValueError(
-            f"{notebook} can't be read as a notebook ({reason}): open and save it in JupyterLab."
-        ) from None
+        raise ValueError(f"{notebook} can't be read as a notebook ({reason}): save it anew in JupyterLab.") from None
     raise ValueError(f"{notebook} has no cell tagged 'parameters': it can't be given any.")
 
 
-class Line:
-    """One line of the terminal per notebook: cells done, seconds, and the notebook's own progress line."""
-
-    def __init__(self, name: str, cells: int):
-        self.name, self.cells, self.done, self.status = name, cells, 0, ""
-        self.start, self.over, self.live = time.monotonic(), threading.Event(), sys.stdout.isatty()
-        self.ticker = threading.Thread(target=self._tick, daemon=True)
-
-    def __enter__(self) -> Line:
-        if self.live:
-            self.ticker.start()
-        return self
-
-    def __exit__(self, kind, *rest) -> None:
-        self.over.set()
-        if not kind:
-            self.done = self.cells  # those of text at the end are never executed
-        if self.live:
-            self.ticker.join()
-        self._show("stopped" if kind else "done", end="\n")
-
-    def _tick(self) -> None:
-        while not self.over.wait(0.5):
-            self._show(self.status)
-
-    def _show(self, status: str, end: str = "") -> None:
-        seconds = time.monotonic() - self.start
-        text = f"{self.name:<14} {self.done:>3}/{self.cells} cells {seconds:>6.0f} s  {status}"
-        width = shutil.get_terminal_size().columns - 1
-        print(f"\r{text[:width]:<{width}}" if self.live else text, end=end, flush=True)
-
-    def cell_done(self, cell_index: int, **_) -> None:
-        self.done, self.status = cell_index + 1, ""
-
-
 class _Client(PapermillNotebookClient):
-    """papermill's client, which also passes on what `progress` displays: one line of nothing but text."""
+    """papermill's client with a progress bar of the terminal; the notebook's own progress line stands behind it."""
 
-    line: Line
+    bar: tqdm
 
     def process_message(self, msg, cell, cell_index):
         data = msg["content"].get("data", {})
         if msg["msg_type"].endswith("display_data") and set(data) == {"text/plain"}:
-            self.line.status = data["text/plain"].partition("\n")[0]
+            self.bar.set_postfix_str(data["text/plain"].partition("\n")[0])
         return super().process_message(msg, cell, cell_index)
 
     async def _async_poll_for_reply(self, *arguments, **options):
-        channel = self.kc.shell_channel
-        with patch.object(channel, "get_msg", partial(_asked_each_second, channel.get_msg)):
+        """Wait for a cell's reply, and look again each second.
+
+        The wake-up for a reply can get lost after a cell with an Output widget (seen once in some hundred notebooks);
+        nbclient alone then waits for ever.
+        """
+        get_msg = self.kc.shell_channel.get_msg
+
+        async def look_again(timeout=None):  # our cells have no time limit
+            while True:
+                with contextlib.suppress(Empty):
+                    return await get_msg(timeout=1.0)
+
+        with patch.object(self.kc.shell_channel, "get_msg", look_again):
             return await super()._async_poll_for_reply(*arguments, **options)
 
 
-async def _asked_each_second(get_msg: Callable, timeout: float | None = None) -> dict:
-    """A message of the kernel's, as from `get_msg`, but asked for again each second; Empty after `timeout` seconds.
-
-    The news that one has come can get lost (seen once in some hundred notebooks, after a cell with a widget), and
-    who waits for the news alone waits for ever.
-    """
-    end = math.inf if timeout is None else time.monotonic() + timeout
-    while True:
-        try:
-            return await get_msg(timeout=max(0.0, min(1.0, end - time.monotonic())))
-        except Empty:
-            if time.monotonic() >= end:
-                raise
-
-
 class _Engine(NBClientEngine):
-    """papermill's engine with that client; a warning of the kernel's on its transport is left out."""
+    """papermill's engine with that client."""
 
     @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, line, **_):
-        client = _Client(
-            nb_man,
-            kernel_name=kernel_name,
-            startup_timeout=60,
-            extra_arguments=["--log-level=CRITICAL"],
-            on_cell_executed=line.cell_done,
-        )
-        client.line = line
+    def execute_managed_notebook(cls, nb_man, kernel_name, bar, **_):
+        quiet = ["--log-level=CRITICAL"]  # a warning of the kernel's on its transport is left out
+        client = _Client(nb_man, kernel_name=kernel_name, startup_timeout=60, extra_arguments=quiet)
+        client.bar, client.on_cell_executed = bar, lambda cell_index, **_: bar.update(cell_index + 1 - bar.n)
         client.execute()
-
-
-@contextlib.contextmanager
-def _own_engine() -> Iterator[None]:
-    """Papermill with that engine and without log lines; afterwards it is as it was."""
-    log = logging.getLogger("papermill")
-    level = log.level
-    # papermill can register an engine but not forget it
-    with patch.dict(papermill_engines._engines, {ENGINE: _Engine}):
-        log.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            log.setLevel(level)
 
 
 def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> Path:
@@ -184,58 +121,52 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> Path:
     """
     notebook, output = Path(notebook), Path(output)
     known = declared(notebook)
-    parameters = {name: value for name, value in parameters.items() if name in known}
     failed = output.with_name(f"{output.stem}.failed.ipynb")
     try:
-        with temporary_beside(output) as partial:
-            _into(partial, notebook, parameters, failed)
-            os.replace(partial, output)
+        with temporary_beside(output) as temporary:
+            try:
+                _execute(notebook, temporary, {name: value for name, value in parameters.items() if name in known})
+            except NotebookError as error:
+                if not temporary.stat().st_size:  # its kernel never started
+                    raise
+                os.replace(temporary, failed)
+                raise NotebookError(f"{error}\nThe notebook up to there is {display_path(failed)}.") from None
+            os.replace(temporary, output)
     except OSError as error:
         raise OSError(
-            f"Cannot write {display_path(output)}: {error.strerror or error}. Free some space or "
-            "choose another run_dir; "
+            f"Cannot write {display_path(output)}: {error.strerror or error}. Free some space or choose another run_dir; "
             "an earlier notebook there is unchanged."
         ) from error
     failed.unlink(missing_ok=True)
     return output
 
 
-def _into(partial: Path, notebook: Path, parameters: dict[str, Any], failed: Path) -> None:
-    """Execute a notebook into a file, which becomes `failed` if it stops. Raises as `execute`."""
-    cells = nbformat.read(notebook, 4).cells
-    try:
-        with _own_engine(), Line(notebook.stem, len(cells) + bool(parameters)) as line:
-            _with_papermill(notebook, partial, parameters, line)
-    except PapermillExecutionError as error:
-        where = f"cell In [{error.exec_count}]: {error.ename}: {error.evalue}".strip()
-        raise _failure(notebook, partial, failed, where) from None
-    except RuntimeError as error:
-        where = (
-            f"cell {line.done + 1} of {line.cells}: its kernel died ({error}), out of memory perhaps: lower image_size "
-        )
-        where += "or batch_size, or close other programs and notebooks"
-        raise _failure(notebook, partial, failed, where) from None
-
-
-def _with_papermill(notebook: Path, output: Path, parameters: dict[str, Any], line: Line) -> None:
-    """Execute with papermill; a kernel that dies before the first cell is started once more."""
-    options = {"kernel_name": KERNEL, "cwd": notebook.parent, "engine_name": ENGINE, "progress_bar": False}
-    try:
-        papermill.execute_notebook(notebook, output, parameters, **options, line=line)
-    except RuntimeError:
-        if line.done:
-            raise
-        # two kernels that start at once may pick the same port
-        papermill.execute_notebook(notebook, output, parameters, **options, line=line)
-
-
-def _failure(notebook: Path, partial: Path, failed: Path, where: str) -> NotebookError:
-    """The error to raise, after giving the partly executed notebook its name."""
-    seen = ""
-    if partial.exists() and partial.stat().st_size:
-        os.replace(partial, failed)
-        seen = f"\nThe notebook up to there is {display_path(failed)}."
-    return NotebookError(f"{notebook.name} stopped at {where}{seen}")
+def _execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> None:
+    """Execute a notebook into a file and print its cells and seconds. Raises NotebookError if it stops."""
+    started = time.monotonic()
+    count = len(nbformat.read(notebook, 4).cells) + bool(parameters)  # papermill adds a cell of parameters
+    papermill_engines.register("covid_course", _Engine)
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of parameters that `declared` reads
+    shown_on = sys.stdout if sys.stdout.isatty() else io.StringIO()  # a disabled bar would not count
+    with tqdm(total=count, desc=notebook.stem, unit=" cells", file=shown_on, leave=False) as bar:
+        options = {"kernel_name": KERNEL, "cwd": notebook.parent, "engine_name": "covid_course", "bar": bar}
+        for attempt in (1, 2):  # two kernels that start at once may choose the same port
+            try:
+                with patch.object(
+                    logging.getLogger("papermill"), "disabled", True
+                ):  # it warns of what `declared` reads
+                    papermill.execute_notebook(notebook, output, parameters, progress_bar=False, **options)
+                break
+            except PapermillExecutionError as error:
+                where = f"cell In [{error.exec_count}]: {error.ename}: {error.evalue}".strip()
+                raise NotebookError(f"{notebook.name} stopped at {where}") from None
+            except RuntimeError as error:
+                if bar.n or attempt == 2:
+                    raise NotebookError(
+                        f"{notebook.name} stopped at cell {bar.n + 1} of {count}: its kernel died ({error}), out of "
+                        "memory perhaps: lower image_size or batch_size, or close other programs and notebooks"
+                    ) from None
+    print(f"{notebook.stem:<14} {count:>3} cells {time.monotonic() - started:>6.0f} s  done", flush=True)
 
 
 def run(notebooks: list[Path], parameters: dict[str, Any]) -> Path:

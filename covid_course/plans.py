@@ -1,4 +1,4 @@
-"""What a sweep is asked to do: a YAML file, or a dict, as a list of checked runs."""
+"""The plan of a sweep: a YAML file or a dict, read as a list of checked runs."""
 
 from __future__ import annotations
 
@@ -19,19 +19,17 @@ from covid_utils.core.settings import Settings, check_names, read_yaml, typed
 from .notebooks import NOTEBOOKS, declared
 
 KEYS = ("notebooks", "folder", "parameters", "grid", "list", "seeds")
-LONGEST = 90  # characters of what varies in a run's name: the paths below it stay short enough for every system
-DIGITS = 12  # of a run's name: among ten thousand runs two alike come up once in five million sweeps
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run of a sweep.
+    """One run of a sweep; finished runs count as this one if they had the same parameters and notebooks.
 
     Attributes:
-        name: of its folder, made of the parameters that vary, and twelve digits of all that makes this run.
+        name: of its folder: the parameters that vary, and a hash of all parameters and notebooks' names.
         folder: absolute path.
-        parameters: checked values of all that was asked for, without `run_dir`.
-        notebooks: absolute paths, in order, and the SHA-256 of what their cells say.
+        parameters: checked values, without `run_dir`.
+        notebooks: absolute paths, in order, and the SHA-256 of their cells.
     """
 
     name: str
@@ -39,116 +37,95 @@ class Run:
     parameters: dict[str, Any]
     notebooks: dict[str, str]
 
-    def identity(self) -> dict:
-        """What a finished run must have had to count as this one."""
-        return {"parameters": self.parameters, "notebooks": list(self.notebooks.values())}
-
 
 def read_plan(plan: dict | str | Path) -> tuple[Path, list[Run]]:
     """The sweep's folder and its runs, every parameter checked before anything starts.
 
     Args:
         plan: a YAML file or a dict with `notebooks` (a list: names such as "02_scratch", or files), `folder` (by
-            default runs/NAME for NAME.yaml), `parameters` (fixed), `grid` (name: list) or `list` (of dicts), `seeds`.
+            default runs/NAME for NAME.yaml), `parameters` (fixed), `grid` (name: list), `list` (of dicts), `seeds`;
+            every combination of these is a run.
 
     Raises ValueError, in one sentence that names the file, if anything in it cannot be run.
     """
     if isinstance(plan, dict):
-        return _runs(plan, None, Path.cwd())
-    path = Path(plan)
-    content = read_yaml(path)  # texts: `typed` reads 1e-4 aright
-    if not isinstance(content, dict):
-        raise ValueError(f"The sweep {path} must hold {', '.join(KEYS)}, each with a colon.")
+        return _runs(plan)
+    content = _mapping(read_yaml(plan), f"The sweep {plan}")
     try:
-        return _runs(content, f"runs/{path.stem}", path.parent.resolve())
+        return _runs({"folder": f"runs/{Path(plan).stem}"} | content)
     except ValueError as error:
-        raise ValueError(f"Sweep {path}: {error}") from None
+        raise ValueError(f"Sweep {plan}: {error}") from None
 
 
-def _runs(plan: dict, folder: str | None, here: Path) -> tuple[Path, list[Run]]:
-    """`folder`: where runs go if the plan does not say it; `here`: where paths of notebooks begin."""
+def _runs(plan: dict) -> tuple[Path, list[Run]]:
     for key in plan:
         if key not in KEYS:
             raise ValueError(f"Unknown key {key!r}: {did_you_mean(key, KEYS)}")
-    folder = plan.get("folder", folder)
-    if not isinstance(folder, str | Path) or not str(folder).strip():
-        raise ValueError("A sweep needs a `folder` for its runs, such as runs/starts.")
-    paths = [_notebook(name, here) for name in _list(plan, "notebooks")]
-    takes, names = {path.name: declared(path) for path in paths}, [path.name for path in paths]
-    if len(takes) < len(names):
-        raise ValueError(f"Two notebooks have the same name ({', '.join(names)}): in a run's folder one would be lost.")
-    notebooks = {str(path): digest(path) for path in paths}
-    fixed = _dict(plan, "parameters", plan.get("parameters", {}))
-    root, runs, seen = resolve(folder), [], {}
-    for varied in _varied(plan):
-        both = [name for name in varied if name in fixed]
-        if both:
-            raise ValueError(f"Parameter {both[0]} is both fixed and varied: say it once.")
-        parameters = _checked(fixed | varied, takes)
-        key = hashlib.sha256(json.dumps([parameters, names], sort_keys=True).encode()).hexdigest()
-        if key in seen:
-            raise ValueError(
-                f"Runs {seen[key]} and {len(runs) + 1} are the same, {varied or parameters}: leave one out."
-            )
-        seen[key] = len(runs) + 1
-        name = f"{_readable({each: parameters[each] for each in varied})}-{key[:DIGITS]}"
-        runs.append(Run(name, str(root / name), parameters, notebooks))
-    return root, runs
+    if not str(plan.get("folder") or "").strip():
+        raise ValueError("A sweep needs a `folder` for its runs, such as runs/my-sweep.")
+    root, notebooks, known = resolve(plan["folder"]), {}, set()
+    for path in map(_notebook, _list(plan, "notebooks")):
+        if path.name in [Path(other).name for other in notebooks]:
+            raise ValueError(f"Two notebooks have the same name, {path.name}: a run's folder has room for one.")
+        known |= declared(path)
+        notebooks[str(path)] = digest(path)
+    names = [Path(path).name for path in notebooks]
+    runs = {}
+    for fixed, *varied in itertools.product(*_factors(plan)):
+        given = [name for part in (fixed, *varied) for name in part]
+        for name in given:
+            if given.count(name) > 1:
+                raise ValueError(f"Parameter {name} is given twice: say it once.")
+            if name in Settings.__dataclass_fields__ and name not in known | {"run_dir"}:
+                raise ValueError(f"Parameter {name} has no effect on {', '.join(names)}: leave it out.")
+        parameters = _checked({name: value for part in (fixed, *varied) for name, value in part.items()})
+        key = hashlib.sha256(json.dumps([parameters, names], sort_keys=True).encode()).hexdigest()[:12]
+        if key in runs:
+            raise ValueError(f"Two runs are the same, {parameters}: leave one out.")
+        name = f"{_readable({name: parameters[name] for part in varied for name in part})}-{key}"
+        runs[key] = Run(name, str(root / name), parameters, notebooks)
+    return root, list(runs.values())
 
 
-def _varied(plan: dict) -> list[dict]:
-    """The parameters that differ from run to run, one dict a run, seeds last."""
-    if "grid" in plan and "list" in plan:
-        raise ValueError("Give a `grid` or a `list`, not both.")
+def _factors(plan: dict) -> list[list[dict]]:
+    """Lists of parameters, of which a run has one from each; the first are the fixed ones, seeds vary fastest."""
+    factors = [[_mapping(plan.get("parameters", {}), "`parameters`")]]
     if "list" in plan:
-        rows = [_dict(plan, "list", row) for row in _list(plan, "list")]
-    elif "grid" in plan:
-        grid = _dict(plan, "grid", plan["grid"])
-        if not grid:
-            raise ValueError("The grid is empty: give `name: [values]`, or leave it out.")
-        values = [_list(grid, name) for name in grid]
-        rows = [dict(zip(grid, combination, strict=True)) for combination in itertools.product(*values)]
-    else:
-        rows = [{}]
-    if "seeds" not in plan:
-        return rows
-    if any("seed" in row for row in rows):
-        raise ValueError("Give `seeds`, or `seed` in the grid or list, not both.")
-    return [row | {"seed": seed} for row in rows for seed in _list(plan, "seeds")]
+        factors.append([_mapping(row, "`list`") for row in _list(plan, "list")])
+    grid = _mapping(plan.get("grid", {}), "`grid`")
+    factors += [[{name: value} for value in _list(grid, name)] for name in grid]
+    if "seeds" in plan:
+        factors.append([{"seed": seed} for seed in _list(plan, "seeds")])
+    return factors
 
 
 def _list(plan: dict, name: str) -> list:
     value = plan.get(name)
-    value = value.tolist() if isinstance(value, np.ndarray) else value
-    if not isinstance(value, list | tuple | range) or not value:
+    if not isinstance(value, list | tuple | range | np.ndarray) or not len(value):
         raise ValueError(f"`{name}` must be a list of at least one entry, such as [a, b].")
     return list(value)
 
 
-def _dict(plan: dict, name: str, value: Any) -> dict:
+def _mapping(value: Any, name: str) -> dict:
     if not isinstance(value, dict):
-        raise ValueError(f"`{name}` must hold `parameter: value`, not {value!r}.")
+        raise ValueError(f"{name} must hold `name: value`, not {value!r}.")
     return value
 
 
-def _checked(parameters: dict, takes: dict[str, set[str]]) -> dict:
-    """Parameters with the types that `Settings` wants; ValueError if one is wrong, or no notebook `takes` it."""
+def _checked(parameters: dict) -> dict:
+    """Parameters with their types. Raises ValueError if one is unknown or wrong."""
     check_names(parameters)
     if "run_dir" in parameters:
-        raise ValueError("A sweep gives each run a run_dir of its own: name the folder of all of them with `folder`.")
-    parameters = {name: value.item() if isinstance(value, np.generic) else value for name, value in parameters.items()}
-    texts = {name: value for name, value in parameters.items() if isinstance(value, str)}
-    parameters = parameters | typed(texts)
-    checked, known = Settings(**parameters), set().union(*takes.values())
+        raise ValueError("Each run of a sweep gets its own run_dir: name their common folder with `folder`.")
+    given = {name: value.item() if isinstance(value, np.generic) else value for name, value in parameters.items()}
+    settings = Settings(**given | typed({name: value for name, value in given.items() if isinstance(value, str)}))
     for name in parameters:
-        if name not in known:
-            raise ValueError(f"Parameter {name} has no effect on {', '.join(takes)}: leave it out.")
-        _check_there(name, getattr(checked, name))
-    return {name: getattr(checked, name) for name in parameters}
+        _check_there(name, getattr(settings, name))
+    return {name: getattr(settings, name) for name in parameters}
 
 
 def _check_there(name: str, value: Any) -> None:
-    """Raise ValueError if this is a dataset or weights, neither known by name nor a folder or file."""
+    """Raise ValueError for a dataset, or weights, that are neither known by name nor a folder or file."""
     if name not in ("dataset", "weights") or resolve(value).exists():
         return
     from covid_utils.io.datasets import DATASETS  # here, since PyTorch takes seconds to import
@@ -159,28 +136,25 @@ def _check_there(name: str, value: Any) -> None:
         raise ValueError(f"Unknown {name} {value!r}, and nothing at {resolve(value)}: {did_you_mean(value, known)}")
 
 
-def _notebook(name: Any, here: Path) -> Path:
-    """A notebook's file: a path, which starts `here` or at the project's folder, or how a name in notebooks/ begins."""
-    for base in (here, PROJECT):
-        path = base / Path(str(name)).expanduser()
-        if path.is_file() and path.suffix == ".ipynb":
-            return path.resolve()
-    there = sorted(NOTEBOOKS.glob("*.ipynb"))
-    found = [path for path in there if path.name.startswith(str(name))]
+def _notebook(name: str | Path) -> Path:
+    """A notebook's file: a path from the project's folder, or the beginning of a name in notebooks/."""
+    path = PROJECT / Path(name).expanduser()
+    if path.is_file() and path.suffix == ".ipynb":
+        return path
+    known = sorted(NOTEBOOKS.glob("*.ipynb"))
+    found = [path for path in known if path.name.startswith(str(name))]
     if len(found) != 1:
-        raise ValueError(f"No notebook {name}: give a file, or one of {', '.join(path.stem for path in there)}.")
+        raise ValueError(f"No notebook {name}: give a file, or one of {', '.join(path.stem for path in known)}.")
     return found[0]
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a notebook's cells, their outputs aside."""
+    """SHA-256 of a notebook's cells without their outputs."""
     cells = [(cell.cell_type, cell.source) for cell in nbformat.read(path, 4).cells]
     return hashlib.sha256(json.dumps(cells).encode()).hexdigest()
 
 
 def _readable(varied: dict[str, Any]) -> str:
-    """A folder's name: `weights=imagenet,patients=80,seed=1`; of a path its last part. The seed is never cut off."""
+    """The beginning of a folder's name: `weights=imagenet,patients=80,seed=1`; of a path, its last part."""
     parts = [f"{name}={Path(value).stem if isinstance(value, str) else value}" for name, value in varied.items()]
-    last = parts.pop()[:LONGEST] if parts else "run"
-    front = ",".join(parts)[: max(0, LONGEST - len(last) - 1)]
-    return re.sub(r"[^\w.=,+-]", "-", f"{front},{last}" if front else last, flags=re.ASCII)
+    return re.sub(r"[^\w.=,+-]", "-", ",".join(parts) or "run", flags=re.ASCII)[:90]  # file systems have limits

@@ -1,30 +1,34 @@
-"""Many runs of notebooks on a Dask cluster: what is missing is made, and nothing that is finished is lost."""
+"""Many runs of notebooks on Dask workers: missing runs are executed, finished ones are kept."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import io
+import logging
 import os
+import signal
+import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import filelock
+import joblib
 import pandas as pd
-import psutil
+from tqdm import tqdm
 
-from covid_utils.core.files import NEW, delete, display_path, read_json, replace_file, write_json
+from covid_utils.core.files import delete, display_path, read_json, replace_file, write_json
+from covid_utils.core.memory import total_memory
 from covid_utils.core.progress import progress
 
-from .cluster import KILLED, cluster_of, each_done
 from .notebooks import NotebookError, execute
 from .plans import Run, digest, read_plan
 
-COLUMNS = ("status", "seconds", "memory_mib", "error", "notebook")
-TEXTS = ("error", "notebook")
-TRIES, RUNNING = ".tries", ".running"  # in a run's folder while it runs: how often it was begun; a lock
+LOCAL = "127.0.0.1"
+MEMORY = 2 * 2**30  # bytes that a run needs at least: it limits how many run at once
 ONE = threading.Lock()  # a process executes one run at a time, however many threads its worker has
 
 
@@ -36,226 +40,204 @@ def sweep(plan: dict | str | Path, scheduler: str | None = None) -> pd.DataFrame
         scheduler: address of a Dask scheduler, such as "tcp://10.0.0.1:8786"; by default workers are started here.
 
     Returns:
-        A row a run, as in `results.csv` in the sweep's folder: name, parameters, status ("finished", "failed" or
-        "missing"), seconds, memory_mib (largest sum of its processes' resident memory, looked at twice a second),
-        error (last line), notebook (the executed file), and the numbers of the run's metrics.json.
+        A row per run, as in `results.csv` in the sweep's folder: name, parameters, status ("finished", "failed" or
+        "missing"), seconds, error, notebook (the executed file), and the numbers of the run's metrics.json.
 
     Raises:
         ValueError: the plan cannot be run.
-        OSError: the folder cannot be written, or another process is at this sweep, or the scheduler is not there.
-        SweepError: the scheduler went away.
+        OSError: the folder cannot be written, another process is at this sweep, or the scheduler is not there.
     """
     folder, runs = read_plan(plan)
-    with _locked(folder):
-        table = _Table(folder / "results.csv", runs)
-        table.write()
-        missing = table.missing()
-        if missing:
-            try:
-                with cluster_of(scheduler, len(runs)) as client:
-                    for row in progress(each_done(client, execute_run, missing), "runs", len(missing), at_once=True):
-                        table.add(row)
-            finally:
-                table.look()
-                table.write()
-    return table.frame()
-
-
-def execute_run(run: Run, token: str = "") -> dict:
-    """Execute the notebooks of a run, in a worker; a failure is no exception but a row that says so.
-
-    One process at a time is at a run, and what is finished is not made again: a worker may have ended it unheard, or
-    still be at it for a sweep that was stopped. `token` names the sweep: if two workers were killed while they executed
-    this run for it, that is its failure.
-    """
-    # Dask's workers set it. In a kernel it makes every large tensor's memory go back to the system and be fetched anew,
-    # which takes as long as the training itself.
-    os.environ.pop("MALLOC_TRIM_THRESHOLD_", None)
-    folder = Path(run.folder)
-    row = {"name": run.name, "status": "failed"}
-    if not folder.parent.is_dir():
-        return row | {"error": f"The worker does not see {folder.parent}: runs need a folder that all machines share."}
-    folder.mkdir(exist_ok=True)
-    with ONE, filelock.FileLock(folder / RUNNING):
-        if (found := _known(run))["status"] == "finished":
-            row = found
-        else:
-            started = time.perf_counter()
-            with _watched() as memory:
-                killed = _tries(folder, token) > 2
-                row |= {"error": KILLED, "notebook": _kept(folder)} if killed else _executed(run, folder)
-            row |= {"seconds": round(time.perf_counter() - started, 1), "memory_mib": round(memory["peak"] / 2**20)}
-            write_json(folder / "run.json", run.identity() | row)
-        _tidy(folder)
-    _trim()
-    return row
-
-
-def _tidy(folder: Path) -> None:
-    """Delete what lies there only while a run is executed; a kill in the last moment leaves it behind."""
-    for name in (TRIES, RUNNING):
-        (folder / name).unlink(missing_ok=True)
-
-
-def _trim() -> None:
-    """Give freed memory back to the system where that can be asked for (glibc): a worker stays small over many runs."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-
-
-def _tries(folder: Path, token: str) -> int:
-    """How often this run was begun for this sweep, counting this time: a killed worker leaves a line in its folder."""
-    path = folder / TRIES
-    earlier = path.read_text().split() if path.exists() else []
-    lines = [line for line in earlier if line == token] + [token]
-    replace_file(path, lambda temporary: temporary.write_text("\n".join(lines)))
-    return len(lines)
-
-
-def _kept(folder: Path) -> str:
-    """The partly executed notebook of a killed worker, under the name that those of failed runs have; "" if none."""
-    partial = sorted(folder.glob(".*.ipynb"), key=lambda path: path.stat().st_mtime)
-    if not partial or not partial[-1].stat().st_size:  # killed before its first line was written
-        for empty in partial:
-            empty.unlink()
-        return ""
-    name = partial[-1].name[1:].rpartition(f".{NEW}")[0].removesuffix(".ipynb")
-    failed = folder / f"{name}.failed.ipynb"
-    os.replace(partial[-1], failed)
-    return display_path(failed)
-
-
-def _executed(run: Run, folder: Path) -> dict:
-    """The part of a run's row that its notebooks make, after what an earlier try has left is cleared away."""
-    old = [folder / name for name in ("metrics.json", "manifest.json")]
-    for leftover in [*old, *folder.glob(".*.ipynb"), *folder.glob("*.failed.ipynb")]:
-        leftover.unlink(missing_ok=True)
-    if not _said(run):  # another run's checkpoints, of a notebook that was changed since
-        for leftover in folder.iterdir():
-            if leftover.name not in (TRIES, RUNNING):
-                delete(leftover)
-    write_json(folder / "run.json", run.identity() | {"name": run.name, "status": "begun"})
-    try:
-        for notebook in map(Path, run.notebooks):
-            if digest(notebook) != run.notebooks[str(notebook)]:
-                raise ValueError(f"{notebook.name} was changed after this sweep was started: start it again.")
-            with contextlib.redirect_stdout(io.StringIO()):  # its progress line: a sweep has one for all runs
-                output = execute(notebook, folder / notebook.name, run.parameters | {"run_dir": run.folder})
-        return {"status": "finished", "notebook": display_path(output), "metrics": _flat(folder / "metrics.json")}
-    except Exception as error:  # whatever it is, the other runs go on
-        kept = folder / f"{notebook.stem}.failed.ipynb"
-        text = str(error).partition("\nThe notebook up to there")[0].splitlines() or [type(error).__name__]
-        if not isinstance(error, NotebookError | ValueError | OSError):
-            text = [f"{type(error).__name__}: {text[-1]}"]
-        return {"status": "failed", "error": text[-1], "notebook": display_path(kept) if kept.exists() else ""}
-
-
-def _flat(path: Path) -> dict:
-    """The numbers of a `metrics.json` by dotted names: `scratch.test.auc`, its interval's ends `….low` and `….high`."""
-    content = read_json(path) if path.exists() else {}
-    if not isinstance(content, dict) or not content:
-        return {}
-    row = pd.json_normalize(content).to_dict("records")[0]
-    return {name.removesuffix(".value"): value for name, value in row.items() if not isinstance(value, list | dict)}
-
-
-def _said(run: Run) -> dict:
-    """What the run's folder says of the run that was made there; empty if that was another, or it says nothing."""
-    try:
-        found = read_json(Path(run.folder) / "run.json")
-        return found if {name: found[name] for name in run.identity()} == run.identity() else {}
-    except (OSError, ValueError, KeyError, TypeError):  # none there, or a damaged one
-        return {}
-
-
-def _known(run: Run) -> dict:
-    """The row of a run as an earlier sweep left it; "missing" if it was another run, or was never ended."""
-    found = _said(run)
-    return found if found.get("status") in ("finished", "failed") else {"name": run.name, "status": "missing"}
-
-
-class _Table:
-    """`results.csv`: the rows of all runs by name, in the plan's order."""
-
-    def __init__(self, path: Path, runs: list[Run]):
-        self.path, self.runs = path, runs
-        self.rows = {run.name: _known(run) for run in runs}
-        self.due = 0.0
-        for run in runs:
-            if self.rows[run.name]["status"] == "finished":
-                _tidy(Path(run.folder))
-
-    def look(self) -> None:
-        """Find the rows of runs that were finished while the scheduler went away: what it was told is lost with it."""
-        for run in self.missing():
-            if (found := _known(run))["status"] == "finished":
-                self.rows[run.name] = found
-
-    def missing(self) -> list[Run]:
-        return [run for run in self.runs if self.rows[run.name]["status"] != "finished"]
-
-    def add(self, row: dict) -> None:
-        """Take the row of a run that is done, and write all of them, with at most a twentieth of the time."""
-        self.rows[row["name"]] = row
-        started = time.monotonic()
-        if started >= self.due:
-            self.write()
-            self.due = time.monotonic() + 20 * (time.monotonic() - started)
-
-    def write(self) -> None:
-        table = self.frame()
-        replace_file(self.path, lambda temporary: table.to_csv(temporary, index=False))
-
-    def frame(self) -> pd.DataFrame:
-        return pd.DataFrame([self._row(run) for run in self.runs])
-
-    def _row(self, run: Run) -> dict:
-        found = self.rows[run.name]
-        told = {name: found.get(name, "" if name in TEXTS else None) for name in COLUMNS}
-        return {"name": run.name} | run.parameters | told | found.get("metrics", {})
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """The folder, made if it is not there, for this process alone. Raises OSError if it cannot be had."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder / ".lock").acquire(blocking=False)
     except filelock.Timeout:
         raise OSError(
-            f"Another process is at the sweep in {display_path(folder)}: wait for it, or give another folder."
+            f"Another process is at the sweep in {display_path(folder)}: wait, or give another folder."
         ) from None
     except OSError as error:
         raise OSError(f"Cannot write {folder}: {error.strerror}. Name another `folder` for the sweep.") from None
     with lock:
-        yield
-
-
-@contextlib.contextmanager
-def _watched() -> Iterator[dict]:
-    """The largest sum, in bytes, of the resident memory of this process's children, in `["peak"]`."""
-    memory, over = {"peak": 0}, threading.Event()
-
-    def watch() -> None:
-        while not over.wait(0.5):
-            with contextlib.suppress(psutil.Error):
-                kernels = psutil.Process().children(recursive=True)
-                memory["peak"] = max(memory["peak"], sum(each.memory_info().rss for each in kernels))
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield memory
-    finally:
-        over.set()
-        thread.join()
+        rows = {run.name: _earlier(run) for run in runs}
+        missing = [run for run in runs if rows[run.name].get("status") != "finished"]
+        table = _written(folder, runs, rows)
+        if missing:
+            try:
+                with cluster_of(scheduler, len(runs)) as client:
+                    for row in progress(each_done(client, execute_run, missing), "runs", len(missing), at_once=True):
+                        rows[row["name"]] = row
+                        _written(folder, runs, rows)
+            finally:  # after Ctrl-C a run may have finished whose row was still on the way
+                rows |= {run.name: row for run in missing if (row := _earlier(run)).get("status") == "finished"}
+                table = _written(folder, runs, rows)
+    return table
 
 
 def summary(table: pd.DataFrame) -> str:
-    """How a sweep ended, in words: how many runs finished, and of each other one why not, and what shows it."""
-    ended = table.status == "finished"
-    lines = [f"{ended.sum()} of {len(table)} runs finished."]
-    for row in table[~ended].itertuples():
-        seen = f" ({row.notebook})" if row.notebook else ""
-        lines.append(f"{row.status}: {row.name}: {row.error}{seen}")
+    """How a sweep ended: how many runs finished, and for each other one the error and the notebook that shows it."""
+    finished = table.status == "finished"
+    lines = [f"{finished.sum()} of {len(table)} runs finished."]
+    for row in table[~finished].itertuples():
+        lines.append(f"{row.status}: {row.name}: {row.error}" + (f" ({row.notebook})" if row.notebook else ""))
     return "\n".join(lines)
+
+
+# ------------------------------------------------------------------------------------------ one run
+
+
+def execute_run(run: Run) -> dict:
+    """Execute the notebooks of a run, in a worker. Returns its row; a failure is a row that says so.
+
+    A lock keeps other processes from the same run, such as a worker that still executes it for an interrupted sweep.
+    """
+    # Dask sets this for its workers. In a kernel it returns the memory of every large tensor to the system at once,
+    # and fetching it anew takes as long as the training itself.
+    os.environ.pop("MALLOC_TRIM_THRESHOLD_", None)
+    tqdm.set_lock(threading.RLock())  # its default lock is a semaphore of the system's, which a killed worker leaves
+    folder = Path(run.folder)
+    if not folder.parent.is_dir():
+        error = f"The worker does not see {folder.parent}: runs need a folder that all machines share."
+        return {"name": run.name, "status": "failed", "error": error}
+    with ONE, filelock.FileLock(folder.with_name(f".{folder.name}.lock")):
+        row = _earlier(run)
+        if row.get("status") != "finished":
+            if not row:  # what lies there is another run's, or was made by another version of a notebook
+                delete(folder)
+            about = {"name": run.name, "parameters": run.parameters, "notebooks": run.notebooks, "status": "missing"}
+            write_json(folder / "run.json", about)
+            started = time.perf_counter()
+            row = about | _executed(run, folder) | {"seconds": round(time.perf_counter() - started, 1)}
+            write_json(folder / "run.json", row)
+    return row
+
+
+def _executed(run: Run, folder: Path) -> dict:
+    """The part of a run's row that its notebooks make."""
+    try:
+        for notebook, before in run.notebooks.items():
+            output = folder / Path(notebook).name
+            if digest(Path(notebook)) != before:
+                raise ValueError(f"{output.name} was changed while this sweep ran: start it again.")
+            with contextlib.redirect_stdout(io.StringIO()):  # the sweep has one progress bar for all runs
+                execute(Path(notebook), output, run.parameters | {"run_dir": run.folder})
+        return {"status": "finished", "notebook": display_path(output), "metrics": _numbers(folder / "metrics.json")}
+    except Exception as error:  # whatever it is, the other runs go on
+        kept = output.with_name(f"{output.stem}.failed.ipynb")
+        kind = "" if isinstance(error, NotebookError | ValueError | OSError) else f"{type(error).__name__}: "
+        said = {"status": "failed", "error": kind + " ".join(str(error).split())}
+        return said | ({"notebook": display_path(kept)} if kept.exists() else {})
+
+
+def _numbers(path: Path) -> dict:
+    """The numbers of a `metrics.json` by dotted names: `scratch.test.auc`, its interval's ends `….low` and `….high`."""
+    rows = pd.json_normalize(read_json(path)).to_dict("records") if path.exists() else []
+    numbers = {name.removesuffix(".value"): value for row in rows for name, value in row.items()}
+    return {name: value for name, value in numbers.items() if not isinstance(value, list)}
+
+
+def _earlier(run: Run) -> dict:
+    """The `run.json` in the run's folder; empty if there is none, it is damaged, or of another run."""
+    try:
+        record = read_json(Path(run.folder) / "run.json")
+        digests = [*dict(record["notebooks"]).values()]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    same = record.get("parameters") == run.parameters and digests == [*run.notebooks.values()]
+    return record if same else {}
+
+
+def _written(folder: Path, runs: list[Run], rows: dict[str, dict]) -> pd.DataFrame:
+    """The table of all runs in the plan's order, after writing it to `results.csv`."""
+    lines = []
+    for run in runs:
+        told = {"status": "missing", "seconds": None, "error": "", "notebook": ""}
+        told |= {name: value for name, value in rows[run.name].items() if name in told}
+        lines.append({"name": run.name} | run.parameters | told | rows[run.name].get("metrics", {}))
+    table = pd.DataFrame(lines)
+    replace_file(folder / "results.csv", lambda temporary: table.to_csv(temporary, index=False))
+    return table
+
+
+# -------------------------------------------------------------------------------------- the workers
+
+
+def each_done(client, work: Callable[[Run], dict], runs: list[Run]) -> Iterator[dict]:
+    """Give all runs to Dask and yield the row of each when it is done. Raises OSError if the scheduler goes away."""
+    from distributed import as_completed
+
+    futures = dict(zip(client.map(work, runs, pure=False), runs, strict=True))
+    for future in as_completed(list(futures)):
+        try:
+            yield future.result()
+        except CancelledError:
+            raise OSError("Dask's scheduler went away. Finished runs stay: start the same sweep again.") from None
+        except Exception as error:  # its worker died, perhaps
+            text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            yield {"name": futures[future].name, "status": "failed", "error": text}
+
+
+@contextlib.contextmanager
+def cluster_of(scheduler: str | None, runs: int) -> Iterator:
+    """A Dask client: of the scheduler at an address, or of workers on this machine, which end with it."""
+    import dask
+    from distributed import Client, Nanny, Scheduler, SpecCluster
+
+    with contextlib.ExitStack() as stack:
+        stack.callback(logging.disable, logging.root.manager.disable)
+        logging.disable(logging.ERROR)  # each error of Dask's is a sentence of ours
+        if scheduler:
+            try:
+                client = stack.enter_context(Client(scheduler, timeout=10))
+            except (OSError, ValueError) as error:
+                raise OSError(f"No scheduler answers at {scheduler} ({error}): start `dask scheduler` there.") from None
+            if not client.scheduler_info()["workers"]:
+                print(f"The scheduler at {scheduler} has no workers yet: start `dask worker {scheduler}`.")
+        else:
+            here = {"host": LOCAL, "dashboard_address": f"{LOCAL}:0", "dashboard": False}  # for this machine only
+            worker = here | {"nthreads": 1, "memory_limit": 0, "local_directory": tempfile.gettempdir()}
+            workers = {
+                number: {"cls": Nanny, "options": worker | {"env": environment, "silence_logs": logging.CRITICAL}}
+                for number, environment in enumerate(environments(runs))
+            }
+            options = {"cls": Scheduler, "options": here | {"port": 0, "allowed_failures": 1}}
+            config = {"logging": {"distributed": "critical"}, "distributed.scheduler.worker-saturation": 1.0}
+            stack.enter_context(dask.config.set(config))
+            try:
+                with _sigint_blocked():
+                    cluster = SpecCluster(workers, options, silence_logs=logging.CRITICAL)
+            except RuntimeError as error:
+                raise OSError(f"Dask's workers could not be started ({error}): close other programs.") from None
+            client = stack.enter_context(Client(stack.enter_context(cluster)))
+        yield client
+
+
+@contextlib.contextmanager
+def _sigint_blocked() -> Iterator[None]:
+    """Processes started here inherit that SIGINT is blocked: Ctrl-C reaches only the main process, which ends them."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # when it starts later, it unblocks the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def environments(runs: int) -> list[dict[str, str]]:
+    """Environment variables of each worker on this machine: one worker per GPU, else as cores and memory allow.
+
+    The cores are divided among the workers as threads, by the number of all runs, not of the missing ones: a sweep
+    that is continued computes with the same threads and gets the same bits.
+    """
+    import torch
+
+    cores = joblib.cpu_count()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count()))))
+    gpus = [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
+    count = max(1, min(len(gpus) or min(cores, total_memory() // MEMORY), runs))
+    allowed = (os.environ.get("OMP_NUM_THREADS") or str(cores)).split(",")[0]  # a list is for nested loops
+    threads = str(min(max(1, cores // count), int(allowed)))
+    shares = [dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), threads) for _ in range(count)]
+    return [share | ({"CUDA_VISIBLE_DEVICES": gpus[number]} if gpus else {}) for number, share in enumerate(shares)]

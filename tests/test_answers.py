@@ -13,7 +13,6 @@ from PIL import Image
 
 from covid_course import predict as prediction
 from covid_course.commands import main
-from covid_utils.__main__ import predict
 from covid_utils.core.files import read_json
 from covid_utils.core.settings import Settings
 from covid_utils.data import load_data
@@ -104,7 +103,7 @@ def test_strangers_are_noticed(run, reader):
 def test_the_command_answers_each_file_and_says_which_it_could_not_read(run, reader, own, capsys):
     folder, data, _ = run
     (own / "broken.png").write_bytes(b"no picture")
-    code = main(["predict", str(folder), str(own), "--out", str(own / "out")], predict=predict)
+    code = main(["predict", str(folder), str(own), "--out", str(own / "out")])
     said = capsys.readouterr()
     assert code == 1 and "broken.png cannot be read" in said.err and "not fit for clinical use" in said.out
     table = pd.read_csv(own / "out" / "answers.csv")
@@ -118,7 +117,7 @@ def test_the_command_answers_each_file_and_says_which_it_could_not_read(run, rea
     for picture in table.picture:
         with Image.open(own / "out" / picture) as shown:
             assert shown.width > 400
-    assert main(["predict", str(folder), str(own / "cat.png"), "--out", str(own / "out2")], predict=predict) == 0
+    assert main(["predict", str(folder), str(own / "cat.png"), "--out", str(own / "out2")]) == 0
 
 
 def test_the_widget_gives_the_same_answers(run, reader, own):
@@ -131,7 +130,7 @@ def test_the_widget_gives_the_same_answers(run, reader, own):
     readable = [file.name for file in files if "broken" not in file.name]
     assert list(controls["number"].options) == readable
     assert "&lt;b&gt;broken.png cannot be read" in controls["answers"].value  # a name is shown, never run
-    main(["predict", str(folder), *map(str, files), "--out", str(own / "out")], predict=predict)
+    main(["predict", str(folder), *map(str, files), "--out", str(own / "out")])
     table = pd.read_csv(own / "out" / "answers.csv")
     cells = np.reshape(re.findall(r"<td>(.*?)</td>", controls["answers"].value), (len(table), -1))
     assert (
@@ -160,7 +159,7 @@ def test_what_cannot_be_asked(run, tmp_path, capsys, what, message):
         "empty": [str(folder), str(tmp_path / "empty")],
         "gone": [str(folder), str(tmp_path / "gone.png")],
     }[what]
-    assert main(["predict", *call], predict=predict) == 1
+    assert main(["predict", *call]) == 1
     said = capsys.readouterr().err.strip()
     assert re.search(message, said) and "\n" not in said
 

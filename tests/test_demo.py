@@ -17,7 +17,6 @@ from PIL import Image
 
 from covid_course import demo
 from covid_course.commands import main
-from covid_utils.__main__ import demo as demo_command
 from covid_utils.io.images import read_slice
 from covid_utils.labs import predictor
 
@@ -67,12 +66,12 @@ def test_it_serves_this_machine_only_and_ends_with_ctrl_c(toy_run, tmp_path):
 
 
 def test_what_is_missing_is_said_in_one_sentence(toy_run, tmp_path, monkeypatch, capsys):
-    assert main(["demo", str(tmp_path)], demo=demo_command) == 1
+    assert main(["demo", str(tmp_path)]) == 1
     assert re.fullmatch(
         r"There is no trained network in .*make tutorial fills runs/default\)\.", capsys.readouterr().err.strip()
     )
     monkeypatch.setitem(sys.modules, "voila.app", None)
-    assert main(["demo", str(toy_run[0])], demo=demo_command) == 1
+    assert main(["demo", str(toy_run[0])]) == 1
     said = capsys.readouterr().err.strip()
     assert 'pip install -c constraints.txt -e ".[demo]"' in said and "\n" not in said
 

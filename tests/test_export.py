@@ -18,7 +18,6 @@ from toy import tiny_data
 
 from covid_course import export
 from covid_course.commands import main
-from covid_utils.__main__ import export as export_command
 from covid_utils.core import device
 from covid_utils.core.files import PROJECT
 from covid_utils.core.settings import Settings
@@ -71,7 +70,7 @@ def test_the_file_computes_what_the_course_does(case, monkeypatch):
 
 def test_the_command_and_the_example_in_the_card(toy_run, tmp_path, monkeypatch, capsys):
     folder, _ = toy_run
-    assert main(["export", str(folder), "--out", str(tmp_path)], export=export_command) == 0
+    assert main(["export", str(folder), "--out", str(tmp_path)]) == 0
     said = capsys.readouterr()
     assert "model.onnx" in said.out and not said.err
     about = onnxruntime.InferenceSession(tmp_path / "model.onnx").get_modelmeta().custom_metadata_map
@@ -95,11 +94,11 @@ def test_the_command_and_the_example_in_the_card(toy_run, tmp_path, monkeypatch,
 @pytest.mark.parametrize("package", ["onnx", "onnxscript"])
 def test_a_missing_package_is_one_sentence(toy_run, package, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, package, None)
-    assert main(["export", str(toy_run[0])], export=export_command) == 1
+    assert main(["export", str(toy_run[0])]) == 1
     said = capsys.readouterr().err.strip()
     assert 'pip install -c constraints.txt -e ".[export]"' in said and "\n" not in said
 
 
 def test_no_run_no_file(tmp_path, capsys):
-    assert main(["export", str(tmp_path / "none")], export=export_command) == 1
+    assert main(["export", str(tmp_path / "none")]) == 1
     assert "There is no trained network in" in capsys.readouterr().err and not list(tmp_path.iterdir())
