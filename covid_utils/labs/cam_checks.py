@@ -1,4 +1,4 @@
-"""Tests of heat maps, each in one call: against known lesions, with randomised weights, after retraining."""
+"""Tests of heat maps, each in one call: against known lesions, before training, after retraining."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import torch
-from skimage.metrics import structural_similarity
-from torch import Tensor
 
 from ..core.device import pick_device
 from ..core.settings import Settings
 from ..data import CTData
 from ..models import Net
-from ..training import new_model, predict
+from ..training import new_model
 from .cam_figures import first_convolution
-from .faithfulness import cascading_randomisation, rank_correlation, retrain
+from .faithfulness import retrain
 from .fine_maps import named_map
 from .localization import baselines, localization_with_intervals, pointing_game, with_lesions
 
@@ -34,9 +32,6 @@ def not_trained(settings: Settings) -> Net:
     """The network of `settings` as it is before training on these slices, from another seed."""
     fresh = new_model(dataclasses.replace(settings, seed=settings.seed + 1))
     return fresh.eval().to(pick_device(settings.device))
-
-
-# ------------------------------------------------------------------------------------------ against known lesions
 
 
 def scores_by_map(
@@ -57,22 +52,6 @@ def scores_by_map(
     covid = [1] * len(images)
     maps = {kind: {name: named_map(model, images, kind, covid) for name, model in networks.items()} for kind in kinds}
     return _scores(maps, *masks, table.patient)
-
-
-def choose_maps(scores: dict, networks) -> pd.DataFrame:
-    """The map of each network with the best average precision, next to the article's.
-
-    Args:
-        scores: as `scores_by_map` returns them; if they are empty, each network gets the map "layer3 HiResCAM".
-
-    Returns:
-        A row per network: "chosen map", its "average precision" and that of "layer4 GradCAM".
-    """
-    if not scores:
-        return pd.DataFrame({"chosen map": dict.fromkeys(networks, "layer3 HiResCAM")})
-    precision = pd.DataFrame(scores["average precision"]).map(lambda score: score["value"]).loc[list(networks)]
-    chosen = {"chosen map": precision.idxmax(axis=1), "average precision": precision.max(axis=1)}
-    return pd.DataFrame(chosen | {ARTICLE: precision[ARTICLE]})
 
 
 def score_on_test(data: CTData, networks: dict[str, Net], chosen: dict[str, str]) -> tuple[dict, pd.DataFrame]:
@@ -110,34 +89,6 @@ def _scores(maps: dict[str, dict[str, np.ndarray]], lesions, lungs, patients) ->
     return scores
 
 
-# ------------------------------------------------------------------------------------------ randomised, retrained
-
-
-def break_stage_by_stage(
-    model: Net, images: Tensor, kinds: dict[str, str], targets, seed: int
-) -> dict[str, dict[str, list[float]]]:
-    """Agreement of maps with the intact network's, as its stages are randomised from the head down.
-
-    Args:
-        kinds: {title: name in `fine_maps.MAPS`}.
-        targets: 0 or 1 for each slice, (N,).
-        seed: as for `faithfulness.cascading_randomisation`.
-
-    Returns:
-        {"rank correlation": {title: values}, "SSIM": …}; first 1 for the intact network, then one value a stage. SSIM
-        is the structural similarity, https://doi.org/10.1109/TIP.2003.819861.
-    """
-    intact = {title: named_map(model, images, kind, targets) for title, kind in kinds.items()}
-    ranks, similar = {title: [1.0] for title in kinds}, {title: [1.0] for title in kinds}
-    for _, broken in cascading_randomisation(model, seed):
-        for title, kind in kinds.items():
-            maps = named_map(broken, images, kind, targets)
-            ranks[title].append(rank_correlation(intact[title], maps).mean())
-            pairs = zip(intact[title], maps, strict=True)
-            similar[title].append(np.mean([structural_similarity(a, b, data_range=1.0) for a, b in pairs]))
-    return {"rank correlation": ranks, "SSIM": similar}
-
-
 def retrain_three_times(data: CTData, settings: Settings, slices: int = 320) -> dict[str, tuple]:
     """`faithfulness.retrain` with the true labels, with another seed, and with shuffled labels.
 
@@ -151,23 +102,3 @@ def retrain_three_times(data: CTData, settings: Settings, slices: int = 320) -> 
     recipes = {"honest": (truth, 1), "honest, another seed": (truth, 2), "shuffled labels": (truth[order], 1)}
     base = new_model(settings).to(pick_device(settings.device))
     return {name: retrain(base, data.images[chosen], labels, seed) for name, (labels, seed) in recipes.items()}
-
-
-def compare_retrained(
-    trained: dict[str, tuple], images: Tensor, kinds: dict[str, str], targets, test_images: Tensor, labels: Tensor
-) -> pd.DataFrame:
-    """The accuracy of each network of `retrain_three_times`, and how far its maps agree with the first one's.
-
-    Args:
-        images: slices to explain, with `targets`; kinds: as for `break_stage_by_stage`.
-        test_images, labels: slices for the test accuracy.
-    """
-    maps, table = {}, {}
-    for name, (model, fitted) in trained.items():
-        correct = (predict(model, test_images) > 0) == labels.bool()
-        table[name] = {"fits its labels": f"{fitted:.0%}", "right on test": f"{correct.float().mean():.0%}"}
-        for title, kind in kinds.items():
-            heat = named_map(model, images, kind, targets)
-            agreement = rank_correlation(maps.setdefault(title, heat), heat).mean()
-            table[name][f"{title}: agreement"] = f"{agreement:+.2f}"
-    return pd.DataFrame(table).T
