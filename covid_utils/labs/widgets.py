@@ -78,9 +78,9 @@ def cam_explorer(models: dict[str, Net], images: torch.Tensor, texts: list[str],
     }
     for second, layer in {"": "layer3", "2": "layer4"}.items():
         choices |= {
-            f"model{second}": (f"model {second}", names, names[-1]),
-            f"method{second}": (f"method {second}", methods, "HiResCAM"),
-            f"layer{second}": (f"layer {second}", list(LAYERS[::-1]), layer),
+            f"model{second}": (f"model {second}".strip(), names, names[-1]),
+            f"method{second}": (f"method {second}".strip(), methods, "HiResCAM"),
+            f"layer{second}": (f"layer {second}".strip(), list(LAYERS[::-1]), layer),
         }
     choices["grid"] = ("draw the cells", False, False)
 
