@@ -104,8 +104,8 @@ def test_kernels_lie_side_by_side_each_whole(shown):
     kernels = np.random.default_rng(0).random((5, 2, 3, 3))
     cam_figures.show_kernels({"a": kernels})
     canvas = shown[0].axes[0].images[0].get_array()
-    assert canvas.shape == (9, 12, 3)  # three in a row, a white pixel between
-    assert np.array_equal(canvas[3:5, 4:7], kernels[4]) and (canvas[2] == 1).all()
+    assert canvas.shape == (7, 13, 3)  # three in a row, a white pixel around each
+    assert np.array_equal(canvas[4:6, 5:8], kernels[4]) and (canvas[3] == 1).all()
 
 
 def test_curves_of_scores_keep_their_numbers_and_names(shown):

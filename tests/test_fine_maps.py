@@ -37,31 +37,19 @@ def test_nine_views_tell_which_half_of_a_cell_is_hot(monkeypatch):
     hottest = fine == fine.max()
     assert hottest[40:48, 32:40].all() and hottest.sum() == 8 * 8
     assert fine.max() == pytest.approx(1) and fine.shape == (96, 96)
-
-
-def test_where_fewer_views_overlap_a_map_is_no_colder(monkeypatch):
-    monkeypatch.setattr(fine_maps, "cam", coarse)
     flat = fine_maps.fine_cam(models.Net(), torch.full((1, 96, 96), 100, dtype=torch.uint8), targets=[1])
-    assert (flat == 1).all()
+    assert (flat == 1).all(), "no lower where fewer views overlap"
 
 
-def test_what_lies_beyond_the_edge_repeats_it(monkeypatch):
-    seen = []
-    monkeypatch.setattr(fine_maps, "cam", lambda model, images, *_: seen.append(images) or np.ones(tuple(images.shape)))
-    fine_maps.fine_cam(models.Net(), SLICES, targets=[1, 1, 0])
-    seen = seen[0].split(3)
-    assert len(seen) == 9 and all(each.shape == SLICES.shape for each in seen)
-    assert torch.equal(seen[4], SLICES)  # the middle one is not moved
-    assert torch.equal(seen[0][:, 0], seen[0][:, 7]) and torch.equal(seen[0][:, 8:, 8:], SLICES[:, :-8, :-8])
-
-
-def test_all_views_explain_the_decision_for_the_slice_itself(monkeypatch):
-    seen = []
-    monkeypatch.setattr(fine_maps, "cam", lambda *given: seen.append(given[-1]) or np.ones(tuple(given[1].shape)))
+def test_views_repeat_the_edge_and_explain_the_decision_for_the_slice_itself(monkeypatch):
+    given = []
+    monkeypatch.setattr(fine_maps, "cam", lambda *each: given.extend(each) or np.ones(tuple(each[1].shape)))
     model = models.Net().eval()
-    wanted = (fine_maps.predict(model, SLICES) > 0).int().tolist()
     fine_maps.fine_cam(model, SLICES)
-    assert seen == [wanted * 9]
+    views = given[1].split(3)
+    assert len(views) == 9 and torch.equal(views[4], SLICES)  # the middle one is not shifted
+    assert torch.equal(views[0][:, 0], views[0][:, 7]) and torch.equal(views[0][:, 8:, 8:], SLICES[:, :-8, :-8])
+    assert given[-1] == (fine_maps.predict(model, SLICES) > 0).int().tolist() * 9
 
 
 def test_maps_of_two_layers_are_multiplied():
@@ -76,11 +64,3 @@ def test_maps_of_two_layers_are_multiplied():
 def test_an_unknown_map_is_named():
     with pytest.raises(ValueError, match="did you mean 'layer3 HiResCAM'"):
         fine_maps.named_map(models.Net(), SLICES, "layer3 HiresCAM")
-
-
-def test_titles_name_the_network_and_its_map(monkeypatch):
-    monkeypatch.setattr(fine_maps, "named_map", lambda *given: given)
-    kinds = {"a": "layer4 GradCAM", "b": "layer3 HiResCAM, nine views", "not shown": "layer2 GradCAM"}
-    found = fine_maps.titled_maps({"a": 1, "b": 2}, SLICES, kinds, [1, 1, 0])
-    assert list(found) == ["a\nlayer4 GradCAM", "b\nlayer3\nnine views"]
-    assert found["b\nlayer3\nnine views"] == (2, SLICES, kinds["b"], [1, 1, 0])

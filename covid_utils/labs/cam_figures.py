@@ -1,4 +1,4 @@
-"""Figures of kernels and heat maps, their scores and their sanity checks."""
+"""Figures of kernels and heat maps, and of their scores."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from torchvision.utils import make_grid
 
 from ..explain import evidence
 from ..models import BACKBONES, Net
@@ -31,26 +32,14 @@ def first_kernels(model: Net) -> np.ndarray:
     return (kernels - low) / np.maximum(high - low, 1e-8)
 
 
-def neighbour_correlation(model: Net) -> float:
-    """How far neighbouring numbers of the first layer's kernels resemble each other: their correlation, −1 to 1."""
-    kernels = first_convolution(model).weight.detach().float().cpu().numpy()
-    ones = np.concatenate([kernels[..., 1:].ravel(), kernels[..., 1:, :].ravel()])
-    others = np.concatenate([kernels[..., :-1].ravel(), kernels[..., :-1, :].ravel()])
-    return float(np.corrcoef(ones, others)[0, 1])
-
-
 @styled
 def show_kernels(kernels: dict[str, np.ndarray]) -> None:
     """Show the first layer's kernels of each model: {title: float (count, height, width, 3)} in 0…1."""
     figure, axes = plt.subplots(1, len(kernels), figsize=(4.8 * len(kernels), 5), squeeze=False)
     for axis, (title, pictures) in zip(axes.flat, kernels.items(), strict=True):
-        count, height, width, _ = pictures.shape
-        side = int(np.ceil(np.sqrt(count)))
-        canvas = np.ones((side * (height + 1), side * (width + 1), 3))
-        for index, picture in enumerate(pictures):
-            row, column = divmod(index, side)
-            canvas[row * (height + 1) :][:height, column * (width + 1) :][:, :width] = picture
-        axis.imshow(canvas)
+        pictures = torch.from_numpy(pictures).permute(0, 3, 1, 2)
+        canvas = make_grid(pictures, nrow=int(np.ceil(len(pictures) ** 0.5)), padding=1, pad_value=1)
+        axis.imshow(canvas.permute(1, 2, 0))
         axis.set_title(title)
         axis.axis("off")
     figure.tight_layout()
@@ -58,9 +47,9 @@ def show_kernels(kernels: dict[str, np.ndarray]) -> None:
 
 
 def overlay(axis, image, heat=None, lesion=None, opacity: float = 0.55, title: str = "", cells: int = 0):
-    """One grey slice, with a heat map in 0…1 over it (a map of zeros says so) and the lesion outlined.
+    """One slice with a heat map in 0…1 over it (a map of zeros says so), the lesion outlined, and a grid of cells.
 
-    `cells`: draw a grid of so many cells each way. Returns the drawn map, or None.
+    `cells`: locations of the feature map in each direction. Returns the drawn map, or None.
     """
     axis.imshow(image, cmap="gray", vmin=0, vmax=255)
     drawn = None if heat is None else axis.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=opacity)
@@ -79,27 +68,30 @@ def overlay(axis, image, heat=None, lesion=None, opacity: float = 0.55, title: s
 
 @styled
 def show_cams(
-    images, rows: list[str], maps: dict[str, np.ndarray], lesions=None, alt: str = "", cells: dict | None = None
+    images, rows: list[str], maps: dict[str, Sequence], lesions=None, alt: str = "", cells: dict | None = None
 ) -> None:
-    """Show slices in rows, with a column of heat maps per method and model beside each.
+    """Show slices in rows, each followed by a column of heat maps per method or model.
 
     Args:
-        images: grey slices, uint8 (N, H, W).
+        images: uint8 (N, H, W).
         rows: N texts: what each slice is.
-        maps: {column title: float (N, H, W) in 0…1}.
+        maps: {column title: float (N, H, W) in 0…1}, or a list with None where a map is missing.
         lesions: bool (N, H, W), outlined in cyan, or None.
         alt: what the picture shows.
-        cells: {column title: cells each way}, drawn as a grid.
+        cells: {column title: locations in each direction}, drawn as a grid.
     """
     columns = len(maps) + 1
     figure, axes = plt.subplots(len(images), columns, figsize=(1.85 * columns, 1.9 * len(images) + 0.6), squeeze=False)
     for row, (image, text) in enumerate(zip(images, rows, strict=True)):
-        pictures = {"slice": None} | {title: each[row] for title, each in maps.items()}
-        for axis, (title, heat) in zip(axes[row], pictures.items(), strict=True):
-            lesion = None if lesions is None else lesions[row]
-            grid = (cells or {}).get(title, 0)
-            drawn = overlay(axis, image, heat, lesion, title=title if row == 0 else "", cells=grid)
+        lesion = None if lesions is None else lesions[row]
+        overlay(axes[row][0], image, None, lesion, title="" if row else "slice")
         axes[row][0].set_ylabel(text, fontsize=9)
+        for axis, (title, heat) in zip(axes[row][1:], maps.items(), strict=True):
+            if heat[row] is None:
+                axis.axis("off")
+                continue
+            grid = (cells or {}).get(title, 0)
+            drawn = overlay(axis, image, heat[row], lesion, title="" if row else title, cells=grid)
     figure.tight_layout(rect=(0, 0.05, 1, 1))
     bar = figure.colorbar(drawn, cax=figure.add_axes((0.3, 0.025, 0.4, 0.012)), orientation="horizontal")
     bar.set_ticks([0, 1], labels=["least in this map", "most in this map"])
@@ -121,45 +113,15 @@ def panels(
 
 
 @styled
-def show_channels(
-    image,
-    activations,
-    weights,
-    raw,
-    alt: str = "A slice, activation maps with their weights, and the sum of all: red for COVID, blue against.",
-    count: int = 5,
-) -> None:
-    """Show how GradCAM adds up: the channels that add or take most, each with its weight, and the sum.
+def show_evidence(models: dict[str, Net], images, rows: list[str], lesions=None, alt: str = "") -> None:
+    """Show each model's class activation maps (CAM) in logits, all on one scale: red for COVID, blue against it.
 
     Args:
-        image: uint8 (H, W).
-        activations: float (C, h, w); weights: float (C,); raw: float (h, w), their weighted sum.
+        models: {row title: network}; the map covers what its preprocessing leaves of the slice.
+        images: uint8 (N, H, W), with N titles in `rows`.
+        lesions: bool (N, H, W), outlined in cyan, or None.
     """
-    activations, weights, raw = (np.asarray(each) for each in (activations, weights, raw))
-    share = weights * activations.mean((1, 2))
-    largest = np.argsort(-np.abs(share))[:count]
-    figure, axes = plt.subplots(1, count + 2, figsize=(1.9 * (count + 2), 2.5))
-    overlay(axes[0], image, title="slice")
-    for axis, channel in zip(axes[1:], largest, strict=False):
-        axis.imshow(activations[channel], cmap="viridis", vmin=0)
-        axis.set_title(f"channel {channel}\n{weights[channel]:+.4f} ×", fontsize=10)
-    top = np.abs(raw).max()
-    axes[-1].imshow(raw, cmap="RdBu_r", vmin=-top, vmax=top)
-    axes[-1].set_title(f"sum of all\n{len(weights)} channels", fontsize=10)
-    for axis in axes[1:]:
-        axis.axis("off")
-    figure.tight_layout()
-    show(figure, alt, photo=True, small=True)
-
-
-@styled
-def show_signed(
-    images, rows: list[str], maps: dict[str, np.ndarray], lesions=None, alt: str = "", crop_fractions=()
-) -> None:
-    """Show signed evidence, (N, h, w) by row title, all on one scale: red for COVID, blue against it.
-
-    `crop_fractions`: how much of the slice's width each map's network saw; all of it by default.
-    """
+    maps = {name: evidence(model, images) for name, model in models.items()}
     top = max(np.abs(each).max() for each in maps.values())
     columns, size = 1 + len(maps), images.shape[-1]
     figure, axes = plt.subplots(
@@ -168,43 +130,18 @@ def show_signed(
     for column, image in enumerate(images):
         lesion = None if lesions is None else lesions[column]
         overlay(axes[0][column], image, None, lesion, title=rows[column])
-        for axis, each, seen in zip(axes[1:, column], maps.values(), crop_fractions or [1.0] * len(maps), strict=True):
+        for axis, (name, model) in zip(axes[1:, column], models.items(), strict=True):
             overlay(axis, image, None, lesion)
+            seen = model.preprocess.crop_fraction
             first, last = size * (1 - seen) / 2 - 0.5, size * (1 + seen) / 2 - 0.5
-            drawn = axis.imshow(
-                each[column], cmap="RdBu_r", vmin=-top, vmax=top, alpha=0.6, extent=(first, last, last, first)
-            )
+            look = {"cmap": "RdBu_r", "vmin": -top, "vmax": top, "alpha": 0.6}
+            drawn = axis.imshow(maps[name][column], extent=(first, last, last, first), **look)
     for axis in axes.flat:
         axis.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5))
     for axis, title in zip(axes[:, 0], ["slice", *maps], strict=True):
         axis.set_ylabel(title, fontsize=11)
-    figure.colorbar(
-        drawn, ax=axes, orientation="horizontal", shrink=0.5, aspect=40, label="logits: − against, + for COVID"
-    )
-    show(figure, alt, photo=True, small=True)
-
-
-def show_evidence(models: dict[str, Net], images, rows: list[str], lesions=None, alt: str = "") -> None:
-    """Show the signed evidence of each model for slices, uint8 (N, H, W) with N titles, on one scale in logits."""
-    maps = {name: evidence(model, images) for name, model in models.items()}
-    seen = [model.preprocess.crop_fraction for model in models.values()]
-    show_signed(images.numpy(), rows, maps, lesions, alt, crop_fractions=seen)
-
-
-@styled
-def show_matrix(image, maps: dict[str, dict[str, np.ndarray]], lesion=None, alt: str = "") -> None:
-    """Show heat maps of one slice: {row title: {column title: (H, W) in 0…1}}; a missing one stays empty."""
-    names = list(dict.fromkeys(name for row in maps.values() for name in row))
-    figure, axes = plt.subplots(len(maps), len(names), figsize=(1.9 * len(names), 2.05 * len(maps)), squeeze=False)
-    for row, (title, line) in enumerate(maps.items()):
-        for column, name in enumerate(names):
-            axis = axes[row][column]
-            if name in line:
-                overlay(axis, image, line[name], lesion, title=name if row == 0 else "")
-            else:
-                axis.axis("off")
-        axes[row][0].set_ylabel(title, fontsize=11)
-    figure.tight_layout()
+    label = "logits: − against, + for COVID"
+    figure.colorbar(drawn, ax=axes, orientation="horizontal", shrink=0.5, aspect=40, label=label)
     show(figure, alt, photo=True, small=True)
 
 
@@ -217,30 +154,25 @@ def show_scores(scores: dict[str, dict[str, dict[str, dict]]], alt: str) -> None
     if not scores:
         return
     names = list(next(iter(scores.values())))
-    figure, axes = plt.subplots(
-        1, len(scores), figsize=(max(2.5 * len(scores), 8), 0.42 * len(names) + 1.4), sharey=True, squeeze=False
-    )
+    size = (max(2.5 * len(scores), 8), 0.42 * len(names) + 1.4)
+    figure, axes = plt.subplots(1, len(scores), figsize=size, sharey=True, squeeze=False)
     styles = {"scratch": (BLUE, "o", -0.2), "transfer": (RED, "s", 0.0)}
     for axis, (title, rows) in zip(axes[0], scores.items(), strict=True):
         for place, name in enumerate(names):
             for network, score in rows[name].items():
                 colour, marker, offset = styles.get(network.split(",")[0], ("#555555", "D", 0.0))
                 fresh = network.endswith("not trained")
-                place_y = place + offset + 0.1 * fresh
-                axis.plot((score["low"], score["high"]), (place_y,) * 2, color=colour, linewidth=1 if fresh else 2)
-                label = network or "no network"
-                label = None if label in axis.get_legend_handles_labels()[1] else label  # once in the legend
-                fill = "white" if fresh else colour
-                axis.plot(
-                    score["value"], place_y, marker, color=colour, markerfacecolor=fill, markersize=6, label=label
-                )
+                y, fill = place + offset + 0.1 * fresh, "white" if fresh else colour
+                axis.plot((score["low"], score["high"]), (y, y), color=colour, linewidth=1 if fresh else 2)
+                axis.plot(score["value"], y, marker, color=colour, mfc=fill, label=network or "no network")
         axis.set(title=title, xlim=(0, None), ylim=(len(names) - 0.5, -0.5))
         axis.title.set_fontsize(11)
         axis.grid(axis="x", alpha=0.3)
     axes[0][0].set_yticks(range(len(names)), names)
     handles, labels = axes[0][0].get_legend_handles_labels()
+    once = dict(zip(labels, handles, strict=True))
     figure.tight_layout(rect=(0, 0.09, 1, 1))
-    figure.legend(handles, labels, loc="lower center", ncols=len(labels), frameon=False)
+    figure.legend(once.values(), once, loc="lower center", ncols=len(once), frameon=False)
     show(figure, alt, small=True)
 
 
@@ -248,11 +180,15 @@ def show_scores(scores: dict[str, dict[str, dict[str, dict]]], alt: str) -> None
 def show_curves(
     curves: dict[str, dict[str, Sequence[float]]], x: Sequence, xlabel: str, ylabel: str, alt: str, ylim=(-0.03, 1.03)
 ) -> None:
-    """Show curves in panels side by side: {panel title: {name: values (len(x),)}}; x may be numbers or names."""
+    """Show curves in panels side by side; x may be numbers or names.
+
+    `curves`: {panel title: {name: float (len(x),) or (len(x), N), then the mean over N is drawn}}.
+    """
     figure, axes = plt.subplots(1, len(curves), figsize=(4.6 * len(curves), 3.6), sharey=True, squeeze=False)
     for axis, (title, lines) in zip(axes[0], curves.items(), strict=True):
         for place, (name, values) in enumerate(lines.items()):
             look = AGAIN.get(name, place)
+            values = np.reshape(values, (len(x), -1)).mean(1)
             axis.plot(x, values, f"{MARKERS[look]}-", color=COLOURS[look], label=name, markersize=5)
         axis.set(title=title, xlabel=xlabel, ylim=ylim)
         axis.grid(alpha=0.3)
@@ -262,32 +198,3 @@ def show_curves(
     axes[0][-1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=10, frameon=False)
     figure.tight_layout()
     show(figure, alt, small=True)
-
-
-def show_removal(curves: dict[str, dict[str, np.ndarray]], shares: Sequence[float], alt: str, done="removed") -> None:
-    """Show how the probability changes as pixels are removed: {panel title: {map: float (len(shares), N)}}."""
-    means = {title: {name: curve.mean(1) for name, curve in each.items()} for title, each in curves.items()}
-    show_curves(means, shares, f"share of pixels {done}", "probability of the decision", alt)
-
-
-def show_growth(growth: dict[str, dict[str, Sequence[float]]], sizes: Sequence[float]) -> None:
-    """Show the probability as patches grow, as `cam_checks.grow_patches` returns it; nothing if there is none."""
-    if growth:
-        xlabel = "half a patch's length, in halves\nof the chest's width"
-        show_curves(growth, sizes, xlabel, "mean p(COVID)", "Probability as patches grow.")
-
-
-def show_agreement(agreement: dict[str, dict[str, Sequence[float]]], stages: Sequence[str]) -> None:
-    """Show how far maps agree with the intact network's, first intact, then with each of `stages` random as well."""
-    alt = "Agreement of maps with the intact network's, as stages become random from the head down."
-    names = ["intact", *stages]
-    show_curves(agreement, names, "random down to", "agreement with the intact map", alt, ylim=(-0.5, 1.05))
-
-
-def with_chances(chosen: dict[str, int], logits: dict[str, torch.Tensor]) -> list[str]:
-    """A text for each chosen slice, {name: position}: its name, and each model's probability of COVID."""
-    texts = []
-    for name, i in chosen.items():
-        chances = [f"{model} {torch.sigmoid(each[i]):.2f}" for model, each in logits.items()]
-        texts.append("\n".join([name, "p(COVID)", *chances]))
-    return texts

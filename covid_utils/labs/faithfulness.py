@@ -1,4 +1,4 @@
-"""Does a heat map tell the truth about its network? Remove what it shows; break the network; train it anew."""
+"""Is a heat map faithful to its network? Remove pixels by relevance (ROAD), randomise weights, retrain."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ from torch.utils.data import TensorDataset
 
 from ..core.device import repeatable
 from ..data import batches_of
-from ..evaluation import percent
 from ..models import BACKBONES, LAYERS, Net, Tail, ask, freeze
 from ..runs.formats import choose_formats
 from ..training import predict, train_one_epoch
-from .localization import mean_with_interval
 
-# ------------------------------------------------------------------------------------------- removing pixels
+CASCADE = ("head", *LAYERS[::-1], "stem")
 
 
 def remove(
@@ -30,14 +28,14 @@ def remove(
 ) -> Tensor:
     """Slices without the share of pixels that their heat maps call most (or least) relevant.
 
-    Equally hot pixels go in random order: a map with many zeros would else lose all of them at once.
+    Tied pixels are removed in random order; otherwise a map with many zeros would lose all of them at once.
 
     Args:
         images: uint8 (N, H, W).
         maps: float (N, H, W).
-        share: 0 to 1, how many of the pixels go.
+        share: 0 to 1, the share of pixels to remove.
         order: "MoRF", most relevant pixels first, or "LeRF", least relevant first.
-        fill: what stands in for them. "road": noisy linear imputation, each pixel the mean of its neighbours
+        fill: what replaces them. "road": noisy linear imputation, each pixel the mean of its neighbours
             (ROAD, Rong et al. 2022, https://arxiv.org/abs/2202.00449, section 4.2); "black"; "blur".
         seed: of ties and noise.
 
@@ -105,36 +103,6 @@ def removal_curves(
     return {name: removal_curve(model, images, heat, shares, targets, order, fill) for name, heat in maps.items()}
 
 
-def road_gaps(most: dict[str, np.ndarray], least: dict[str, np.ndarray], patients) -> dict[str, dict[str, float]]:
-    """ROAD's gap of each map: the mean probability with the least relevant pixels removed, less that with the most.
-
-    Args:
-        most, least: as `removal_curves` returns them, for the orders MoRF and LeRF.
-        patients: (N,), the patient of each slice.
-
-    Returns:
-        {name: {"value", "low", "high"}}; above zero, the map knows which pixels the decision needs.
-    """
-    return {name: mean_with_interval((least[name] - most[name]).mean(0), patients) for name in most}
-
-
-def said_of_gaps(gaps: dict[str, dict[str, float]], blind: Sequence[str]) -> str:
-    """Which maps ROAD speaks for, in words; `blind` are those among them that know nothing of the network."""
-    asked = [name for name in gaps if name not in blind]
-    clear = [name for name in asked if gaps[name]["low"] > 0]
-    rival = max(blind, key=lambda name: gaps[name]["value"])
-    better = [name for name in clear if gaps[name]["value"] > gaps[rival]["value"]]
-    verdict = f"speaks for **{' and '.join(better)}**" if better else "gives **no reason to believe** any of them"
-    above = " and ".join(clear) or f"none of the {len(asked)} maps"
-    return (
-        f"With the whole interval above zero: **{above}**. The best map "
-        f"that knows nothing is *{rival}*, with {percent(gaps[rival], signed=True)}. So on these slices ROAD {verdict}."
-    )
-
-
-# --------------------------------------------------------------------------------- agreement and sanity checks
-
-
 def rank_correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Spearman's rank correlation of two maps of each slice, (N, H, W) each; 0 if one is flat. float (N,).
 
@@ -150,20 +118,17 @@ def ssim(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.array([structural_similarity(a, b, data_range=1.0) for a, b in zip(one, other, strict=True)])
 
 
-CASCADE = ("head", *LAYERS[::-1], "stem")
-
-
 def cascading_randomisation(model: Net, seed: int) -> Iterator[tuple[str, Net]]:
-    """The network with ever more stages random, from the head down to the stem.
+    """The network with more and more stages randomly initialised, from the head down to the stem.
 
     Adebayo et al. 2018, https://arxiv.org/abs/1810.03292, section 3.1.
 
     Args:
-        model: the network; it stays as it is.
-        seed: not the one that the network's own training began with: a head hardly moves, and would come out as it was.
+        model: the network; it is not changed.
+        seed: not the one of the network's own training: a head hardly moves, and would be initialised as it is.
 
     Yields:
-        name of the stage that became random last, and the network: the same object every time.
+        name of the stage that was randomised last, and the network: the same object every time.
     """
     with repeatable(seed):
         fresh, broken = Net(model.backbone), copy.deepcopy(model).eval()
@@ -173,20 +138,21 @@ def cascading_randomisation(model: Net, seed: int) -> Iterator[tuple[str, Net]]:
         yield stage, broken
 
 
-def retrain(start: Net, images: Tensor, labels: Tensor, seed: int, epochs: int = 8) -> tuple[Net, float]:
-    """The last stage and a new output layer trained once more, on features of the trunk that are worked out only once.
+def retrain(base: Net, images: Tensor, labels: Tensor, seed: int, epochs: int = 8) -> tuple[Net, float]:
+    """Train the last stage and a new output layer on cached features of the frozen stages, without augmentation.
 
-    No augmentation: a quick recipe to compare networks that differ in nothing but the seed or the labels.
+    A quick recipe to compare networks that differ in nothing but the seed or the labels.
 
     Args:
-        start: the network to start from; it stays as it is.
+        base: the network to begin with; it is not changed.
         images: uint8 (N, H, W).
-        labels: float32 (N,), 0 or 1; shuffled ones make a network that learns by heart.
+        labels: float32 (N,), 0 or 1; with shuffled ones the network can only memorise.
+        seed: of the output layer and the order of slices.
 
     Returns:
         network in eval mode, and its accuracy on these slices in the last epoch.
     """
-    model = freeze(copy.deepcopy(start)).eval()
+    model = freeze(copy.deepcopy(base)).eval()
     choose_formats(model, images, kept=True)
     with torch.no_grad():
         features = torch.cat([ask(model, some, model.trunk).float() for some in images.split(64)])

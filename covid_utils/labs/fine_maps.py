@@ -1,4 +1,4 @@
-"""Maps finer than a layer's cells, and which of all maps to believe."""
+"""Maps with a finer grid than a layer's feature map, and names for the kinds of maps that are compared."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ MAPS = {  # name: method, layers whose maps are multiplied, views of each slice
 
 
 def cells(model: Net, layer: str, image_size: int) -> int:
-    """How many cells a layer has each way for slices of so many pixels."""
+    """How many locations a layer's feature map has in each direction, for slices of `image_size` pixels."""
     activations, _, _ = look_inside(model, torch.zeros(1, image_size, image_size, dtype=torch.uint8), layer)
     return activations.shape[-1]
 
 
 def fine_cam(model: Net, images: Tensor, method: str = "HiResCAM", layer: str = "layer3", targets=None) -> np.ndarray:
-    """Class activation maps at twice a layer's resolution: the mean over nine views of each slice.
+    """Shift-averaged class activation maps: the mean over nine shifted views, at twice a layer's resolution.
 
-    The grid of cells hangs on the slice's edge. So the slice is shown nine times, moved by half a cell up or down, left
-    or right, or not at all, and each map is moved back: where the moved cells overlap, they say which part of a cell is
-    hot. What a view shows beyond the slice repeats the slice's edge.
+    The feature-map grid is fixed relative to the image border. So each slice is shown nine times, shifted by half a
+    location up or down, left or right, or not at all, and each map is shifted back: where the shifted locations
+    overlap, the mean says which part of a location is high. Beyond its border a view repeats the slice's edge.
 
-    Args: as for `explain.cam`; without `targets` the decision for the slice that was not moved.
+    Args: as for `explain.cam`; without `targets` the decision for the unshifted slice.
 
     Returns:
         float32 (N, H, W), each map scaled to 0…1 by itself.
@@ -47,32 +47,23 @@ def fine_cam(model: Net, images: Tensor, method: str = "HiResCAM", layer: str = 
     windows = [(..., slice(down, down + size), slice(right, right + size)) for down, right in corners]
     maps = cam(model, torch.cat([wide[window] for window in windows]), method, layer, list(targets) * 9)
     heat, views = np.zeros(tuple(wide.shape), np.float32), np.zeros(tuple(wide.shape[1:]), np.float32)
-    for window, moved in zip(windows, np.split(maps, 9), strict=True):
-        heat[window] += moved
+    for window, shifted in zip(windows, np.split(maps, 9), strict=True):
+        heat[window] += shifted
         views[window] += 1
     mean = (heat / views)[:, half : half + size, half : half + size]
     return mean / np.maximum(mean.max((1, 2), keepdims=True), 1e-7)
 
 
 def named_map(model: Net, images: Tensor, name: str, targets=None) -> np.ndarray:
-    """The maps that a name in MAPS stands for; those of several layers are multiplied (their geometric mean).
+    """The maps that a name in MAPS stands for; those of several layers are combined by their geometric mean.
 
     Args and returns: as for `fine_cam`. Raises ValueError for an unknown name.
     """
     if name not in MAPS:
         raise ValueError(f"Unknown map {name!r}: {did_you_mean(name, MAPS)}")
     method, layers, views = MAPS[name]
-    if targets is None and len(layers) > 1:  # asked for once, not for each layer
+    if targets is None and len(layers) > 1:  # predict once, not for each layer
         targets = (predict(model, images) > 0).int().tolist()
-    one = cam if views == 1 else fine_cam
-    product = np.prod([one(model, images, method, layer, targets) for layer in layers], axis=0)
+    compute = cam if views == 1 else fine_cam
+    product = np.prod([compute(model, images, method, layer, targets) for layer in layers], axis=0)
     return product ** (1 / len(layers))
-
-
-def titled_maps(networks: dict[str, Net], images: Tensor, kinds: dict[str, str], targets=None) -> dict[str, np.ndarray]:
-    """The map that `kinds` names for each network, under a title in two or three lines for a figure.
-
-    Returns: {title: float32 (N, H, W)}.
-    """
-    titles = {name: f"{name}\n{kinds[name].replace(' HiResCAM, ', chr(10))}" for name in networks}
-    return {titles[name]: named_map(model, images, kinds[name], targets) for name, model in networks.items()}

@@ -1,12 +1,13 @@
-"""Where a heat map points: scores against known lesions and lungs, and maps that know nothing to compare with."""
+"""Where a heat map points: scores against known lesions and lungs, and baseline maps that ignore the network."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 import pandas as pd
-from scipy import ndimage
+from scipy.ndimage import binary_fill_holes
 from skimage.filters import threshold_otsu
+from skimage.measure import label, regionprops
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
@@ -16,10 +17,10 @@ from ..evaluation import mean_interval, patient_weights
 
 
 def pointing_game(maps: np.ndarray, lesions: np.ndarray, board: np.ndarray) -> np.ndarray:
-    """Whether the hottest place of each map lies in the lesion.
+    """Whether the maximum of each map lies in the lesion.
 
-    Zhang et al. 2016, https://arxiv.org/abs/1608.00507, section 4.1, without its tolerance of 15 pixels. Several
-    equally hot pixels count with the share of them that lies in the lesion, so that a flat map is a random point.
+    Zhang et al. 2016, https://arxiv.org/abs/1608.00507, section 4.1, without its tolerance of 15 pixels. Where several
+    pixels share the maximum, the score is the share of them in the lesion: a flat map scores like a random point.
 
     Args:
         maps: float (N, H, W).
@@ -33,22 +34,15 @@ def pointing_game(maps: np.ndarray, lesions: np.ndarray, board: np.ndarray) -> n
     array([1.])
     """
     check_masks(maps, lesions, board)
-    hottest = board & (maps == np.where(board, maps, -np.inf).max((1, 2), keepdims=True))
-    return (hottest & lesions).sum((1, 2)) / np.maximum(hottest.sum((1, 2)), 1)
-
-
-def names_that_hit(maps: dict[str, np.ndarray], lesions: np.ndarray) -> list[str]:
-    """Of several maps, {name: float (N, H, W)}, the names of those whose hottest place lies in the lesion each time."""
-    everywhere = np.ones_like(lesions)
-    return [name for name, heat in maps.items() if pointing_game(heat, lesions, everywhere).min() > 0]
+    maximum = board & (maps == np.where(board, maps, -np.inf).max((1, 2), keepdims=True))
+    return (maximum & lesions).sum((1, 2)) / np.maximum(maximum.sum((1, 2)), 1)
 
 
 def relevance_mass_accuracy(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Which share of each map's heat lies inside a mask.
+    """The share of each map's sum that lies inside a mask; an empty map counts as a flat one.
 
     Relevance mass accuracy (Arras et al. 2022, https://arxiv.org/abs/2003.07258), also called the energy-based pointing
-    game of Wang et al. 2020, https://arxiv.org/abs/1910.01279, section 4.3. A map without
-    any heat counts as a flat one.
+    game (Wang et al. 2020, https://arxiv.org/abs/1910.01279, section 4.3).
 
     Args:
         maps: float (N, H, W), not below 0.
@@ -61,20 +55,20 @@ def relevance_mass_accuracy(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
     array([0.75])
     """
     check_masks(maps, masks)
-    flat = maps.sum((1, 2), keepdims=True) == 0
-    heat = np.where(flat, 1.0, maps)
+    empty = maps.sum((1, 2), keepdims=True) == 0
+    heat = np.where(empty, 1.0, maps)
     return (heat * masks).sum((1, 2)) / heat.sum((1, 2))
 
 
 def iou_at_lesion_area(maps: np.ndarray, lesions: np.ndarray) -> np.ndarray:
-    """Overlap of each lesion with the same number of hottest pixels: intersection over union.
+    """Intersection over union of each lesion and as many of the map's highest pixels, so that no threshold is chosen.
 
-    So no threshold has to be chosen. Of pixels with equal heat at the limit, the share that is needed is taken.
+    Of pixels that tie at the limit, the share that is needed is taken.
 
     Args: as for `pointing_game`.
 
     Returns:
-        float (N,), 0 to 1; nan for a slice without a lesion.
+        float (N,), 0 to 1; NaN for a slice without a lesion.
     """
     check_masks(maps, lesions)
     scores = []
@@ -88,53 +82,49 @@ def iou_at_lesion_area(maps: np.ndarray, lesions: np.ndarray) -> np.ndarray:
 
 
 def average_precision(maps: np.ndarray, lesions: np.ndarray) -> np.ndarray:
-    """Average precision of each map as a detector of lesion pixels; a map that knows nothing gets the lesion's area.
+    """Average precision of each map as a detector of lesion pixels; a flat map scores the lesion's share of the slice.
 
     Args: as for `pointing_game`.
 
     Returns:
-        float (N,), 0 to 1; nan for a slice without a lesion.
+        float (N,), 0 to 1; NaN for a slice without a lesion.
     """
     check_masks(maps, lesions)
     pairs = zip(lesions.reshape(len(maps), -1), maps.reshape(len(maps), -1), strict=True)
     return np.array([average_precision_score(lesion, heat) if lesion.any() else np.nan for lesion, heat in pairs])
 
 
-def localization(maps: np.ndarray, lesions: np.ndarray, lungs: np.ndarray) -> dict[str, np.ndarray]:
-    """All scores of each map, {name: float (N,)}; the pointing game is played inside the lungs."""
-    return {
+def localization_with_intervals(maps: np.ndarray, lesions: np.ndarray, lungs: np.ndarray, patients) -> dict[str, dict]:
+    """Five scores of one kind of map, each a mean over slices with its interval over patients.
+
+    Args:
+        maps: float (N, H, W), not below 0.
+        lesions, lungs: bool (N, H, W); the pointing game is played inside the lungs.
+        patients: (N,), the patient of each slice.
+
+    Returns:
+        {name of the score: {"value", "low", "high"}}.
+    """
+    scores = {
         "pointing game": pointing_game(maps, lesions & lungs, lungs),
         "energy in lesion": relevance_mass_accuracy(maps, lesions),
         "energy in lungs": relevance_mass_accuracy(maps, lungs),
         "IoU at lesion area": iou_at_lesion_area(maps, lesions),
         "average precision": average_precision(maps, lesions),
     }
-
-
-def with_lesions(data: CTData, part: str) -> tuple[pd.DataFrame, Tensor, np.ndarray, np.ndarray]:
-    """The COVID slices of a split in which a lesion was drawn: table, slices, lesions and lungs, each (N, …)."""
-    table = data.table[(data.table.split == part) & (data.table.label == 1)]
-    table = table[data.lesions[table.index].flatten(1).any(1).numpy()]
-    lesions, lungs = (each[table.index].numpy() for each in (data.lesions, data.lungs))
-    return table, data.images[table.index], lesions, lungs
-
-
-def localization_with_intervals(maps: np.ndarray, lesions: np.ndarray, lungs: np.ndarray, patients) -> dict[str, dict]:
-    """The mean of each score of `localization` with its interval over `patients`, (N,)."""
-    found = localization(maps, lesions, lungs)
-    return {name: mean_with_interval(values, patients, share=True) for name, values in found.items()}
+    return {name: mean_with_interval(values, patients, share=True) for name, values in scores.items()}
 
 
 def mean_with_interval(values: np.ndarray, patients, seed: int = 0, share: bool = False) -> dict[str, float]:
-    """The mean over slices, with the 95 % interval of `metrics_with_intervals`' bootstrap, which draws whole patients.
+    """The mean over slices with its 95 % interval, from the patient-level bootstrap of `metrics_with_intervals`.
 
     Args:
-        values: float (N,); nan is left out.
-        patients: (N,), the group of each slice.
-        share: whether the mean can't lie beyond 0 and 1, so that the interval ends there.
+        values: float (N,); NaN is left out.
+        patients: (N,), the patient of each slice.
+        share: whether the values are shares, so that the interval ends at 0 and 1.
 
     Returns:
-        {"value", "low", "high"}; nan if there are no values.
+        {"value", "low", "high"}; NaN if there are no values.
     """
     values, patients = np.asarray(values, float), np.asarray(patients)
     known = ~np.isnan(values)
@@ -146,11 +136,16 @@ def mean_with_interval(values: np.ndarray, patients, seed: int = 0, share: bool 
     return {name: min(max(value, 0.0), 1.0) if share else value for name, value in found.items()}
 
 
-# ------------------------------------------------------------------------------------------------ baselines
+def with_lesions(data: CTData, part: str) -> tuple[pd.DataFrame, Tensor, np.ndarray, np.ndarray]:
+    """The COVID slices of a split whose lesion mask is not empty: table, slices, lesions and lungs, each (N, …)."""
+    table = data.table[(data.table.split == part) & (data.table.label == 1)]
+    table = table[data.lesions[table.index].flatten(1).any(1).numpy()]
+    lesions, lungs = (each[table.index].numpy() for each in (data.lesions, data.lungs))
+    return table, data.images[table.index], lesions, lungs
 
 
 def baselines(images: np.ndarray, lungs: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
-    """Maps that know nothing of the network: whoever can't beat them has shown nothing.
+    """Maps that ignore the network: one that scores no better than these has shown nothing.
 
     Args:
         images: uint8 (N, H, W).
@@ -170,15 +165,12 @@ def baselines(images: np.ndarray, lungs: np.ndarray, seed: int = 0) -> dict[str,
     }
 
 
-# ---------------------------------------------------------------------------------------------------- lungs
-
-
 def segment_lungs(images: np.ndarray) -> np.ndarray:
-    """The lungs of grey slices, simply: large dark regions that reach no corner, with what they enclose.
+    """A simple lung segmentation: large dark regions that reach no corner of the slice, closed and filled.
 
-    Otsu's threshold (https://doi.org/10.1109/TSMC.1979.4310076); an opening that cuts the lungs off from the air around
-    the body, which fills the corners; a closing that takes in vessels and patches at the border. Dense disease at the
-    pleura, and fluid, are lost.
+    Otsu's threshold (https://doi.org/10.1109/TSMC.1979.4310076), then an opening that separates the lungs from the air
+    around the body, which fills the corners. Each region is closed by itself, which takes in vessels and does not
+    bridge the mediastinum. Dense disease at the pleura, and fluid, are lost.
 
     Args:
         images: uint8 (N, H, W), bright body on dark air.
@@ -186,40 +178,18 @@ def segment_lungs(images: np.ndarray) -> np.ndarray:
     Returns:
         bool (N, H, W); empty where nothing dark is found.
     """
-    return np.stack([_lungs_of(image) for image in images]) if len(images) else np.zeros(images.shape, bool)
-
-
-def _lungs_of(image: np.ndarray) -> np.ndarray:
-    if image.min() == image.max():
-        return np.zeros(image.shape, bool)
-    dark = _morph(image < threshold_otsu(image), cv2.MORPH_OPEN, len(image) // 48)
-    pieces, count = ndimage.label(dark)
-    corner = len(image) // 16
-    outside = [pieces[rows, columns] for rows in _ends(corner) for columns in _ends(corner)]
-    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
-    large = np.flatnonzero(sizes > 0.01 * image.size)  # smaller ones are the windpipe, the gut or noise
-    # each piece by itself, or the closing would bridge what lies between the lungs
-    kept = [pieces == piece for piece in np.setdiff1d(large, [0, *np.unique(outside)])]
-    closed = [ndimage.binary_fill_holes(_morph(piece, cv2.MORPH_CLOSE, len(image) // 16)) for piece in kept]
-    return np.any([np.zeros(image.shape, bool), *closed], axis=0)
-
-
-def _ends(width: int) -> tuple[slice, slice]:
-    return slice(None, width), slice(-width, None)
-
-
-def _morph(mask: np.ndarray, operation: int, radius: int) -> np.ndarray:
-    """Opening or closing with a disk; beyond the image's border lies what lies at it."""
-    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
-    wide = np.pad(mask.astype(np.uint8), 2 * radius, mode="edge")
-    inner = slice(2 * radius, -2 * radius) if radius else slice(None)
-    return cv2.morphologyEx(wide, operation, disk)[inner, inner] > 0
-
-
-def dice(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Agreement of two masks, bool (N, H, W): twice the common area over the sum of both, float (N,).
-
-    >>> dice(np.array([[[True, True]]]), np.array([[[True, False]]]))
-    array([0.66666667])
-    """
-    return 2 * (one & other).sum((1, 2)) / np.maximum(one.sum((1, 2)) + other.sum((1, 2)), 1)
+    masks, size = np.zeros(images.shape, bool), images.shape[1]
+    pad, corner = max(1, size // 8), np.r_[: size // 16, -(size // 16) : 0]
+    radii = (size // 48, size // 16)
+    opening, closing = (cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2) for radius in radii)
+    for image, mask in zip(images, masks, strict=True):
+        if image.min() == image.max():
+            continue
+        dark = np.pad(image < threshold_otsu(image), pad, mode="edge").astype(np.uint8)
+        regions = label(cv2.morphologyEx(dark, cv2.MORPH_OPEN, opening)[pad:-pad, pad:-pad], connectivity=1)
+        wide, outside = np.pad(regions, pad, mode="edge"), np.unique(regions[np.ix_(corner, corner)])
+        for region in regionprops(regions):
+            if region.area > 0.01 * image.size and region.label not in outside:  # smaller: trachea, bowel or noise
+                closed = cv2.morphologyEx((wide == region.label).astype(np.uint8), cv2.MORPH_CLOSE, closing)
+                mask |= binary_fill_holes(closed[pad:-pad, pad:-pad])
+    return masks

@@ -1,11 +1,13 @@
-"""Explorers to play with: heat maps of any slice, and a lesion that follows the sliders."""
+"""Interactive explorers: heat maps of any slice, a lesion that follows sliders, and a threshold."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import ipywidgets as widgets
-import numpy as np
 import torch
 from IPython.display import Image, display
+from matplotlib.figure import Figure
 
 from ct_phantom.lesion import draw_with_lesion
 
@@ -20,42 +22,43 @@ from .fine_maps import cells
 from .score_figures import draw_threshold
 
 
-class Picture:
-    """A figure that is redrawn in place: live where widgets run, and a saved notebook keeps its last state."""
+def explore(draw: Callable[..., Figure], alt: str, **choices: tuple) -> dict[str, widgets.Widget]:
+    """Show controls, and the figure that `draw` makes of their values, redrawn in place at every change.
 
-    def __init__(self, alt: str):
-        self.alt, self.place = alt, InPlace()
+    Unlike `ipywidgets.interactive` without an `Output` widget: a saved notebook keeps the last picture, and nbclient
+    can wait for ever on a cell whose output such a widget catches.
 
-    def draw(self, figure) -> None:
-        """Show a figure where the last one stood."""
-        self.place.draw(Image(compact(figure, photo=True), format="jpeg", alt=self.alt))
+    Args:
+        draw: takes the value of each control by its name.
+        alt: what the figure shows.
+        choices: for each control (text, what `ipywidgets.interactive` takes, first value).
+
+    Returns:
+        {name: control}, so that a program can move them too.
+    """
+    place, controls = InPlace(), {}
+    for name, (text, choice, value) in choices.items():
+        controls[name] = widgets.interactive.widget_from_abbrev(choice, value)
+        controls[name].description, controls[name].style.description_width = text, "90px"
+    boxes = list(controls.values())
+    display(widgets.VBox([widgets.HBox(boxes[i : i + 3]) for i in range(0, len(boxes), 3)]))
+
+    def redraw(_change=None):
+        figure = draw(**{name: control.value for name, control in controls.items()})
+        place.draw(Image(compact(figure, photo=True), format="jpeg", alt=alt))
+
+    redraw()
+    for control in boxes:
+        control.observe(redraw, "value")
+    return controls
 
 
-def probability(model: Net, images: torch.Tensor) -> np.ndarray:
-    """Probability of COVID of each slice, uint8 (N, H, W) -> float32 (N,)."""
-    return torch.sigmoid(predict(model, images)).numpy()
-
-
-def _slider(kind, name: str, value, low, high, step):
-    return kind(value=value, min=low, max=high, step=step, description=name, style={"description_width": "90px"})
-
-
-def _play(controls: dict[str, widgets.Widget], update) -> widgets.Widget:
-    """Show the controls, draw once, and draw again whenever one is moved."""
-    box = widgets.VBox([widgets.HBox(list(controls.values())[i : i + 3]) for i in range(0, len(controls), 3)])
-    display(box)
-
-    def draw(_change=None):
-        update(**{name: control.value for name, control in controls.items()})
-
-    draw()
-    for control in controls.values():
-        control.observe(draw, "value")
-    return box
+def _titled(text: str, model: Net, one: torch.Tensor) -> str:
+    return f"{text}\np(COVID) = {torch.sigmoid(predict(model, one)).item():.2f}"
 
 
 def cam_explorer(models: dict[str, Net], images: torch.Tensor, texts: list[str], lesions=None) -> dict:
-    """Any two heat maps of any slice side by side, each of a model, a method and a layer, redrawn at every change.
+    """Any two heat maps of any slice side by side, each of a model, a method and a layer.
 
     ScoreCAM is left out: it takes seconds.
 
@@ -65,92 +68,85 @@ def cam_explorer(models: dict[str, Net], images: torch.Tensor, texts: list[str],
         lesions: bool (N, H, W), or None.
 
     Returns:
-        {name: control}, so that a program can move them too; those of the second map end in " 2".
+        {name: control}; the names of those of the second map end in "2".
     """
-    picture = Picture("A slice and two heat maps, for the slice, models, methods, layers and class chosen above.")
     names, methods = list(models), [name for name in METHODS if name != "ScoreCAM"]
-    controls = {
-        "number": _slider(widgets.IntSlider, "slice", 0, 0, len(images) - 1, 1),
-        "target": widgets.Dropdown(
-            options=[("its own decision", None), (CLASSES[1], 1), (CLASSES[0], 0)], description="explain"
-        ),
-        "opacity": _slider(widgets.FloatSlider, "opacity", 0.55, 0.0, 1.0, 0.05),
+    choices = {
+        "number": ("slice", (0, len(images) - 1, 1), 0),
+        "target": ("explain", [("its own decision", None), (CLASSES[1], 1), (CLASSES[0], 0)], None),
+        "opacity": ("opacity", (0.0, 1.0, 0.05), 0.55),
     }
-    for second, (model, layer) in {"": (names[-1], "layer3"), " 2": (names[-1], "layer4")}.items():
-        controls |= {
-            f"model{second}": widgets.Dropdown(options=names, value=model, description=f"model{second}"),
-            f"method{second}": widgets.Dropdown(options=methods, value="HiResCAM", description=f"method{second}"),
-            f"layer{second}": widgets.Dropdown(options=LAYERS[::-1], value=layer, description=f"layer{second}"),
+    for second, layer in {"": "layer3", "2": "layer4"}.items():
+        choices |= {
+            f"model{second}": (f"model {second}".strip(), names, names[-1]),
+            f"method{second}": (f"method {second}".strip(), methods, "HiResCAM"),
+            f"layer{second}": (f"layer {second}".strip(), list(LAYERS[::-1]), layer),
         }
-    controls["grid"] = widgets.Checkbox(value=False, description="draw the cells")
+    choices["grid"] = ("draw the cells", False, False)
 
-    def update(number, target, opacity, grid, **chosen):
+    def draw(number, target, opacity, grid, **chosen) -> Figure:
         one = images[number : number + 1]
         maps, counts = {}, []
-        for second in ("", " 2"):
-            network, layer = models[chosen[f"model{second}"]], chosen[f"layer{second}"]
-            title = f"{chosen[f'model{second}']}: {chosen[f'method{second}']}, {layer}"
-            title += f"\np(COVID) = {probability(network, one)[0]:.2f}{second and ' '}"  # two alike stay two
-            maps[title] = cam(network, one, chosen[f"method{second}"], layer, target if target is None else [target])[0]
-            counts.append(cells(network, layer, one.shape[-1]) if grid else 0)
+        for second in ("", "2"):
+            name, method, layer = (chosen[f"{what}{second}"] for what in ("model", "method", "layer"))
+            title = _titled(f"{name}: {method}, {layer}", models[name], one)
+            title = f"{title} " if title in maps else title  # titles are keys: two equal ones must differ
+            maps[title] = cam(models[name], one, method, layer, None if target is None else [target])[0]
+            counts.append(cells(models[name], layer, one.shape[-1]) if grid else 0)
         lesion = None if lesions is None else lesions[number]
-        picture.draw(panels(one[0].numpy(), maps, lesion, opacity, texts[number], counts))
+        return panels(one[0].numpy(), maps, lesion, opacity, texts[number], counts)
 
-    _play(controls, update)
-    return controls
+    alt = "A slice and two heat maps, for the slice, models, methods, layers and class chosen above."
+    return explore(draw, alt, **choices)
 
 
 def lesion_lab(models: dict[str, Net], first_patient: int, image_size: int = 96, seed: int = 0) -> dict:
-    """Place and grow ground glass in healthy lungs; probability and a map of `layer3` for COVID follow.
+    """Place and grow ground glass in healthy lungs, and see each model's probability and its map of `layer3` for COVID.
 
     Args:
         models: {name: network}.
-        first_patient: number of an imaginary patient; this one and the nine after it can be chosen.
+        first_patient: number of a synthetic patient; this one and the nine after it can be chosen.
 
     Returns:
-        {name: control}, so that a program can move them too.
+        {name: control}.
     """
-    picture = Picture("A healthy phantom slice with drawn ground glass, its heat maps and probabilities.")
-    controls = {
-        "patient": _slider(widgets.IntSlider, "patient", 0, 0, 9, 1),
-        "level": _slider(widgets.FloatSlider, "height", 0.55, 0.15, 0.9, 0.05),
-        "lungs": widgets.Dropdown(options=["left", "right", "both"], value="both", description="lungs"),
-        "place": _slider(widgets.FloatSlider, "front – back", 0.6, -1.2, 1.4, 0.1),
-        "depth": _slider(widgets.FloatSlider, "depth", 0.05, 0.0, 0.7, 0.05),
-        "size": _slider(widgets.FloatSlider, "size", 0.3, 0.0, 0.6, 0.02),
-        "density": _slider(widgets.FloatSlider, "density", 0.45, 0.1, 0.9, 0.05),
-    }
 
-    def update(patient, **choices):
-        image, lesion = draw_with_lesion(first_patient + patient, seed=seed, image_size=image_size, **choices)
-        one = torch.from_numpy(image)[None]
-        maps = {}
+    def draw(patient, **lesion_choices) -> Figure:
+        image, lesion = draw_with_lesion(first_patient + patient, seed=seed, image_size=image_size, **lesion_choices)
+        one, maps = torch.from_numpy(image)[None], {}
         for name, model in models.items():
             heat = cam(model, one, "HiResCAM", "layer3", [1])[0]
-            nothing = "" if heat.any() else ", no evidence"
-            maps[f"{name}\np(COVID) = {probability(model, one)[0]:.2f}{nothing}"] = heat
-        picture.draw(panels(image, maps, lesion, title=f"lesion: {lesion.mean():.1%} of the slice"))
+            maps[_titled(name, model, one) + ("" if heat.any() else ", no evidence")] = heat
+        return panels(image, maps, lesion, title=f"lesion: {lesion.mean():.1%} of the slice")
 
-    _play(controls, update)
-    return controls
+    return explore(
+        draw,
+        "A healthy phantom slice with drawn ground glass, its heat maps and probabilities.",
+        patient=("patient", (0, 9, 1), 0),
+        level=("height", (0.15, 0.9, 0.05), 0.55),
+        lungs=("lungs", ["left", "right", "both"], "both"),
+        place=("front – back", (-1.2, 1.4, 0.1), 0.6),
+        depth=("depth", (0.0, 0.7, 0.05), 0.05),
+        size=("size", (0.0, 0.6, 0.02), 0.3),
+        density=("density", (0.1, 0.9, 0.05), 0.45),
+    )
 
 
 def threshold_explorer(logits, labels, threshold: float = 0.5, prevalence: float = 0.5) -> dict:
-    """Move the threshold and the share of the ill: decisions, confusion matrix and predictive values follow.
+    """Move the threshold and the prevalence: decisions, confusion matrix and predictive values follow.
 
     Args:
         logits: float (N,).
         labels: 0 or 1, (N,).
-        threshold: a probability, where the slider starts.
-        prevalence: share of COVID where the network would be used, where the slider starts.
+        threshold: a probability, the slider's first value.
+        prevalence: share of COVID where the network would be used, the slider's first value.
 
     Returns:
-        {name: control}, so that a program can move them too.
+        {name: control}.
     """
-    picture = Picture("Probabilities on both sides of the threshold, confusion matrix, sensitivity, predictive values.")
-    controls = {
-        "threshold": _slider(widgets.FloatSlider, "threshold", threshold, 0.0, 1.0, 0.01),
-        "prevalence": _slider(widgets.FloatSlider, "share of the ill", prevalence, 0.01, 0.9, 0.01),
-    }
-    _play(controls, lambda **values: picture.draw(draw_threshold(logits, labels, **values)))
-    return controls
+    return explore(
+        lambda **values: draw_threshold(logits, labels, **values),
+        "Probabilities on both sides of the threshold, confusion matrix, sensitivity, predictive values.",
+        threshold=("threshold", (0.0, 1.0, 0.01), threshold),
+        prevalence=("prevalence", (0.01, 0.9, 0.01), prevalence),
+    )
