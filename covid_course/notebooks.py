@@ -134,8 +134,8 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> Path:
             os.replace(temporary, output)
     except OSError as error:
         raise OSError(
-            f"Cannot write {display_path(output)}: {error.strerror or error}. Free some space or choose another run_dir; "
-            "an earlier notebook there is unchanged."
+            f"Cannot write {display_path(output)}: {error.strerror or error}. Free some space or choose another "
+            "run_dir; an earlier notebook there is unchanged."
         ) from error
     failed.unlink(missing_ok=True)
     return output
