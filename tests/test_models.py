@@ -1,6 +1,7 @@
 import socket
 
 import numpy as np
+import pandas as pd
 import pytest
 import skimage.data
 import torch
@@ -15,7 +16,6 @@ from covid_utils.io.weights import read_weights, save_weights
 from covid_utils.labs import photographs
 from covid_utils.labs.cam_figures import first_kernels
 from covid_utils.labs.faithfulness import CASCADE, cascading_randomisation
-from covid_utils.labs.tables import stage_table
 from covid_utils.models import Net, build_model, freeze, train_mode
 from covid_utils.runs.load_or_train import load_model
 from covid_utils.training import fit, new_model
@@ -57,6 +57,16 @@ OTHERS = {
     ),
 }
 FAMILIES = [*models.BACKBONES, *OTHERS]
+
+
+def stage_table(model: Net) -> pd.DataFrame:
+    """A row per stage: how many parameters it has, and how many of them are trained."""
+    rows = {}
+    for stage in models.STAGES:
+        found = [p for part in model.parts(stage) for p in part.parameters()]
+        trained = sum(p.numel() for p in found if p.requires_grad)
+        rows[stage] = {"numbers": sum(p.numel() for p in found), "trainable": trained}
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 @pytest.fixture(autouse=True)
