@@ -11,13 +11,17 @@ from __future__ import annotations
 import argparse
 import time
 
+import pandas as pd
+import torch
 from search import recorded
 
+from covid_utils.core.device import repeatable
 from covid_utils.core.files import PROJECT, write_json
 from covid_utils.core.settings import Settings
-from covid_utils.data import load_data
-from covid_utils.labs.finetuning import fine_tune
-from covid_utils.training import new_model
+from covid_utils.data import CTData, load_data, loader
+from covid_utils.labs.finetuning import layerwise_rates
+from covid_utils.models import Net, freeze
+from covid_utils.training import evaluate, new_model, train_one_epoch
 
 RESULTS = PROJECT / "benchmarks" / "results" / "craft.json"
 KEY = ("way", "seed")
@@ -26,6 +30,33 @@ WAYS = {
     "layer-wise, × 0.7": {"factor": 0.7},
     "gradual unfreezing": {"unfreeze": ("head", "last", "layer3", "layer2", "layer1", "all")},
 }
+
+
+def fine_tune(model: Net, data: CTData, settings: Settings, factor: float = 1.0, unfreeze: tuple = ()) -> pd.DataFrame:
+    """Train all stages, each at a rate of its own, or unfrozen one after the other; the last epoch's weights stay.
+
+    Args:
+        factor: as for `layerwise_rates`; 1 is one rate for all.
+        unfreeze: what learns from each epoch on, as `models.freeze` takes it ("head", "last", …); when the names are
+            used up, the last one holds. Empty: all stages from the start.
+
+    Returns:
+        the history: `epoch`, `val_accuracy`, `val_loss`.
+    """
+    batches = loader(data, "train", settings.batch_size, shuffle=True, augmented=True)
+    checks, history = loader(data, "val", settings.batch_size), []
+    groups = layerwise_rates(model, settings.learning_rate, factor)
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, [group["lr"] for group in groups], total_steps=settings.epochs * len(batches)
+    )
+    stages = [*unfreeze, *[(unfreeze or ("all",))[-1]] * settings.epochs]
+    for epoch, stage in enumerate(stages[: settings.epochs], start=1):
+        with repeatable(settings.seed * 1_000_003 + epoch):
+            train_one_epoch(freeze(model, stage), batches, optimizer, schedule)
+            found = evaluate(model, checks)
+        history.append({"epoch": epoch, "val_accuracy": found["accuracy"], "val_loss": found["loss"]})
+    return pd.DataFrame(history)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 import PIL.Image
 from IPython.display import Image, display
 from matplotlib.figure import Figure
+from sklearn.metrics import ConfusionMatrixDisplay
 
 from .core.progress import InPlace, time_left
 from .io.folders import CLASSES
@@ -98,16 +99,19 @@ def outline(axis, mask) -> None:
 class LiveCurves:
     """Loss and accuracy curves that grow in place after every epoch and leave one figure behind.
 
-    Live in JupyterLab; a saved notebook holds the last state only. Use it as `fit(…, on_epoch=LiveCurves(epochs))`.
+    Live in JupyterLab; a saved notebook holds the last state only. Call `update(history)` after each epoch.
     """
 
     def __init__(self, epochs: int, title: str = ""):
         self.epochs, self.title, self.place = epochs, title, InPlace()
 
-    def __call__(self, history: pd.DataFrame) -> None:
+    def update(self, history: pd.DataFrame | list[dict]) -> None:
         """Draw the history so far, a row per epoch."""
+        history = pd.DataFrame(history)
         alt = f"Curves of loss and accuracy over {len(history)} epochs, training and validation."
         self.place.draw(draw_curves(history, self.epochs, self.title), metadata={"image/png": {"alt": alt}})
+
+    __call__ = update  # `fit(…, on_epoch=curves)` calls it
 
 
 @styled
@@ -136,23 +140,20 @@ def draw_curves(history: pd.DataFrame, epochs: int, title: str = "") -> Figure:
     return figure
 
 
-def draw_counts(axis, counts: np.ndarray, fontsize: int) -> None:
-    """Draw a confusion matrix, int (2, 2), rows the truth, columns the decision."""
-    axis.imshow(counts, cmap="Blues", vmin=0, vmax=counts.sum(1).max())
-    for (row, column), count in np.ndenumerate(counts):
-        dark = count > counts.sum(1).max() / 2
-        axis.text(column, row, count, ha="center", va="center", fontsize=fontsize, color="white" if dark else "black")
-    axis.set(xticks=(0, 1), yticks=(0, 1), xticklabels=CLASSES, yticklabels=CLASSES, xlabel="decision")
+def draw_counts(axis, counts, fontsize: int) -> None:
+    """Draw a confusion matrix, int (2, 2), rows the true class, columns the predicted one."""
+    matrix = ConfusionMatrixDisplay(np.asarray(counts), display_labels=CLASSES)
+    matrix.plot(ax=axis, cmap="Blues", colorbar=False, text_kw={"fontsize": fontsize})
+    axis.set(xlabel="decision", ylabel="truth")
 
 
 @styled
 def show_confusion(confusions: dict[str, list], alt: str) -> None:
-    """Show confusion matrices side by side: {title: counts (2, 2)}, rows the truth, columns the decision."""
+    """Show confusion matrices side by side: {title: counts (2, 2)}, rows the true class, columns the predicted one."""
     figure, axes = plt.subplots(1, len(confusions), figsize=(3.8 * len(confusions), 3.4), squeeze=False)
     for axis, (title, counts) in zip(axes.flat, confusions.items(), strict=True):
-        draw_counts(axis, np.asarray(counts), fontsize=16)
+        draw_counts(axis, counts, fontsize=16)
         axis.set_title(title)
         axis.set_yticklabels(CLASSES, rotation=90, va="center")
-        axis.set_ylabel("truth")
     figure.tight_layout()
     show(figure, alt)

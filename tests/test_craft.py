@@ -6,13 +6,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from craft import fine_tune
 from toy import tiny_data
 
 from covid_utils.core import device
 from covid_utils.core.settings import Settings
 from covid_utils.labs.finetuning import (
     batch_sizes,
-    fine_tune,
     kept_per_slice,
     layerwise_rates,
     number_formats,

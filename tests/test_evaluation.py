@@ -188,35 +188,6 @@ def test_the_difference_of_two_patient_groups_is_newcombes():
         assert (found["low"], found["high"]) == pytest.approx(wanted, abs=5e-5)
 
 
-def test_people_are_counted_whole():
-    table = calibration.people(0.9, 0.8, 0.1)
-    assert table.index.name == "of 1000 people" and table.index.tolist() == ["ill", "not ill", "all"]
-    assert table['"yes"'].tolist() == [90, 180, 270] and table['"no"'].tolist() == [10, 720, 730]
-    yes, no = calibration.predictive_values(0.9, 0.8, 0.1)
-    assert yes == pytest.approx(90 / 270) and no == pytest.approx(720 / 730)
-    rounded = calibration.people(0.98, 0.881, 0.05)  # halves and thirds of people: the sums fit all the same
-    assert (rounded.loc["all"] == rounded.iloc[:2].sum()).all() and rounded.loc["all"].sum() == 1000
-    assert rounded.loc["ill"].sum() == 50
-
-
-def test_a_table_of_thresholds_has_the_scores_at_each():
-    patients = np.arange(200)
-    table = calibration.threshold_table({"half": (LOGITS, 0.0), "one": (LOGITS, 1.0)}, LABELS, patients)
-    assert table.threshold.tolist() == ["0.50", "0.73"]
-    found = metrics_with_intervals(LOGITS, LABELS, patients, 1.0)
-    for name in ("sensitivity", "specificity", "precision"):
-        assert table.loc["one", name] == percent(found[name]) != table.loc["half", name]
-
-
-def test_intervals_are_compared_in_logits():
-    narrow, wide = ({"low": 1 / (1 + np.exp(-low)), "high": 1 / (1 + np.exp(-high))} for low, high in ((0, 1), (-1, 2)))
-    assert calibration.times_as_wide(wide, narrow) == pytest.approx(3)
-    assert calibration.times_as_wide({"low": 0.5, "high": 1.0}, narrow) == pytest.approx(np.log(999))
-
-
-def test_words_for_intervals_and_temperatures():
+def test_words_for_intervals():
     said = [calibration.verdict({"low": low, "high": high}) for low, high in ((0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1))]
     assert said == ["a gain beyond chance", "a loss beyond chance", "cannot be told from chance"]
-    assert [calibration.how_sure(heat) for heat in (0.5, 1.0, 2.0)] == [
-        "not sure enough", "about as sure as it is right", "too sure of itself"
-    ]  # fmt: skip

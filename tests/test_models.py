@@ -3,6 +3,7 @@ import re
 import socket
 
 import numpy as np
+import pandas as pd
 import pytest
 import skimage.data
 import torch
@@ -20,7 +21,6 @@ from covid_utils.io.weights import read_weights, save_weights
 from covid_utils.labs import photographs
 from covid_utils.labs.cam_figures import first_kernels
 from covid_utils.labs.faithfulness import CASCADE, cascading_randomisation
-from covid_utils.labs.tables import stage_table
 from covid_utils.models import Net, build_model, freeze, train_with_frozen_bn
 from covid_utils.runs.load_or_train import load_model, new_model, train
 from ct_phantom.patients import draw_patient
@@ -78,6 +78,16 @@ OTHERS = {
     ),
 }
 FAMILIES = [*BACKBONES, *OTHERS]
+
+
+def stage_table(model: Net) -> pd.DataFrame:
+    """A row per stage: how many parameters it has, and how many of them are trained."""
+    rows = {}
+    for stage in models.STAGES:
+        found = [p for part in model.parts(stage) for p in part.parameters()]
+        trained = sum(p.numel() for p in found if p.requires_grad)
+        rows[stage] = {"numbers": sum(p.numel() for p in found), "trainable": trained}
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 @pytest.fixture(autouse=True)

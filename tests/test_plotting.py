@@ -27,7 +27,7 @@ def live() -> list[dict]:
     return run(
         "import pandas as pd\nfrom covid_utils.plotting import LiveCurves\n"
         f"history = pd.DataFrame({HISTORY.to_dict('list')})\n"
-        "curves = LiveCurves(2)\ncurves(history[:1])\ncurves(history)"
+        "curves = LiveCurves(2)\ncurves.update(history[:1].to_dict('records'))\ncurves.update(history)"
     )
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
-from scipy.special import expit, logit
+from scipy.special import expit
 from scipy.stats import norm
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss
-
-from ..evaluation import metrics_with_intervals, percent
 
 
 def operating_point(logits, labels, sensitivity: float = 0.95) -> float:
@@ -37,33 +35,6 @@ def predictive_values(sensitivity: float, specificity: float, prevalence: float)
     return right_yes / yes if yes else float("nan"), right_no / no if no else float("nan")
 
 
-def people(sensitivity: float, specificity: float, prevalence: float, count: int = 1000) -> pd.DataFrame:
-    """Bayes in whole people: of `count`, how many are ill or not (rows), and get a "yes" or a "no" (columns)?"""
-    ill = round(count * prevalence)
-    found, alarms = round(ill * sensitivity), round((count - ill) * (1 - specificity))
-    answers = {'"yes"': [found, alarms], '"no"': [ill - found, count - ill - alarms]}
-    table = pd.DataFrame(answers, index=["ill", "not ill"])
-    table.loc["all"] = table.sum()
-    return table.rename_axis(f"of {count} people")
-
-
-def threshold_table(lines: dict[str, tuple[np.ndarray, float]], labels, patients) -> pd.DataFrame:
-    """Sensitivity, specificity and precision of each {title: (logits, threshold)}, a row for each, as percent."""
-    rows = {}
-    for title, (logits, threshold) in lines.items():
-        score = metrics_with_intervals(logits, labels, patients, threshold)
-        shown = {name: percent(score[name]) for name in ("sensitivity", "specificity", "precision")}
-        rows[title] = {"threshold": f"{expit(threshold):.2f}"} | shown
-    return pd.DataFrame(rows).T
-
-
-def times_as_wide(one: dict[str, float], other: dict[str, float]) -> float:
-    """How many times as wide the interval of `one` is as that of `other`, in logits, where both are symmetric."""
-    ends = np.clip([[score["low"], score["high"]] for score in (one, other)], 0.001, 0.999)
-    wide, narrow = np.ptp(logit(ends), axis=1)
-    return float(wide / narrow)
-
-
 def verdict(gain: dict[str, float]) -> str:
     """What an interval of a difference says, in words.
 
@@ -73,13 +44,6 @@ def verdict(gain: dict[str, float]) -> str:
     if gain["low"] > 0:
         return "a gain beyond chance"
     return "a loss beyond chance" if gain["high"] < 0 else "cannot be told from chance"
-
-
-def how_sure(temperature: float) -> str:
-    """What a temperature says of the network, in words."""
-    if temperature > 1.1:
-        return "too sure of itself"
-    return "not sure enough" if temperature < 0.9 else "about as sure as it is right"
 
 
 def temperature(logits, labels) -> float:

@@ -17,7 +17,7 @@ from ..core.settings import Settings
 from ..data import CTData, loader
 from ..models import STAGES, Net, Tail, ask, freeze, train_mode
 from ..runs.formats import time_steps
-from ..training import evaluate, predict, train_one_epoch, update
+from ..training import predict, update
 
 
 def range_test(
@@ -60,33 +60,6 @@ def layerwise_rates(model: Net, rate: float, factor: float) -> list[dict]:
         parameters = [p for part in model.parts(stage) for p in part.parameters()]
         groups.append({"params": parameters, "lr": rate * factor**depth})
     return [group for group in groups if group["params"]]
-
-
-def fine_tune(model: Net, data: CTData, settings: Settings, factor: float = 1.0, unfreeze: tuple = ()) -> pd.DataFrame:
-    """Train all stages, each at a rate of its own, or unfrozen one after the other; the last epoch's weights stay.
-
-    Args:
-        factor: as for `layerwise_rates`; 1 is one rate for all.
-        unfreeze: what learns from each epoch on, as `models.freeze` takes it ("head", "last", …); when the names are
-            used up, the last one holds. Empty: all stages from the start.
-
-    Returns:
-        the history: `epoch`, `val_accuracy`, `val_loss`.
-    """
-    batches = loader(data, "train", settings.batch_size, shuffle=True, augmented=True)
-    checks, history = loader(data, "val", settings.batch_size), []
-    groups = layerwise_rates(model, settings.learning_rate, factor)
-    optimizer = torch.optim.AdamW(groups, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, [group["lr"] for group in groups], total_steps=settings.epochs * len(batches)
-    )
-    stages = [*unfreeze, *[(unfreeze or ("all",))[-1]] * settings.epochs]
-    for epoch, stage in enumerate(stages[: settings.epochs], start=1):
-        with repeatable(settings.seed * 1_000_003 + epoch):
-            train_one_epoch(freeze(model, stage), batches, optimizer, schedule)
-            found = evaluate(model, checks)
-        history.append({"epoch": epoch, "val_accuracy": found["accuracy"], "val_loss": found["loss"]})
-    return pd.DataFrame(history)
 
 
 @repeatable()

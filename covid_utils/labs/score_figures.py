@@ -39,7 +39,6 @@ def draw_threshold(logits, labels, threshold: float, prevalence: float) -> Figur
     axes[0].legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.1), ncols=2, frameon=False)
     counts = confusion_matrix(covid, called, labels=[False, True])
     draw_counts(axes[1], counts, fontsize=15)
-    axes[1].set_title("truth", fontsize=10, ha="right", position=(-0.05, 1))
     sensitivity, specificity = counts[1, 1] / covid.sum(), counts[0, 0] / (~covid).sum()
     yes, no = predictive_values(sensitivity, specificity, prevalence)
     values = {

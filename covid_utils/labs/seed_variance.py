@@ -77,15 +77,6 @@ def held(table: pd.DataFrame, accuracy: str = ACCURACY) -> pd.Series:
     return mean.between(table[f"{accuracy}.low"], table[f"{accuracy}.high"])
 
 
-def said_of_intervals(holds: pd.Series) -> str:
-    """`held` as Markdown, with what it says."""
-    more, meaning = "fewer", "about test patients only: that a seed makes another network, they do not know"
-    if holds.mean() >= 0.95:
-        more, meaning = "no fewer", "wide enough to cover what a seed does, as the test patients are few"
-    count = f"In **{holds.sum()} of {len(holds)}** runs the interval holds the mean of its group"
-    return f"{count}: {more} than the promised 95 %. These intervals are {meaning}."
-
-
 def seeds_needed(gains: np.ndarray, reach: float) -> int:
     """How many seeds narrow the 95 % interval of a mean gain to ± `reach`, at least 2.
 
