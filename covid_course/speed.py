@@ -20,7 +20,7 @@ from ct_phantom.patients import draw_patient
 
 from .machine import Check
 
-RECORD = PROJECT / "benchmarks" / "results" / "minutes.json"  # from benchmarks/minutes.py
+RECORD = PROJECT / "benchmarks" / "results" / "minutes.json"  # recorded runs of the default recipe
 SLOW = 15  # minutes that nobody in a class waits for one notebook
 PATIENTS, BATCHES = 8, 4  # of four slices each: a batch; so many batches are learned for one that is only answered
 
