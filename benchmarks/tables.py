@@ -542,7 +542,6 @@ def contenders(found: dict[str, dict], mine: str, title: str) -> str:
 def ratios(run: dict[str, dict]) -> dict[str, str]:
     """The other questions, each answered by one ratio."""
     kept, ours, maps = run["frozen"]["cached"], run["scratch"]["ours"], run["maps"]
-    small, many, large, deep = run["growth"].values()
     anew, copies = 10 / run["frozen"]["ours"]["images/s"], 4 / kept["made images/s"] + 10 / kept["images/s"]
     share = ours["images/s"] / ours["bare images/s"]
     found = {
@@ -559,16 +558,19 @@ def ratios(run: dict[str, dict]) -> dict[str, str]:
     for method in ("GradCAM", "EigenCAM"):
         times = maps[f"{method} maps/s"] / maps[f"{method} example maps/s"]
         found[f"{method} maps: times as fast as the library's example, a picture a call"] = f"{times:.1f}"
-    for title, more in (("10 times the slices (2500)", many), ("5.4 times the pixels (224 px)", large)):
-        for name, unit in (("time", "seconds"), ("memory", "GB")):
-            found[f"ResNet-18, an epoch of {title}: times the {name}"] = f"{more[unit] / small[unit]:.1f}"
+    if "growth" in run:
+        small, many, large, deep = run["growth"].values()
+        for title, more in (("10 times the slices (2500)", many), ("5.4 times the pixels (224 px)", large)):
+            for name, unit in (("time", "seconds"), ("memory", "GB")):
+                found[f"ResNet-18, an epoch of {title}: times the {name}"] = f"{more[unit] / small[unit]:.1f}"
+        found["an epoch of ResNet-50 instead of ResNet-18, 96 px"] = f"{deep['seconds'] / small['seconds']:.1f}"
     if "compiled" in run:
         plain, fast = (1 / run["compiled"][name] for name in ("plain images/s", "images/s"))
         wait = run["compiled"]["first step"] - run["machine"]["batch"] * fast
         pays = f"{wait / (plain - fast):,.0f}" if fast < plain else "never"
         found["torch.compile: times as fast"] = f"{plain / fast:.2f}"
         found[f"torch.compile: its {wait:.0f} s of compiling pay after so many slices"] = pays
-    return found | {"an epoch of ResNet-50 instead of ResNet-18, 96 px": f"{deep['seconds'] / small['seconds']:.1f}"}
+    return found
 
 
 # ------------------------------------------------------------------------------------------------ pages
