@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
+from collections.abc import Callable
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -100,6 +101,16 @@ def gain(table: pd.DataFrame, model: str, against: str) -> dict[str, float]:
     return mean_over_seeds((table[model] - table[against]).dropna())
 
 
+def by_group(rows: pd.DataFrame, keys: dict[str, str], cells: dict[str, Callable[[pd.DataFrame], object]]) -> str:
+    """A line for each group of rows: `keys`, columns and their titles; `cells`, titles and what is said of a group."""
+    return markdown(
+        [
+            dict(zip(keys.values(), key, strict=True)) | {title: cell(mine) for title, cell in cells.items()}
+            for key, mine in rows.groupby(list(keys), sort=False)
+        ]
+    )
+
+
 # ------------------------------------------------------------------------------------------------ accuracy
 
 
@@ -143,21 +154,16 @@ def recipe_of(text: str | float) -> dict:
 
 def search(rows: pd.DataFrame) -> str:
     """The recipes that were tried, by their validation accuracy."""
-    rows = rows.assign(data=rows.dataset + ", " + rows.split)
-    return markdown(
-        [
-            {
-                "data, split": data,
-                "recipe": f"`{recipe}`",
-                "best epoch, %": f"{100 * mine.best.mean():.1f}",
-                "last epoch, %": f"{100 * mine['last'].mean():.1f}",
-                "loss": f"{mine.loss.mean():.2f}",
-                "seeds": len(mine),
-                "seconds, one thread": f"{mine.seconds.median():.0f}",
-            }
-            for (data, recipe), mine in rows.groupby(["data", "recipe"])
-        ]
-    )
+    rows = rows.assign(data=rows.dataset + ", " + rows.split).sort_values(["data", "recipe"], kind="stable")
+    rows["recipe"] = "`" + rows.recipe + "`"
+    cells = {
+        "best epoch, %": lambda mine: f"{100 * mine.best.mean():.1f}",
+        "last epoch, %": lambda mine: f"{100 * mine['last'].mean():.1f}",
+        "loss": lambda mine: f"{mine.loss.mean():.2f}",
+        "seeds": len,
+        "seconds, one thread": lambda mine: f"{mine.seconds.median():.0f}",
+    }
+    return by_group(rows, {"data": "data, split", "recipe": "recipe"}, cells)
 
 
 def difficulty(rows: pd.DataFrame) -> str:
@@ -182,21 +188,13 @@ def starts() -> pd.DataFrame:
     both = {}
     for kind, name in KINDS.items():
         found = accuracies(name)
-        both[kind] = pd.DataFrame.from_dict(
-            {
-                STARTS[model]: {
-                    "accuracy, %": f"{100 * found[model].mean():.1f}",
-                    "minus ResNet-18, random": (
-                        "" if model == "scratch" else percent(gain(found, model, "scratch"), signed=True)
-                    ),
-                    "seeds": str(found[model].count()),
-                }
-                for model in STARTS
-                if model in found
-            },
-            orient="index",
-        )
-    return pd.concat(both, axis=1).reindex(STARTS.values()).dropna(how="all").fillna("").rename_axis("start")
+        found = found[[model for model in STARTS if model in found]]
+        gains = {model: percent(gain(found, model, "scratch"), signed=True) for model in found}
+        scores = {"accuracy, %": (100 * found.mean()).map("{:.1f}".format)}
+        scores["minus ResNet-18, random"] = pd.Series(gains | {"scratch": ""})
+        both[kind] = pd.DataFrame(scores | {"seeds": found.count().astype(str)})
+    table = pd.concat(both, axis=1).reindex(list(STARTS)).dropna(how="all").fillna("")
+    return table.rename(STARTS).rename_axis("start")
 
 
 def best_starts() -> pd.DataFrame:
@@ -440,27 +438,25 @@ def heat_maps_test(rows: pd.DataFrame) -> str:
 
 def heat_maps_road(rows: pd.DataFrame) -> str:
     """ROAD's gap of each network's maps on the phantom, means over seeds."""
-    lines = []
-    for (network, name), mine in rows[rows.part == "ROAD"].groupby(["network", "map"], sort=False):
-        line = {"network": network, "map": name, "ROAD gap, points": with_interval(mine, "ROAD gap", "{:+.1f}")}
-        clear = f"{mine['seeds above zero'].iloc[0]} of {mine.seeds.iloc[0]}"
-        lines.append(line | {"seeds with the interval above zero": clear})
-    return markdown(lines)
+    cells = {
+        "ROAD gap, points": lambda mine: with_interval(mine, "ROAD gap", "{:+.1f}"),
+        "seeds with the interval above zero": lambda mine: f"{mine['seeds above zero'].sum()} of {mine.seeds.sum()}",
+    }
+    return by_group(rows[rows.part == "ROAD"], {"network": "network", "map": "map"}, cells)
 
 
 def heat_maps_real(rows: pd.DataFrame) -> str:
     """Real slices: ROAD, heat in the lungs, and agreement, means over training seeds of a score and its interval."""
-    other = rows.columns[rows.columns.str.startswith("agreement,") & ~rows.columns.str.contains(" low$| high$|seeds")]
-    lines = []
-    for (network, name), mine in rows.groupby(["network", "map"], sort=False):
-        line = {"network": network, "map": name}
-        line["ROAD gap, points"] = with_interval(mine, "ROAD gap", "{:+.1f}")
-        line["heat in the lungs, %"] = with_interval(mine, "energy in lungs", "{:.0f}")
-        line["beyond a flat map, points"] = with_interval(mine, "beyond a flat map", "{:+.1f}")
-        line["rank correlation: other seeds"] = with_interval(mine, "agreement, other seeds", "{:+.2f}", 1)
-        line |= {each.replace("agreement,", "with"): with_interval(mine, each, "{:+.2f}", 1) for each in other}
-        lines.append(line | {"seeds": len(mine)})
-    return markdown(lines)
+    scores = {
+        "ROAD gap, points": ("ROAD gap", "{:+.1f}", 100),
+        "heat in the lungs, %": ("energy in lungs", "{:.0f}", 100),
+        "beyond a flat map, points": ("beyond a flat map", "{:+.1f}", 100),
+        "rank correlation: other seeds": ("agreement, other seeds", "{:+.2f}", 1),
+        "with ImageNet, then drawings": ("agreement, ImageNet, then drawings", "{:+.2f}", 1),
+        "with ImageNet": ("agreement, ImageNet", "{:+.2f}", 1),
+    }
+    cells = {title: lambda mine, how=how: with_interval(mine, *how) for title, how in scores.items()}
+    return by_group(rows, {"network": "network", "map": "map"}, cells | {"seeds": len})
 
 
 # ------------------------------------------------------------------------------------------------ others
@@ -468,13 +464,14 @@ def heat_maps_real(rows: pd.DataFrame) -> str:
 
 def leaks(rows: pd.DataFrame) -> str:
     """The share of planted leaks of each kind that the audit finds, and of other slices that it names."""
-    lines = []
-    for (data, kind), mine in rows.groupby(["data", "kind"], sort=False):
-        line = {"copy of a training slice": kind if data == "phantom" else f"{kind} ({data}, groups of file numbers)"}
-        line["found"] = "" if mine.found.isna().all() else f"{mine.found.mean():.0%}"
-        alarms = f"{mine['false alarms'].mean():.1%}"
-        lines.append(line | {"other held-out slices named": alarms, "seeds": len(mine)})
-    return markdown(lines)
+    real = rows.kind + " (" + rows.data + ", groups of file numbers)"
+    cells = {
+        "found": lambda mine: "" if mine.found.isna().all() else f"{mine.found.mean():.0%}",
+        "other held-out slices named": lambda mine: f"{mine['false alarms'].mean():.1%}",
+        "seeds": len,
+    }
+    rows = rows.assign(kind=rows.kind.where(rows.data == "phantom", real))
+    return by_group(rows, {"kind": "copy of a training slice"}, cells)
 
 
 def out_of_distribution(rows: pd.DataFrame) -> str:
@@ -492,13 +489,13 @@ def out_of_distribution(rows: pd.DataFrame) -> str:
 
 def patients(rows: pd.DataFrame) -> str:
     """Scores of slices and of patients on test patients, and how often validation chose each rule; means over seeds."""
-    lines = []
-    for way, mine in rows.groupby("way", sort=False):
-        scores = {"accuracy": "accuracy", "sensitivity": "sensitivity", "specificity": "specificity", "AUC": "auc"}
-        line = {"counted": way} | {title: with_range(100 * mine[name]) for title, name in scores.items()}
-        chosen = "" if mine.chosen.isna().all() else f"{int(mine.chosen.sum())} of {len(mine)} seeds"
-        lines.append(line | {"chosen by validation": chosen})
-    return f"{markdown(lines)}\n\nIn %, means over {rows.seed.nunique()} seeds (lowest to highest)."
+    scores = {"accuracy": "accuracy", "sensitivity": "sensitivity", "specificity": "specificity", "AUC": "auc"}
+    cells = {title: lambda mine, name=name: with_range(100 * mine[name]) for title, name in scores.items()}
+    cells["chosen by validation"] = lambda mine: (
+        "" if mine.chosen.isna().all() else f"{int(mine.chosen.sum())} of {len(mine)} seeds"
+    )
+    note = f"In %, means over {rows.seed.nunique()} seeds (lowest to highest)."
+    return f"{by_group(rows, {'way': 'counted'}, cells)}\n\n{note}"
 
 
 def datasets() -> str:

@@ -98,12 +98,3 @@ def test_other_tables_compare_what_belongs_together(results):
         for n, p, v in spread
     ]
     assert tables.spread()["standard deviation, points"].tolist() == ["10.0", "0.0", "5.0"]
-    epochs = {0: "10 10 10", 1: "5 5 5"}  # the other seconds prepare the features
-    results["trunk_cache"] = [
-        {"seed": seed, "copies": copies, "accuracy": 0.9 - copies / 10 - seed / 10, "seconds": 30,
-         "val_accuracy": "0.5 0.7 0.9", "epoch_seconds": epochs[copies]}
-        for copies in (0, 1) for seed in (0, 1)
-    ]  # fmt: skip
-    kept = tables.kept_copies()
-    assert kept["difference, paired over seeds"].tolist() == ["", points(-0.1, -0.1)]
-    assert kept["the same validation accuracy: times as fast"].tolist() == ["", "1.0"]
