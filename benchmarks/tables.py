@@ -8,6 +8,7 @@ notebooks read theirs from benchmarks/results/tables. The README's heat maps are
 
 from __future__ import annotations
 
+import argparse
 import re
 from base64 import b64decode
 from collections.abc import Callable
@@ -644,6 +645,7 @@ def heat_map_picture() -> bytes:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     curve = compact(draw_learning_curve(read("learning_curve")), photo=False)
     replace_file(PROJECT / "docs" / "learning-curve.png", lambda path: path.write_bytes(curve))
     replace_file(PROJECT / "docs" / "heat-maps.jpg", lambda path: path.write_bytes(heat_map_picture()))
