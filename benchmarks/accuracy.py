@@ -4,29 +4,20 @@
     .venv/bin/python benchmarks/accuracy.py phantom --splits patient --seeds 0 --models "scratch, 2400 patients"
     .venv/bin/python benchmarks/accuracy.py sars-cov-2-ct
 
-The third wants the real slices in data/sars-cov-2-ct (see data/README.md). What was tried to choose
-the recipes, on validation slices, benchmarks/search.py has recorded. A row that is in benchmarks/results/<dataset>.json
-with the same recipe is not made again. The networks are a sweep of notebooks/train.ipynb in runs/accuracy/<dataset>, so
-that it can be stopped and started at any time, and run on a cluster; benchmarks/tables.py then writes the tables.
+The third wants the real slices in data/sars-cov-2-ct (see data/README.md). The recipes were chosen on validation slices
+(benchmarks/search.py). The networks are a sweep of notebooks/train.ipynb in runs/accuracy/<dataset>, so that it can be
+stopped and started at any time, and run on a cluster; the rows go to benchmarks/results/<dataset>.csv.
 """
 
 from __future__ import annotations
 
-import argparse
-import itertools
-from pathlib import Path
+from experiment import RESULTS, as_text, grid, parser, recipe_text, run, run_sweep
 
-import pandas as pd
-from search import network_of, recorded
-
-from covid_course.sweep import summary, sweep
-from covid_utils.core.files import PROJECT, resolve, write_json
 from covid_utils.core.settings import Settings
 from covid_utils.data import load_data
-from covid_utils.evaluation import metrics_with_intervals, percent
+from covid_utils.evaluation import metrics_with_intervals
 from covid_utils.labs.audit import grey_histogram, nearest_neighbour
 
-KEY = ("split", "seed", "model")
 LITE0 = {"backbone": "efficientnet_lite0"}
 BASELINES = {"1-nearest neighbour": nearest_neighbour, "grey histogram": grey_histogram}
 CONTINUED = "data/weights/efficientnet_lite0_imagenet.safetensors"
@@ -58,73 +49,32 @@ RECIPES = {
 ON_DEMAND = ("scratch, 2400 patients",)  # only if named: a quarter of an hour a seed
 
 
-def results(dataset: str) -> Path:
-    """Where the rows of a data set are kept."""
-    return PROJECT / "benchmarks" / "results" / f"{dataset}.json"
-
-
-def baseline(dataset: str, split: str, seed: int, name: str) -> dict:
-    """A baseline's part of a row: scores and logits."""
-    data = load_data(Settings(dataset, split=split, seed=seed), progress=False)
-    test = data.table[data.table.split == "test"]
-    logits = BASELINES[name](data)
-    return {"test": metrics_with_intervals(logits, test.label, test.patient), "logits": written(logits)}
-
-
-def network(run: dict) -> dict:
-    """The same of a run of the sweep, and its best epoch, seconds and validation accuracy."""
-    folder = resolve(run["notebook"]).parent
-    found, test = network_of(run), pd.read_csv(folder / "test.csv")
-    row = {"best_epoch": found["best_epoch"], "seconds": round(run["seconds"]), "val_accuracy": found["val_accuracy"]}
-    return row | {"test": found["test"], "logits": written(test.logit)}
-
-
-def written(logits) -> str:
-    """Logits as text, so that other scores can be had later."""
-    return " ".join(f"{value:.4g}" for value in logits)
-
-
-def keep(path: Path, key: tuple, recipe: dict, found: dict) -> None:
-    """Record a row, and say it."""
-    row = dict(zip(KEY, key, strict=True)) | {"recipe": recipe} | found
-    rows = recorded(path, KEY) | {key: row}
-    write_json(path, [rows[key] for key in sorted(rows)])
-    scores = {score: percent(row["test"][score]) for score in ("accuracy", "auc")}
-    print(f"{key[0]}, seed {key[1]}, {key[2]}: {scores}, {row.get('seconds', 0)} s", flush=True)
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", choices=RECIPES)
-    parser.add_argument("--splits", nargs="+", default=["patient", "random"])
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
-    parser.add_argument("--models", nargs="*", help="if not given, all but the longest")
-    parser.add_argument("--scheduler", help="of a Dask cluster (docs/scale.md)")
-    options = parser.parse_args()
-    path, recipes = results(options.dataset), dict.fromkeys(BASELINES, {}) | RECIPES[options.dataset]
-    names = options.models or [name for name in recipes if name not in ON_DEMAND]
-    known = {key: row.get("recipe") for key, row in recorded(path, KEY).items()}
-    wanted = [
-        key for key in itertools.product(options.splits, options.seeds, names) if known.get(key) != recipes[key[2]]
+    arguments = parser(__doc__)
+    arguments.add_argument("dataset", choices=RECIPES)
+    arguments.add_argument("--splits", nargs="+", default=["patient", "random"])
+    arguments.add_argument("--models", nargs="*", help="if not given, all but the longest")
+    arguments.add_argument("--scheduler", help="of a Dask cluster (docs/scale.md)")
+    options = arguments.parse_args()
+    path, recipes = RESULTS / f"{options.dataset}.csv", RECIPES[options.dataset]
+    names = options.models or [name for name in [*BASELINES, *recipes] if name not in ON_DEMAND]
+
+    def baseline(split: str, seed: int, model: str) -> list[dict]:
+        data = load_data(Settings(options.dataset, split=split, seed=seed), progress=False)
+        test = data.table[data.table.split == "test"]
+        logits = BASELINES[model](data)
+        return [metrics_with_intervals(logits, test.label, test.patient) | {"logits": as_text(logits)}]
+
+    asked = grid(split=options.splits, seed=options.seeds, model=names)
+    run(path, [each for each in asked if each["model"] in BASELINES], baseline)
+    trained = [(each, recipes[each["model"]]) for each in asked if each["model"] not in BASELINES]
+    runs = [
+        (each | {"recipe": recipe_text(recipe)}, {"split": each["split"], "seed": each["seed"]} | recipe)
+        for each, recipe in trained
     ]
-    for key in wanted:
-        if key[2] in BASELINES:
-            keep(path, key, {}, baseline(options.dataset, *key))
-    learning = [key for key in wanted if key[2] not in BASELINES]
-    if not learning:
-        return 0
-    plan = {
-        "notebooks": ["train"],
-        "folder": f"runs/accuracy/{options.dataset}",
-        "parameters": {"dataset": options.dataset},
-        "list": [{"split": split, "seed": seed} | recipes[name] for split, seed, name in learning],
-    }
-    table = sweep(plan, options.scheduler)
-    for key, run in zip(learning, table.to_dict("records"), strict=True):
-        if run["status"] == "finished":
-            keep(path, key, recipes[key[2]], network(run))
-    print(summary(table))
-    return int((table.status != "finished").any())
+    folder = f"runs/accuracy/{options.dataset}"
+    plan = {"notebooks": ["train"], "folder": folder, "parameters": {"dataset": options.dataset}}
+    return run_sweep(path, plan, runs, options.scheduler)
 
 
 if __name__ == "__main__":

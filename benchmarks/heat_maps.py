@@ -3,22 +3,21 @@
     .venv/bin/python benchmarks/heat_maps.py --seeds 0 1 2 3 4
 
 Every COVID slice with a lesion is explained as "COVID". The map is chosen on validation patients and reported on test
-patients. ROAD: the 80 test slices of which a network is surest, and its own decision (rows of the part "ROAD"). Rows
-that are in benchmarks/results/heat_maps.json are not made again; benchmarks/tables.py writes the tables in
-docs/heat-maps.md; finished trainings under runs/heat-maps are found again.
+patients. ROAD: the 80 test slices of which a network is surest, and its own decision (rows of the part "ROAD"). The
+scores of each seed go to runs/heat-maps/scores.csv, their means to benchmarks/results/heat_maps.csv.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import time
 
+import pandas as pd
 from accuracy import RECIPES
+from experiment import RESULTS, grid, parser, run, write_rows
 from heat_maps_real import faithful
-from search import recorded
 
-from covid_utils.core.files import PROJECT, write_json
+from covid_utils.core.files import resolve
 from covid_utils.core.settings import Settings
 from covid_utils.data import CTData, load_data
 from covid_utils.labs import localization
@@ -27,49 +26,57 @@ from covid_utils.models import Net
 from covid_utils.runs.load_or_train import find_or_train
 from covid_utils.training import new_model
 
-RESULTS = PROJECT / "benchmarks" / "results" / "heat_maps.json"
-KEY = ("seed", "network", "part", "map")
 TRAINED = {"ImageNet": "imagenet frozen", "drawings": "bundled", "scratch": "scratch"}  # as in accuracy.RECIPES
-BEFORE = ("ImageNet", "scratch")  # also before they have learned anything about the target
+NONE, UNTRAINED = "no network", ", not trained"
+NETWORKS = (NONE, "ImageNet", f"ImageNet{UNTRAINED}", "drawings", "scratch", f"scratch{UNTRAINED}")
+GROUP = ["network", "part", "map"]
 
 
-def networks(data: CTData, seed: int):
-    """Name and network, one after the other."""
-    for name, recipe in TRAINED.items():
-        settings = Settings(seed=seed, run_dir=f"runs/heat-maps/{seed}", **RECIPES["phantom"][recipe])
-        yield name, find_or_train(data, settings, name)[0]
-        if name in BEFORE:
-            yield f"{name}, not trained", new_model(dataclasses.replace(settings, seed=seed + 1)).eval()
+def load_network(data: CTData, seed: int, name: str) -> Net:
+    """A network trained on the phantom, found in runs/heat-maps if it is there; or as it was before training."""
+    recipe = TRAINED[name.removesuffix(UNTRAINED)]
+    settings = Settings(seed=seed, run_dir=f"runs/heat-maps/{seed}", **RECIPES["phantom"][recipe])
+    if name.endswith(UNTRAINED):
+        return new_model(dataclasses.replace(settings, seed=seed + 1)).eval()
+    return find_or_train(data, settings, name)[0]
 
 
-def scores(network: Net | None, data: CTData, part: str) -> dict[str, dict]:
-    """The scores of every map of a network, or of the maps that know nothing, on the COVID slices of a part."""
+def measure(seed: int, network: str, part: str) -> list[dict]:
+    """The scores of every map of a network, or of the maps that need none, on the COVID slices of a part."""
+    data = load_data(Settings(seed=seed), progress=False)
+    model = None if network == NONE else load_network(data, seed, network)
+    if part == "ROAD":
+        return [{"map": name} | row for name, row in faithful(model, data).items()]
     found, images, lesions, lungs = localization.with_lesions(data, part)
-    blind = {} if network else localization.baselines(images.numpy(), lungs)
-    rows = {}
-    for name in blind or MAPS:
+    baselines = {} if model else localization.baselines(images.numpy(), lungs)
+    rows = []
+    for name in baselines or MAPS:
         started = time.perf_counter()
-        maps = blind[name] if blind else named_map(network, images, name, [1] * len(images))
-        seconds = time.perf_counter() - started
-        rows[name] = localization.localization_with_intervals(maps, lesions, lungs, found.patient)
-        rows[name] |= {"seconds": round(seconds, 2), "slices": len(images)}
+        maps = named_map(model, images, name, [1] * len(images)) if model else baselines[name]
+        seconds = round(time.perf_counter() - started, 2)
+        row = {"map": name, "seconds": seconds, "slices": len(images)}
+        rows.append(row | localization.localization_with_intervals(maps, lesions, lungs, found.patient))
     return rows
 
 
+def mean_scores(rows: pd.DataFrame) -> pd.DataFrame:
+    """For each network, part and map: the means over the seeds of each score and of both ends of its interval.
+
+    The seconds are medians; `seeds above zero` counts those whose interval of ROAD's gap lies above it.
+    """
+    groups = rows.groupby(GROUP, sort=False)
+    means = groups.mean(numeric_only=True).drop(columns=["seed", "seconds"])
+    means.insert(0, "seeds", groups.seed.nunique())
+    means["seconds"] = groups.seconds.median()
+    means["seeds above zero"] = groups["ROAD gap low"].agg(lambda low: (low > 0).sum())
+    return means.reset_index()
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
-    for seed in parser.parse_args().seeds:
-        parts = {row["part"] for row in recorded(RESULTS, KEY).values() if row["seed"] == seed}
-        data, rows = load_data(Settings(seed=seed), progress=False), []
-        for network, model in [("", None), *networks(data, seed)]:
-            for part in ("val", "test", "ROAD"):
-                if part in parts or (part == "ROAD" and network not in TRAINED):
-                    continue
-                found = faithful(model, data) if part == "ROAD" else scores(model, data, part)
-                rows += [{"seed": seed, "network": network, "part": part, "map": n} | row for n, row in found.items()]
-            print(f"seed {seed}, {network or 'no network'}: {len(rows)} rows so far", flush=True)
-        write_json(RESULTS, [*recorded(RESULTS, KEY).values(), *rows])
+    asked = grid(seed=parser(__doc__).parse_args().seeds, network=NETWORKS, part=("val", "test", "ROAD"))
+    asked = [each for each in asked if each["part"] != "ROAD" or each["network"] in TRAINED]
+    rows = run(resolve("runs/heat-maps/scores.csv"), asked, measure)
+    write_rows(RESULTS / "heat_maps.csv", mean_scores(rows))
 
 
 if __name__ == "__main__":

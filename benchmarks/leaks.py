@@ -5,25 +5,24 @@
 Forty test slices of the phantom are replaced by changed copies of training slices, for each kind and seed; counted are
 those that are found (with the right twin), and the other held-out slices that are named too: false alarms, as
 nobody's slices are in two splits. Real slices, if they are there, give only the second number, with nothing planted:
-groups of file numbers are a guess, so some of these may be real copies. The rows go to benchmarks/results/leaks.json.
+groups of file numbers are a guess, so some of these may be real copies. The rows go to benchmarks/results/leaks.csv.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 
 import cv2
 import numpy as np
 import pandas as pd
 import torch
+from experiment import RESULTS, grid, parser, run
 
-from covid_utils.core.files import PROJECT, resolve, write_json
+from covid_utils.core.files import resolve
 from covid_utils.core.settings import Settings
 from covid_utils.data import CTData, load_data
 from covid_utils.labs.audit import near_duplicates
 
-RESULTS = PROJECT / "benchmarks" / "results" / "leaks.json"
 PLANTED = 40
 
 
@@ -98,19 +97,19 @@ def found(data: CTData, planted: pd.Series) -> dict[str, float]:
     return {"found": right.sum() / max(len(planted), 1), "false alarms": (len(pairs) - len(there)) / others}
 
 
+def measure(seed: int) -> list[dict]:
+    """All kinds of copies among the phantom's test slices; and real slices, if they are there, with nothing planted."""
+    data = load_data(Settings(seed=seed), progress=False)
+    rows = [{"data": "phantom", "kind": kind} | found(*plant(data, kind, seed)) for kind in KINDS]
+    if resolve("data/sars-cov-2-ct").is_dir():
+        real = load_data(Settings("sars-cov-2-ct", seed=seed), progress=False)
+        alarms = found(real, pd.Series(dtype=int))["false alarms"]
+        rows.append({"data": "sars-cov-2-ct", "kind": "nothing planted", "false alarms": alarms})
+    return rows
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5, help="how many")
-    rows, nothing = [], pd.Series(dtype=int)
-    for seed in range(parser.parse_args().seeds):
-        data = load_data(Settings(seed=seed), progress=False)
-        rows += [{"data": "phantom", "kind": kind, "seed": seed} | found(*plant(data, kind, seed)) for kind in KINDS]
-        if resolve("data/sars-cov-2-ct").is_dir():
-            real = load_data(Settings("sars-cov-2-ct", seed=seed), progress=False)
-            alarms = {"false alarms": found(real, nothing)["false alarms"]}
-            rows.append({"data": "sars-cov-2-ct", "kind": "nothing planted", "seed": seed} | alarms)
-    write_json(RESULTS, rows)
-    print(pd.DataFrame(rows).groupby(["data", "kind"], sort=False)[["found", "false alarms"]].mean().to_string())
+    run(RESULTS / "leaks.csv", grid(seed=parser(__doc__).parse_args().seeds), measure)
 
 
 if __name__ == "__main__":

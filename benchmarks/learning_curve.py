@@ -1,32 +1,25 @@
 """What are pretrained weights worth when there are few real slices to learn from?
 
-    .venv/bin/python benchmarks/learning_curve.py --seeds 5
+    .venv/bin/python benchmarks/learning_curve.py
 
 Real slices, block split, 96 px. Each seed draws another split, other training slices (as many of either class) and
 other random weights; within a seed all models see the same. The networks are a sweep of benchmarks/few_slices.ipynb in
-runs/learning-curve, so that it can be stopped and started at any time, and run on a cluster. Rows that are in
-benchmarks/results/learning_curve.json are not made again; benchmarks/tables.py writes the figure and the table.
+runs/learning-curve, so that it can be stopped and started at any time, and run on a cluster. The rows go to
+benchmarks/results/learning_curve.csv; benchmarks/tables.py draws the figure and writes the table.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import itertools
 
 import numpy as np
-from search import network_of, recorded
+from experiment import RESULTS, grid, parser, run, run_sweep
 
-from covid_course.sweep import summary, sweep
-from covid_utils.core.files import PROJECT, write_json
 from covid_utils.core.settings import Settings
 from covid_utils.data import CTData, load_data
-from covid_utils.evaluation import metrics_with_intervals, percent
+from covid_utils.evaluation import metrics_with_intervals
 from covid_utils.labs.audit import grey_histogram
 
-RESULTS = PROJECT / "benchmarks" / "results" / "learning_curve.json"
-FOLDER = "runs/learning-curve"
-KEY = ("model", "slices", "epochs", "seed")
 ALL = 1681  # training slices: about so many has every split, so these are all
 EPOCHS = {50: 30, 100: 30, 200: 20, 400: 15, ALL: 8}
 MODELS = {
@@ -51,49 +44,28 @@ def fewer(data: CTData, count: int, seed: int) -> CTData:
     return dataclasses.replace(data, table=table.loc[rows].reset_index(drop=True), images=data.images[rows])
 
 
-def histogram(slices: int, seed: int) -> dict:
-    """The row of the rival that learns no shapes."""
+def histogram(seed: int, slices: int, model: str, epochs: int) -> list[dict]:
+    """The row of the baseline that learns no shapes, and has no epochs."""
     data = fewer(load_data(Settings("sars-cov-2-ct", seed=seed), progress=False), slices % ALL, seed)
     test = data.table[data.table.split == "test"]
-    return {"seconds": 0, "test": metrics_with_intervals(grey_histogram(data), test.label, test.patient)}
-
-
-def keep(key: tuple, found: dict) -> None:
-    """Record a row, and say it."""
-    row = dict(zip(KEY, key, strict=True)) | found
-    write_json(RESULTS, list((recorded(RESULTS, KEY) | {key: row}).values()))
-    scores = {score: percent(row["test"][score]) for score in ("accuracy", "auc")}
-    print(f"{key[1]} slices, seed {key[3]}, {key[0]}: {scores}, {row['seconds']:.0f} s", flush=True)
+    return [{"seconds": 0} | metrics_with_intervals(grey_histogram(data), test.label, test.patient)]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5, help="how many")
-    parser.add_argument("--slices", type=int, nargs="+", default=list(EPOCHS), help="training slices")
-    parser.add_argument("--longer", type=int, default=1, help="so many times the epochs")
-    parser.add_argument("--models", nargs="*", default=["scratch", "transfer", "imagenet"], choices=list(MODELS))
-    parser.add_argument("--scheduler", help="of a Dask cluster (docs/scale.md)")
-    options = parser.parse_args()
-    asked = list(itertools.product(range(options.seeds), options.slices))
-    for seed, slices in asked:
-        if (key := ("grey histogram", slices, 0, seed)) not in recorded(RESULTS, KEY):
-            keep(key, histogram(slices, seed))
-    keys = [(model, n, options.longer * EPOCHS[n], seed) for seed, n in asked for model in options.models]
-    learning = [key for key in keys if key not in recorded(RESULTS, KEY)]
-    if not learning:
-        return 0
-    plan = {
-        "notebooks": ["benchmarks/few_slices.ipynb"],
-        "folder": FOLDER,
-        "parameters": {"dataset": "sars-cov-2-ct", "batch_size": 16},
-        "list": [{"slices": n % ALL, "epochs": e, "seed": seed} | MODELS[name] for name, n, e, seed in learning],
-    }
-    table = sweep(plan, options.scheduler)
-    for key, run in zip(learning, table.to_dict("records"), strict=True):
-        if run["status"] == "finished":
-            keep(key, {"seconds": run["seconds"], "test": network_of(run)["test"]})
-    print(summary(table))
-    return int((table.status != "finished").any())
+    arguments = parser(__doc__)
+    arguments.add_argument("--slices", type=int, nargs="+", default=list(EPOCHS), help="training slices")
+    arguments.add_argument("--longer", type=int, default=1, help="so many times the epochs")
+    arguments.add_argument("--models", nargs="*", default=["scratch", "transfer", "imagenet"], choices=list(MODELS))
+    arguments.add_argument("--scheduler", help="of a Dask cluster (docs/scale.md)")
+    options, path = arguments.parse_args(), RESULTS / "learning_curve.csv"
+    run(path, grid(seed=options.seeds, slices=options.slices, model=["grey histogram"], epochs=[0]), histogram)
+    runs = []
+    for each in grid(seed=options.seeds, slices=options.slices, model=options.models):
+        shared = {"epochs": options.longer * EPOCHS[each["slices"]], "seed": each["seed"]}
+        runs.append((each | shared, shared | {"slices": each["slices"] % ALL} | MODELS[each["model"]]))
+    common = {"dataset": "sars-cov-2-ct", "batch_size": 16}
+    plan = {"notebooks": ["benchmarks/few_slices.ipynb"], "folder": "runs/learning-curve", "parameters": common}
+    return run_sweep(path, plan, runs, options.scheduler)
 
 
 if __name__ == "__main__":

@@ -21,38 +21,38 @@ import json
 import os
 import platform
 import resource
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import PIL.Image
 import torch
 import torchvision
+from covid_utils.runs.formats import choose_formats
+from experiment import RESULTS
 from pytorch_grad_cam.utils.model_targets import BinaryClassifierOutputTarget
 from torch import nn
+from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms as T
 
 from covid_utils.core.device import autocast, has_bfloat16, near, pick_device
-from covid_utils.core.files import PROJECT, read_json, resolve, write_json
+from covid_utils.core.files import read_json, resolve, write_json
 from covid_utils.core.settings import Settings
 from covid_utils.data import CTData, load_data, loader
 from covid_utils.explain import METHODS, cam
 from covid_utils.models import BACKBONES, LAST, Tail, freeze, prepare
 from covid_utils.runs.feature_cache import CachedAugmentations
-from covid_utils.runs.formats import choose_formats
 from covid_utils.training import make_optimizer, new_model, train_one_epoch
 from ct_phantom.patients import phantom
 
-RESULTS = PROJECT / "benchmarks" / "results" / "speed.json"
 TOO_FEW = "too few pictures for so many and so large batches: give smaller --batches or --batch"
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+TENSORS = [T.RandomHorizontalFlip(), T.ToTensor(), T.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
 
 
 # ------------------------------------------------------------------------------------------------ contenders
@@ -84,25 +84,6 @@ def ours(folder: Path, o: argparse.Namespace) -> dict[str, float]:
     return {"images/s": o.batches * o.batch / seconds["course"], "bare images/s": o.batches * o.batch / seconds["bare"]}
 
 
-def compiled(folder: Path, o: argparse.Namespace) -> dict[str, float]:
-    """`ours` without and with torch.compile (it wants a C++ compiler), and the seconds of the first step with it."""
-    data, settings, model = _ours(folder, o)
-    optimizer, _ = make_optimizer(model, settings, steps=10_000)
-    batches = loader(data, "train", o.batch, shuffle=True, augmented=True)
-
-    def step(count: int) -> float:
-        return _seconds(lambda: train_one_epoch(model, itertools.islice(batches, count), optimizer))
-
-    step(1)
-    plain = step(o.batches)
-    with tempfile.TemporaryDirectory() as place:  # an empty cache, as on the first day
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = place
-        model.compile()
-        first, fast = step(1), step(o.batches)
-    slices = o.batches * o.batch
-    return {"plain images/s": slices / plain, "images/s": slices / fast, "first step": first}
-
-
 def cached(folder: Path, o: argparse.Namespace) -> dict[str, float]:
     """`training.train_one_epoch` on kept features of the frozen trunk; and how fast they are made."""
     data, settings, model = _ours(folder, o, kept=True)
@@ -121,7 +102,7 @@ def cached(folder: Path, o: argparse.Namespace) -> dict[str, float]:
 
 def article(folder: Path, o: argparse.Namespace) -> dict[str, float]:
     files = sorted(path for path in folder.rglob("*") if path.suffix in (".png", ".webp"))
-    change = T.Compose([T.Resize((o.image_size,) * 2), T.RandomHorizontalFlip(), T.ToTensor(), T.Normalize(MEAN, STD)])
+    change = T.Compose([T.Resize((o.image_size,) * 2), *TENSORS])
 
     class Slices(torch.utils.data.Dataset):
         def __len__(self):
@@ -130,58 +111,46 @@ def article(folder: Path, o: argparse.Namespace) -> dict[str, float]:
         def __getitem__(self, i):
             return change(PIL.Image.open(files[i]).convert("RGB")), float(files[i].parent.name == "COVID")
 
-    model = _plain(o, outputs=1)
+    model, criterion = _plain(o, outputs=1), nn.BCEWithLogitsLoss()
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-4, momentum=0.99)
-    criterion = nn.BCEWithLogitsLoss()
-    model.train()
-    clock = _Clock(o)
-    for x, y in torch.utils.data.DataLoader(Slices(), batch_size=o.batch, shuffle=True):
-        x, y = x.to(o.device), y.to(o.device)
+
+    def step(x: torch.Tensor, y: torch.Tensor) -> None:
         optimizer.zero_grad()
-        loss = criterion(model(x), y[:, None].float())
+        loss = criterion(model(x.to(o.device)), y.to(o.device)[:, None].float())
         loss.backward()
         optimizer.step()
         loss.item()
-        if clock.tick():
-            break
-    return clock.result()
+
+    return _each_step(step, DataLoader(Slices(), batch_size=o.batch, shuffle=True), o)
 
 
 def tutorial(folder: Path, o: argparse.Namespace) -> dict[str, float]:
-    change = T.Compose(
-        [T.RandomResizedCrop(o.image_size), T.RandomHorizontalFlip(), T.ToTensor(), T.Normalize(MEAN, STD)]
-    )
-    pictures = torchvision.datasets.ImageFolder(folder, change)
-    batches = torch.utils.data.DataLoader(pictures, batch_size=o.batch, shuffle=True, num_workers=4)
-    model = _plain(o, outputs=2)
-    criterion, optimizer = nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9)
-    model.train()
-    clock, running_loss, running_corrects = _Clock(o), 0.0, 0
-    for inputs, labels in batches:
-        inputs, labels = inputs.to(o.device), labels.to(o.device)
+    pictures = torchvision.datasets.ImageFolder(folder, T.Compose([T.RandomResizedCrop(o.image_size), *TENSORS]))
+    model, criterion, losses = _plain(o, outputs=2), nn.CrossEntropyLoss(), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9)
+
+    def step(inputs: torch.Tensor, labels: torch.Tensor) -> None:
         optimizer.zero_grad()
-        with torch.set_grad_enabled(True):
-            outputs = model(inputs)
-            _, preds = torch.max(outputs, 1)
-            loss = criterion(outputs, labels)
-            loss.backward()
-            optimizer.step()
-        running_loss += loss.item() * inputs.size(0)
-        running_corrects += torch.sum(preds == labels.data)
-        if clock.tick():
-            break
-    return clock.result()
+        outputs = model(inputs.to(o.device))
+        loss = criterion(outputs, labels.to(o.device))
+        loss.backward()
+        optimizer.step()
+        losses.append((loss.item(), torch.sum(outputs.argmax(1).cpu() == labels)))
+
+    return _each_step(step, DataLoader(pictures, batch_size=o.batch, shuffle=True, num_workers=4), o)
 
 
 def fastai(folder: Path, o: argparse.Namespace) -> dict[str, float]:
     from fastai.callback.core import Callback, CancelFitException
     from fastai.vision.all import ImageDataLoaders, Resize, vision_learner
 
-    clock = _Clock(o)
+    ends = []
 
     class Ticks(Callback):
         def after_batch(self):
-            if self.learn.training and clock.tick():
+            if self.learn.training:
+                ends.append(_now())
+            if len(ends) > o.batches:
                 raise CancelFitException()
 
     batches = ImageDataLoaders.from_folder(
@@ -194,27 +163,23 @@ def fastai(folder: Path, o: argparse.Namespace) -> dict[str, float]:
             block.requires_grad_(False)
     with learner.no_bar(), learner.no_logging():
         learner.fit(1)
-    return clock.result()
+    return _rate_of(ends, o)
 
 
-class _Clock:
-    """Counts batches and times all but the first."""
+def _each_step(step: Callable, batches: Iterable, o: argparse.Namespace) -> dict[str, float]:
+    """Images a second of a loop over batches, from their loading to the end of the step."""
+    ends = []
+    for x, y in itertools.islice(batches, o.batches + 1):
+        step(x, y)
+        ends.append(_now())
+    return _rate_of(ends, o)
 
-    def __init__(self, o: argparse.Namespace):
-        self.o, self.count, self.start, self.seconds = o, 0, 0.0, 0.0
 
-    def tick(self) -> bool:
-        """Call after each batch; true when enough were timed."""
-        self.count += 1
-        if self.count == 1:
-            self.start = _now()
-        self.seconds = _now() - self.start
-        return self.count > self.o.batches
-
-    def result(self) -> dict[str, float]:
-        if self.count <= self.o.batches:
-            raise ValueError(TOO_FEW)
-        return {"images/s": self.o.batches * self.o.batch / self.seconds}
+def _rate_of(ends: list[float], o: argparse.Namespace) -> dict[str, float]:
+    """Images a second, from the time at which each step ended. Raises ValueError if there were too few."""
+    if len(ends) <= o.batches:
+        raise ValueError(TOO_FEW)
+    return {"images/s": o.batches * o.batch / (ends[o.batches] - ends[0])}
 
 
 def _plain(o: argparse.Namespace, outputs: int) -> nn.Module:
@@ -225,7 +190,7 @@ def _plain(o: argparse.Namespace, outputs: int) -> nn.Module:
     learning = tuple(f"{name}." for name in f"{row.layer4} {row.head}".split())
     for name, parameter in model.named_parameters():
         parameter.requires_grad = not o.frozen or name.startswith(learning)
-    return model.to(o.device)
+    return model.to(o.device).train()
 
 
 def _ours(folder: Path, o: argparse.Namespace, kept: bool = False) -> tuple[CTData, Settings, nn.Module]:
@@ -248,39 +213,19 @@ def _ours(folder: Path, o: argparse.Namespace, kept: bool = False) -> tuple[CTDa
 def maps(folder: Path, o: argparse.Namespace) -> dict[str, float]:
     """Maps a second, ours in batches against the library's own example: one picture a call."""
     data, _, model = _ours(folder, o)
-    images, seconds = data.images[:16], {}
-    for method in ("GradCAM", "EigenCAM"):
-        library = {"GradCAM": METHODS["GradCAM"], "EigenCAM": METHODS["EigenCAM"].__bases__[0]}[method]
+    images, found = data.images[:16], {}
 
-        def example(library=library) -> None:
-            with library(model=model, target_layers=[model.parts(LAST)[-1]]) as explain:
-                for image in images:
-                    explain(
-                        input_tensor=model.preprocess(image[None]).to(o.device),
-                        targets=[BinaryClassifierOutputTarget(1)],
-                    )
+    def example(library: type) -> None:
+        with library(model=model, target_layers=[model.parts(LAST)[-1]]) as explain:
+            for image in images:
+                x = model.preprocess(image[None]).to(o.device)
+                explain(input_tensor=x, targets=[BinaryClassifierOutputTarget(1)])
 
-        def course(method=method) -> None:
-            cam(model, images, method)
-
-        ours_s, example_s = (statistics.median(_seconds(f) for _ in range(2)) for f in (course, example))
-        seconds |= {f"{method} maps/s": len(images) / ours_s, f"{method} example maps/s": len(images) / example_s}
-    return seconds
-
-
-def growth(_: Path, o: argparse.Namespace) -> dict[str, float]:
-    """An epoch of `o.slices` slices of noise: seconds."""
-    table = pd.DataFrame({"path": "", "label": np.arange(o.slices) % 2, "patient": 0, "split": "train"})
-    images = torch.randint(0, 256, (o.slices, o.image_size, o.image_size), dtype=torch.uint8)
-    data = CTData(table, images, None, None, "noise", "", "")
-    settings = Settings(backbone=o.backbone)
-    torch.backends.cudnn.deterministic = True
-    model = new_model(settings).to(o.device, memory_format=torch.channels_last)
-    data = dataclasses.replace(data, images=near(data.images, torch.device(o.device)))
-    optimizer, _ = make_optimizer(model, settings, 10_000)
-    train_one_epoch(model, itertools.islice(loader(data, "train", o.batch, shuffle=True, augmented=True), 1), optimizer)
-    epoch = loader(data, "train", o.batch, shuffle=True, augmented=True)
-    return {"seconds": _seconds(lambda: train_one_epoch(model, epoch, optimizer))}
+    for method, library in (("GradCAM", METHODS["GradCAM"]), ("EigenCAM", METHODS["EigenCAM"].__bases__[0])):
+        ours_s = statistics.median(_seconds(lambda m=method: cam(model, images, m)) for _ in range(2))
+        example_s = statistics.median(_seconds(lambda each=library: example(each)) for _ in range(2))
+        found |= {f"{method} maps/s": len(images) / ours_s, f"{method} example maps/s": len(images) / example_s}
+    return found
 
 
 def rate(_: Path, o: argparse.Namespace) -> dict[str, float]:
@@ -315,7 +260,7 @@ def _now() -> float:
     return time.perf_counter()
 
 
-CONTENDERS = {f.__name__: f for f in (ours, compiled, cached, article, tutorial, fastai, maps, growth, rate)}
+CONTENDERS = {f.__name__: f for f in (ours, cached, article, tutorial, fastai, maps, rate)}
 
 
 # ------------------------------------------------------------------------------------------------------- main
@@ -336,18 +281,32 @@ def pictures(data_dir: str) -> Path:
     return folder
 
 
-def measure(name: str, o: argparse.Namespace, **changes) -> dict[str, float]:
-    """Run one contender in a process of its own: its measurements, and the most memory (a GPU's own) it took, in GB."""
-    options = vars(o) | changes | {"one": name, "folder": str(o.folder)}
-    call = [sys.executable, __file__, "--one", json.dumps(options)]
+def measure(name: str, o: argparse.Namespace, frozen: bool = False) -> dict[str, float]:
+    """Run one contender in a process of its own: its measurements, and the most memory (a GPU's own), in GB."""
+    call = [sys.executable, __file__, "--one", json.dumps(vars(o) | {"one": name, "frozen": frozen})]
     done = subprocess.run(call, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{name} failed:\n{done.stderr}")
+    print(name, done.stdout.splitlines()[-1], flush=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def medians(runs: list[dict[str, float]]) -> dict[str, float]:
-    return {name: round(statistics.median(run[name] for run in runs), 3) for name in runs[0]}
+def compare(names: list[str], o: argparse.Namespace, frozen: bool = False) -> dict[str, dict[str, float]]:
+    """Medians of the contenders' measurements; they take turns."""
+    rounds = [{name: measure(name, o, frozen) for name in names} for _ in range(o.rounds)]
+    return {
+        name: {each: round(statistics.median(found[name][each] for found in rounds), 3) for each in rounds[0][name]}
+        for name in names
+    }
+
+
+def contend(options: dict) -> None:
+    """Run one contender, and print what it measured as JSON."""
+    o = argparse.Namespace(**options)
+    found = CONTENDERS[o.one](Path(o.folder), o)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    found["GB"] = (torch.cuda.max_memory_allocated() if o.device == "cuda" else memory) / 2**30
+    print(json.dumps(found))
 
 
 def main() -> None:
@@ -362,43 +321,22 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     o = parser.parse_args()
     if o.one:
-        o = argparse.Namespace(**json.loads(o.one))
-        result = CONTENDERS[o.one](Path(o.folder), o)
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        result["GB"] = (torch.cuda.max_memory_allocated() if o.device == "cuda" else memory) / 2**30
-        print(json.dumps(result))
-        return
-    o.folder, o.frozen, o.slices, o.device = pictures(o.data_dir), False, 0, pick_device(o.device).type
+        return contend(json.loads(o.one))
+    o.folder, o.device = str(pictures(o.data_dir)), pick_device(o.device).type
     others = ["article", "tutorial"]
     if importlib.util.find_spec("fastai") and hasattr(torchvision.models, o.backbone):
         others.append("fastai")
-    found: dict[str, dict] = {"scratch": {}, "frozen": {}}
-    for part, names in (("scratch", ["ours", *others]), ("frozen", ["cached", "ours", *others])):
-        runs: dict[str, list] = {name: [] for name in names}
-        for _ in range(o.rounds):
-            for name in names:
-                runs[name].append(measure(name, o, frozen=part == "frozen"))
-                print(part, name, runs[name][-1], flush=True)
-        found[part] = {name: medians(each) for name, each in runs.items()}
-    if shutil.which("g++") or shutil.which("clang++") or shutil.which("cl"):
-        found["compiled"] = medians([measure("compiled", o) for _ in range(o.rounds)])
-    found["rate"] = medians([measure("rate", o) for _ in range(o.rounds)])
-    found["maps"] = medians([measure("maps", o) for _ in range(o.rounds)])
-    found["growth"] = {}
-    small, deep = "resnet18", "resnet50"
-    for slices, size, net in ((250, 96, small), (2500, 96, small), (250, 224, small), (250, 96, deep)):
-        grown = [measure("growth", o, slices=slices, image_size=size, backbone=net, batch=32) for _ in range(2)]
-        found["growth"][f"{net}, {slices} slices of {size} px"] = medians(grown)
-        print(net, slices, size, found["growth"][f"{net}, {slices} slices of {size} px"], flush=True)
+    found = {"scratch": compare(["ours", *others], o), "frozen": compare(["cached", "ours", *others], o, frozen=True)}
+    found |= compare(["rate", "maps"], o)
     machine = {
         "processor": _processor(o.device), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
         "bfloat16": has_bfloat16(torch.device(o.device)), "torch": torch.__version__,
         "backbone": o.backbone, "image_size": o.image_size, "batch": o.batch, "pictures": Path(o.folder).name,
         "date": time.strftime("%Y-%m-%d"),
     }  # fmt: skip
-    recorded = read_json(RESULTS) if RESULTS.exists() else []
-    recorded = [each for each in recorded if _key(each["machine"]) != _key(machine)]
-    write_json(RESULTS, [*recorded, {"machine": machine} | found])
+    path = RESULTS / "speed.json"
+    recorded = [each for each in read_json(path) if _key(each["machine"]) != _key(machine)] if path.exists() else []
+    write_json(path, [*recorded, {"machine": machine} | found])
 
 
 def _key(machine: dict) -> tuple:

@@ -20,7 +20,7 @@ from ct_phantom.patients import draw_patient
 
 from .machine import Check
 
-RECORD = PROJECT / "benchmarks" / "results" / "minutes.json"  # from benchmarks/minutes.py
+RECORD = PROJECT / "benchmarks" / "results" / "minutes.json"  # recorded runs of the default recipe
 SLOW = 15  # minutes: too long to wait for one notebook in class
 BATCHES = 4  # training batches for each batch of inference, about as in an epoch
 

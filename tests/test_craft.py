@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from craft import fine_tune
+from fine_tuning import fine_tune
 from toy import tiny_data
 
 from covid_utils.core import device

@@ -225,7 +225,9 @@ RECORDED = read_json(speed.RECORD)
 def test_every_notebook_has_its_minutes():
     names = [path.stem for path in find_notebooks()][1:]
     assert {"bfloat16" in run["slices/s"] for run in RECORDED} == {False, True}
-    assert set().union(*(run["seconds"] for run in RECORDED)) == set(names), "record a run anew: benchmarks/minutes.py"
+    assert set().union(*(run["seconds"] for run in RECORDED)) == set(names), (
+        "record a run anew in benchmarks/results/minutes.json"
+    )
     for run in RECORDED:
         assert list(run["seconds"]) == names[: len(run["seconds"])] and len(run["seconds"]) >= 5
 

@@ -13,23 +13,14 @@ def content():
     return pretrain.draw(12, 0, 64)
 
 
-def test_grey_values_are_those_of_the_slice():
-    images = torch.zeros(2, 8, 8, dtype=torch.uint8)
-    images[1, :2] = 255  # a quarter
-    greys = pretrain.grey_values(images)
-    assert greys.shape == (2, pretrain.BINS) and torch.allclose(greys.norm(dim=1), torch.tensor(4.0))
-    assert greys[0, 0] == 4 and torch.isclose((greys[1, -1] / greys[1, 0]) ** 2, torch.tensor(1 / 3))
-
-
-def test_smaller_slices_keep_their_grey():
-    images = torch.full((3, 96, 96), 200, dtype=torch.uint8)
-    images[:, :48] = 40
-    small = pretrain.smaller(images, 48)
-    assert small.shape == (3, 48, 48) and small.dtype == torch.uint8
-    assert (small[:, :24] == 40).all() and (small[:, 24:] == 200).all()
-
-
-def test_masks_turn_with_their_slices(content):
+def test_the_targets_fit_their_slices(content):
+    """The histogram is that of the slice, smaller slices keep their values, and masks are flipped with their slices."""
+    images = torch.zeros(2, 96, 96, dtype=torch.uint8)
+    images[1, :24] = 255  # a quarter
+    histogram, small = pretrain.grey_values(images), pretrain.smaller(images, 48)
+    assert histogram.shape == (2, pretrain.BINS) and torch.allclose(histogram.norm(dim=1), torch.tensor(4.0))
+    assert histogram[0, 0] == 4 and torch.isclose((histogram[1, -1] / histogram[1, 0]) ** 2, torch.tensor(1 / 3))
+    assert small.dtype == torch.uint8 and torch.equal(small, images[:, ::2, ::2])
     torch.manual_seed(0)
     images, lesions = pretrain.flip_pair(content["images"], content["lesions"])
     turned = (lesions != content["lesions"]).any((1, 2))

@@ -1,30 +1,28 @@
 """Do layer-wise rates or gradual unfreezing help? On VALIDATION patients of the phantom, several seeds.
 
-    .venv/bin/python benchmarks/craft.py --seeds 0 1 2
+    .venv/bin/python benchmarks/fine_tuning.py --seeds 0 1 2
 
 An EfficientNet-Lite0 with ImageNet's weights, notebook 3's recipe with all stages learning. The rows go to
-benchmarks/results/craft.json, and one that is there is not made again; notebook 3 draws them.
+benchmarks/results/fine_tuning.csv.
 """
 
 from __future__ import annotations
 
-import argparse
 import time
 
 import pandas as pd
 import torch
-from search import recorded
+from experiment import RESULTS, grid, parser, run
 
-from covid_utils.core.device import repeatable
-from covid_utils.core.files import PROJECT, write_json
+from covid_utils.core.device import seeded
 from covid_utils.core.settings import Settings
 from covid_utils.data import CTData, load_data, loader
 from covid_utils.labs.finetuning import layerwise_rates
 from covid_utils.models import Net, freeze
-from covid_utils.training import evaluate, new_model, train_one_epoch
+from covid_utils.runs.load_or_train import new_model
+from covid_utils.training import evaluate, train_one_epoch
 
-RESULTS = PROJECT / "benchmarks" / "results" / "craft.json"
-KEY = ("way", "seed")
+CPU = torch.device("cpu")
 WAYS = {
     "one rate": {},
     "layer-wise, × 0.7": {"factor": 0.7},
@@ -52,29 +50,26 @@ def fine_tune(model: Net, data: CTData, settings: Settings, factor: float = 1.0,
     )
     stages = [*unfreeze, *[(unfreeze or ("all",))[-1]] * settings.epochs]
     for epoch, stage in enumerate(stages[: settings.epochs], start=1):
-        with repeatable(settings.seed * 1_000_003 + epoch):
-            train_one_epoch(freeze(model, stage), batches, optimizer, schedule)
-            found = evaluate(model, checks)
+        with seeded(settings.seed * 1_000_003 + epoch):
+            train_one_epoch(freeze(model, stage), batches, optimizer, schedule, CPU)
+            found = evaluate(model, checks, CPU)
         history.append({"epoch": epoch, "val_accuracy": found["accuracy"], "val_loss": found["loss"]})
     return pd.DataFrame(history)
 
 
+def measure(seed: int, way: str) -> list[dict]:
+    """Validation accuracy at the best and at the last epoch."""
+    recipe = {"backbone": "efficientnet_lite0", "weights": "imagenet", "trainable": "all"}
+    settings = Settings(seed=seed, batch_size=16, learning_rate=2e-3, **recipe)
+    data, started = load_data(settings, progress=False), time.perf_counter()
+    accuracy = fine_tune(new_model(settings), data, settings, **WAYS[way]).val_accuracy
+    seconds = round(time.perf_counter() - started)
+    return [{"best": accuracy.max(), "last": accuracy.iloc[-1], "seconds": seconds}]
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(3)))
-    for seed in parser.parse_args().seeds:
-        recipe = {"backbone": "efficientnet_lite0", "weights": "imagenet", "trainable": "all"}
-        settings = Settings(seed=seed, batch_size=16, learning_rate=2e-3, **recipe)
-        data = load_data(settings, progress=False)
-        for way, arguments in WAYS.items():
-            if (way, seed) in recorded(RESULTS, KEY):
-                continue
-            started = time.perf_counter()
-            history = fine_tune(new_model(settings), data, settings, **arguments)
-            row = {"way": way, "seed": seed, "best": float(history.val_accuracy.max())}
-            row |= {"last": float(history.val_accuracy.iloc[-1]), "seconds": round(time.perf_counter() - started)}
-            write_json(RESULTS, [*recorded(RESULTS, KEY).values(), row])
-            print(row, flush=True)
+    seeds = parser(__doc__, seeds=3).parse_args().seeds
+    run(RESULTS / "fine_tuning.csv", grid(seed=seeds, way=WAYS), measure)
 
 
 if __name__ == "__main__":
