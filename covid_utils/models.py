@@ -14,7 +14,7 @@ from torchvision.transforms.functional import InterpolationMode, center_crop, re
 from .core.checks import check_slices
 from .core.device import autocast
 from .core.files import did_you_mean
-from .io.weights import efficientnet_lite0, fill, preprocessing_of, pretrained
+from .io.weights import efficientnet_lite0, load_pretrained, preprocessing_of, pretrained
 
 # Mean and standard deviation of chest CT slices in a lung window, grey values from 0 to 1; notebook 01 checks them.
 CT_MEAN, CT_STD = 0.6, 0.3
@@ -182,7 +182,7 @@ def build_model(backbone: str = "resnet18", weights: str = "scratch") -> Net:
     if weights == "scratch":
         return model
     state, notes = pretrained(backbone, weights)
-    fill(model.net, state, f"The weights {weights!r}", backbone, spared=BACKBONES[backbone].output)
+    load_pretrained(model.net, state, f"The weights {weights!r}", backbone, spared=BACKBONES[backbone].output)
     model.origin, model.preprocess = weights, Preprocessing(**preprocessing_of(notes))
     return model
 

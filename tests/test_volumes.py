@@ -30,7 +30,7 @@ from covid_course import predict as prediction
 from covid_course import predict_patients
 from covid_course.commands import main
 from covid_utils.__main__ import predict
-from covid_utils.io.images import read_slice, resized, stretch
+from covid_utils.io.images import read_slice, resized, window_to_uint8
 from covid_utils.io.volumes import Stack, find_scans, read_stack
 from covid_utils.labs import predictor
 
@@ -82,7 +82,7 @@ def stack(path, size=32):
 
 
 def wanted(volume, size=32):
-    return np.stack([resized(stretch(each.astype(np.float32), -1350, 150), size) for each in volume])
+    return np.stack([resized(window_to_uint8(each.astype(np.float32), -1350, 150), size) for each in volume])
 
 
 # ---------------------------------------------------------------------------------------------- DICOM series
@@ -341,7 +341,7 @@ def test_values_that_are_no_hounsfield_units_are_greys(tmp_path, top, kind, said
     greys[0, 0, :2] = 0, top
     found = stack(nifti(tmp_path / "v.nii.gz", greys))
     assert found.note.startswith(said)
-    assert np.abs(found.images.astype(int) - [resized(stretch(each, 0, top), 32) for each in greys]).max() <= 1
+    assert np.abs(found.images.astype(int) - [resized(window_to_uint8(each, 0, top), 32) for each in greys]).max() <= 1
 
 
 def test_what_else_is_said_of_a_volume(tmp_path):
