@@ -5,6 +5,7 @@ import pytest
 import skimage.data
 import torch
 import torchvision
+from pretrain import pack_kernels
 from toy import tiny_data
 
 from covid_utils import models

@@ -81,8 +81,8 @@ def _imagenet(backbone: str) -> tuple[dict[str, Tensor], dict]:
     except OSError as error:
         raise ConnectionError(
             f"The ImageNet weights could not be downloaded ({error}): without a network use backbone={LITE0!r}, "
-            f"whose weights are installed, or weights='bundled' with backbone {' or '.join(bundled_backbones())}, or copy {file.name} from "
-            f"another machine to {file}."
+            f"whose weights are installed, or weights='bundled' with backbone {' or '.join(bundled_backbones())}, or "
+            f"copy {file.name} from another machine to {file}."
         ) from None
     except Exception as error:  # a damaged file raises anything from EOFError to KeyError
         raise ValueError(f"{file} is damaged ({error!r}): delete it, so that it is downloaded anew.") from None
