@@ -15,11 +15,13 @@ import dataclasses
 import hashlib
 import platform
 import time
+import zlib
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 import numpy as np
 import torch
+from covid_utils.runs.formats import choose_formats
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_logits, interpolate, mse_loss, normalize
@@ -29,7 +31,6 @@ from covid_utils.core.files import replace_file, write_json
 from covid_utils.core.progress import progress
 from covid_utils.io.weights import BUNDLED, save_weights
 from covid_utils.models import BACKBONES, Net, ask, build_model, prepare
-from covid_utils.runs.formats import choose_formats
 from covid_utils.training import update
 from ct_phantom.patients import COVID, SOURCE, draw_patient
 
@@ -152,7 +153,7 @@ def pretrain(
     output = f"net.{BACKBONES[backbone].output}."
     trunk = {n: t for n, t in model.state_dict().items() if n.startswith("net.") and not n.startswith(output)}
     name = backbone if weights == "scratch" else f"{backbone}_{weights}"
-    save_weights(BUNDLED / f"{name}.safetensors", trunk, notes, STEPS.get(backbone, 0.25))
+    save_weights(BUNDLED / f"{name}.safetensors", pack_kernels(trunk, STEPS.get(backbone, 0.25)), notes)
     sums = "".join(
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
         for path in sorted(BUNDLED.glob("*.safetensors"))
@@ -160,6 +161,23 @@ def pretrain(
     replace_file(BUNDLED / "SHA256SUMS", lambda path: path.write_text(sums))
     write_json(BUNDLED / f"{name}.json", notes)
     return notes
+
+
+def pack_kernels(state: dict[str, Tensor], step: float) -> dict[str, Tensor]:
+    """Tensors with their kernels rounded to 8 bits and packed with zlib: a quarter to a seventh of the size.
+
+    Args:
+        step: each output channel becomes multiples of this share of its standard deviation (or of a 127th of its
+            largest number, if that is more); 0 to 0.25.
+    """
+    packed = {name: tensor.detach().cpu() for name, tensor in state.items()}
+    for name in [name for name, tensor in packed.items() if tensor.dim() > 1]:
+        channels = packed[name].flatten(1)
+        scale = torch.maximum(step * channels.std(1, correction=0), channels.abs().amax(1) / 127).clamp_min(1e-12)
+        whole = (channels / scale[:, None]).round().to(torch.int8)
+        packed[f"{name}.scale"], packed[f"{name}.shape"] = scale, torch.tensor(packed[name].shape)
+        packed[name] = torch.frombuffer(bytearray(zlib.compress(whole.numpy(), 9)), dtype=torch.uint8)
+    return packed
 
 
 @torch.inference_mode()

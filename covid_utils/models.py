@@ -9,7 +9,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from .core.backbones import BACKBONES
 from .core.files import did_you_mean
 from .io.preprocessing import Preprocessing
-from .io.weights import fill, preprocessing_of, pretrained
+from .io.weights import load_pretrained, preprocessing_of, pretrained
 
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4", "head")
 LAYERS = STAGES[1:-1]  # the feature map of each has half the height and width of the one before
@@ -116,7 +116,7 @@ def build_model(backbone: str = "resnet18", weights: str = "scratch") -> Net:
     if weights == "scratch":
         return model
     state, notes = pretrained(backbone, weights)
-    fill(model.net, state, f"The weights {weights!r}", backbone, spared=BACKBONES[backbone].output)
+    load_pretrained(model.net, state, f"The weights {weights!r}", backbone, spared=BACKBONES[backbone].output)
     model.origin, model.preprocess = weights, Preprocessing(**preprocessing_of(notes))
     return model
 

@@ -5,7 +5,6 @@ import http.server
 import io
 import os
 import shutil
-import stat
 import sys
 import threading
 import types
@@ -166,13 +165,26 @@ def test_formats_agree(tmp_path, suffix):
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
 def test_modes_become_grey(tmp_path, mode):
     path = tmp_path / ("slice.tif" if mode == "CMYK" else "slice.png")
-    Image.fromarray(np.full((40, 40), 255, dtype=np.uint8)).convert(mode).save(path)
-    assert (read_slice(path, 32) == 255).all()
+    values = np.full((40, 40), 255, dtype=np.uint8)
+    values[:20] = 0
+    Image.fromarray(values).convert(mode).save(path)
+    found = read_slice(path, 40)
+    assert (found[:15] == 0).all() and (found[25:] == 255).all()
 
 
 def test_transparent_places_are_black(tmp_path):
-    Image.fromarray(np.full((40, 40, 4), (255, 255, 255, 0), dtype=np.uint8)).save(tmp_path / "a.png")
-    assert (read_slice(tmp_path / "a.png", 32) == 0).all()
+    values = np.full((40, 40, 4), 255, dtype=np.uint8)
+    values[:20, :, 3] = 0
+    Image.fromarray(values).save(tmp_path / "a.png")
+    assert (read_slice(tmp_path / "a.png", 40)[:15] == 0).all()
+
+
+@pytest.mark.parametrize(
+    "values", [np.full((40, 40, 4), (255, 255, 255, 0), np.uint8), np.full((40, 40), 700, np.uint16)]
+)
+def test_blank_slices_are_refused(folder, values):
+    Image.fromarray(values).save(folder / "COVID" / "Covid (3).png")
+    refuses(r"Covid \(3\)\.png cannot be read \(it is blank, one grey level throughout\)", folder)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
@@ -184,9 +196,7 @@ def test_16_bit_is_scaled_by_its_range(tmp_path, suffix, low, high):
     assert np.abs(image[0].astype(int) - np.linspace(0, 255, 64)).max() <= 1
 
 
-def test_flat_and_float_pictures(tmp_path):
-    Image.fromarray(np.full((40, 40), 700, dtype=np.uint16)).save(tmp_path / "flat.png")
-    assert (read_slice(tmp_path / "flat.png", 32) == 0).all()
+def test_float_pictures(tmp_path):
     Image.fromarray(np.linspace(-1, 1, 1600, dtype=np.float32).reshape(40, 40)).save(tmp_path / "float.tif")
     image = read_slice(tmp_path / "float.tif", 40)
     assert image.min() == 0 and image.max() == 255
@@ -242,7 +252,7 @@ def test_cache_is_used_and_noticed_when_stale(folder, monkeypatch, capsys):
     first = load(folder)
     (cache,) = (folder.parent / "data" / "cache").iterdir()
     with monkeypatch.context() as patch:
-        patch.setattr("covid_utils.io.images.read_slice", None)  # any reading would fail
+        patch.setattr("covid_utils.io.images.read_file", None)  # any reading would fail
         assert load(folder).fingerprint == first.fingerprint
 
     content = cache.read_bytes()
@@ -254,7 +264,7 @@ def test_cache_is_used_and_noticed_when_stale(folder, monkeypatch, capsys):
 
     os.utime(folder / "COVID" / "Covid (1).png", (1, 1))  # perhaps another picture of the same size
     with monkeypatch.context() as patch:
-        patch.setattr("covid_utils.io.images.read_slice", None)
+        patch.setattr("covid_utils.io.images.read_file", None)
         with pytest.raises(TypeError):
             load(folder)
     picture(folder / "COVID" / "Covid (1).png", 99, size=(30, 30))
@@ -573,33 +583,25 @@ def test_too_few_slices_to_split(folder):
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """A local file server that can cut off answers, refuse ranges, and remembers what was asked."""
+    """A local file server that can cut off answers, and counts what was asked."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.ranges, self.cut, self.honour_ranges = {}, [], [], True
+        self.files, self.asked, self.cut = {}, 0, []
         self.address = f"http://127.0.0.1:{self.server_port}"
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        server, content = self.server, self.server.files.get(self.path)
-        server.ranges.append(self.headers.get("Range"))
+        content = self.server.files.get(self.path)
+        self.server.asked += 1
         if content is None:
             self.send_error(404)
             return
-        start = int(self.headers["Range"][6:-1]) if self.headers.get("Range") and server.honour_ranges else 0
-        if start and start >= len(content):
-            self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{len(content)}")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(content) - start))
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        end = server.cut.pop(0) if server.cut else len(content)
-        self.wfile.write(content[start:end])
+        self.wfile.write(content[: self.server.cut.pop(0) if self.server.cut else len(content)])
 
     def log_message(self, *arguments):
         pass
@@ -618,75 +620,22 @@ def server():
 CONTENT = bytes(np.random.default_rng(0).integers(0, 256, 600_000, dtype=np.uint8))
 
 
-def test_interrupted_transfer_goes_on(server, tmp_path):
-    server.files["/a.bin"] = CONTENT
-    server.cut = [300_000, 450_000]
-    fetch(f"{server.address}/a.bin", tmp_path / "a.bin", progress=False)
-    assert (tmp_path / "a.bin").read_bytes() == CONTENT
-    assert server.ranges == [None, "bytes=300000-", "bytes=450000-"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", "a.bin.sha256"]
-    fetch(f"{server.address}/a.bin", tmp_path / "a.bin")
-    assert len(server.ranges) == 3  # it is there, so nobody asks
-
-
-def test_what_arrived_is_kept_for_the_next_run(server, tmp_path):
-    server.files["/a.bin"] = CONTENT
-    server.cut = [100_000, 200_000, 300_000]
-    with pytest.raises(ConnectionError, match="ended after 300000 of 600000 bytes.*run it again to go on"):
+def test_an_interrupted_transfer_leaves_nothing_and_is_repeated(server, tmp_path):
+    server.files["/a.bin"], server.cut = CONTENT, [300_000]
+    with pytest.raises(ConnectionError, match="Could not download .*run it again"):
         fetch(f"{server.address}/a.bin", tmp_path / "a.bin", progress=False)
-    assert (tmp_path / "a.bin.part").stat().st_size == 300_000 and not (tmp_path / "a.bin").exists()
-    fetch(f"{server.address}/a.bin", tmp_path / "a.bin", hashlib.sha256(CONTENT).hexdigest(), progress=False)
-    assert (tmp_path / "a.bin").read_bytes() == CONTENT and server.ranges[-1] == "bytes=300000-"
-
-
-def test_server_without_ranges_starts_again(server, tmp_path):
-    server.files["/a.bin"], server.honour_ranges = CONTENT, False
-    server.cut = [300_000]
-    fetch(f"{server.address}/a.bin", tmp_path / "a.bin", progress=False)
-    assert (tmp_path / "a.bin").read_bytes() == CONTENT and server.ranges == [None, "bytes=300000-"]
-
-
-def test_part_that_is_whole_or_too_long(server, tmp_path):
-    server.files["/a.bin"] = CONTENT
-    (tmp_path / "a.bin.part").write_bytes(CONTENT)
-    fetch(f"{server.address}/a.bin", tmp_path / "a.bin", progress=False)
-    assert (tmp_path / "a.bin").read_bytes() == CONTENT
-    (tmp_path / "b.bin.part").write_bytes(CONTENT + b"too long")
-    fetch(f"{server.address}/a.bin", tmp_path / "b.bin", progress=False)
-    assert (tmp_path / "b.bin").read_bytes() == CONTENT
-
-
-def test_wrong_checksum(server, tmp_path):
-    server.files["/a.bin"] = CONTENT
-    with pytest.raises(ValueError, match="has the SHA-256 .* instead of 00.*was not kept: run it again"):
-        fetch(f"{server.address}/a.bin", tmp_path / "a.bin", sha256="0" * 64, progress=False)
     assert not list(tmp_path.iterdir())
-
-
-def test_checksum_is_trusted_on_first_use(server, tmp_path):
-    server.files["/a.bin"] = CONTENT
-    fetch(f"{server.address}/a.bin", tmp_path / "a.bin", progress=False)
-    (tmp_path / "a.bin").unlink()
-    server.files["/a.bin"] = CONTENT[::-1]
-    with pytest.raises(ValueError, match=r"delete .*a\.bin\.sha256 first"):
+    for _ in range(2):  # once it is there, nothing is asked
         fetch(f"{server.address}/a.bin", tmp_path / "a.bin", progress=False)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT and server.asked == 2
 
 
 def test_download_refused_or_without_network(server, tmp_path):
     with pytest.raises(ConnectionError, match="404.*by hand; dataset='phantom' needs no network"):
         fetch(f"{server.address}/none", tmp_path / "none", progress=False)
-    assert len(server.ranges) == 1  # trying again would not help
+    assert server.asked == 1  # trying again would not help
     with pytest.raises(ConnectionError, match="Could not download .*dataset='phantom' needs no network"):
         fetch("http://127.0.0.1:9/a", tmp_path / "a", progress=False)
-
-
-def test_full_disk_while_downloading(server, tmp_path, monkeypatch):
-    def full(*arguments):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(downloads, "_download", full)
-    with pytest.raises(OSError, match=r"Cannot write .*a\.part: No space left.*choose another data_dir"):
-        fetch(f"{server.address}/a", tmp_path / "a", progress=False)
 
 
 def make_zip(path, members):
@@ -695,24 +644,13 @@ def make_zip(path, members):
             archive.writestr(name, content)
 
 
-def symlink():
-    info = zipfile.ZipInfo("link")
-    info.external_attr = (stat.S_IFLNK | 0o777) << 16
-    return info
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["../evil.png", "/evil.png", "a/../../evil.png", "..\\evil.png", "C:/evil.png", symlink()],
-    ids=str,
-)
-def test_archive_that_writes_outside_is_refused(tmp_path, name):
+@pytest.mark.parametrize("name", ["../evil.png", "/evil.png", "a/../../evil.png"])
+def test_an_archive_writes_nothing_outside_its_folder(tmp_path, name):
     archive = tmp_path / "in" / "a.zip"
     archive.parent.mkdir()
-    make_zip(archive, {"good.png": b"1", name: b"/etc"})
-    with pytest.raises(ValueError, match="do not trust the archive; nothing of it was unpacked"):
-        unpack(archive, archive.parent / "out")
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.zip", "in"]
+    make_zip(archive, {"good.png": b"1", name: b"2"})
+    unpack(archive, archive.parent / "out")
+    assert all(path.is_relative_to(archive.parent / "out") for path in tmp_path.rglob("*.png"))
 
 
 def test_damaged_archive_is_fetched_anew(tmp_path):
@@ -753,9 +691,9 @@ def test_covid_ct(server, tmp_path, monkeypatch):
     assert data.table.split.value_counts().to_dict() == {"train": 4, "val": 4, "test": 4}
     assert data.table.label.sum() == 6 and data.table.patient.nunique() == 6
     assert "panels of one figure" in data.groups and "published" in data.groups
-    asked = len(server.ranges)
+    asked = server.asked
     assert load_data(Settings("covid-ct", tmp_path, image_size=32), progress=False).fingerprint == data.fingerprint
-    assert len(server.ranges) == asked == 8
+    assert server.asked == asked == 8
 
 
 def test_covid_ct_list_that_names_a_picture_not_there(server, tmp_path, monkeypatch):

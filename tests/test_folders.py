@@ -2,7 +2,6 @@
 
 import os
 import unicodedata
-from collections import Counter
 
 import numpy as np
 import pydicom
@@ -84,7 +83,7 @@ def test_every_file_and_folder_counts_once(tmp_path):
     (folder / "COVID" / "others").symlink_to(folder / "non-COVID")
     (folder / "COVID" / "up").symlink_to(tmp_path)
     (folder / "COVID" / "one more.png").symlink_to(folder / "COVID" / "0.png")
-    os.link(folder / "COVID" / "1.png", folder / "COVID" / "the same.png")
+    (folder / "COVID" / "the same.png").symlink_to(folder / "COVID" / "1.png")
     picture(tmp_path / "elsewhere" / "9.png", 9)
     (folder / "COVID" / "outside").symlink_to(tmp_path / "elsewhere")  # what lies elsewhere may be linked in
     data = load(folder, split="random")
@@ -96,7 +95,7 @@ def test_every_file_and_folder_counts_once(tmp_path):
 def test_a_link_that_leads_nowhere(tmp_path):
     folder = classes(tmp_path / "set")
     (folder / "COVID" / "gone.png").symlink_to(tmp_path / "nothing.png")
-    with pytest.raises(FileNotFoundError, match=r"gone\.png is a link that leads nowhere: mend"):
+    with pytest.raises(FileNotFoundError, match=r"gone\.png is a link that leads nowhere: correct"):
         load(folder, split="random")
 
 
@@ -252,6 +251,12 @@ def test_two_columns_of_one_name(csv_folder):
     refuses("several columns called 'label'", csv_folder)
 
 
+def test_a_patient_column_of_another_name_is_asked_after(csv_folder):
+    text = (csv_folder / "val.csv").read_text().replace("label,patient", "label,PatientID")
+    (csv_folder / "val.csv").write_text(text)
+    refuses("has a column 'patientid': call it patient", csv_folder)
+
+
 def test_backslashes_are_named(csv_folder):
     text = (csv_folder / "val.csv").read_text().replace("images/4", "images\\4")
     (csv_folder / "val.csv").write_text(text)
@@ -371,8 +376,7 @@ def test_dicom_without_an_ending(tmp_path):
     dicom(tmp_path / "IM000001", 1, "x")
     (tmp_path / "README").write_text("nothing")
     assert is_slice(tmp_path / "IM000001") and not is_slice(tmp_path / "README")
-    left_out = Counter()
-    assert slices_below(tmp_path, tmp_path, set(), left_out) == [tmp_path / "IM000001"] and not left_out
+    assert slices_below(tmp_path, tmp_path) == ([tmp_path / "IM000001"], {})
 
 
 # ------------------------------------------------------------------------------------------------- the cache

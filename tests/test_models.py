@@ -8,6 +8,7 @@ import pytest
 import skimage.data
 import torch
 import torchvision
+from pretrain import pack_kernels
 from toy import tiny_data
 
 from covid_utils import models
@@ -241,7 +242,7 @@ def test_a_file_gives_the_trunk_and_a_new_head(tmp_path):
 @pytest.mark.parametrize(("step", "size"), [(0.0, 0.25), (0.25, 0.16)])
 def test_packed_kernels_are_close_and_small(tmp_path, step, size):
     state = Net("resnet18").state_dict()
-    save_weights(tmp_path / "w.safetensors", state, {"note": 1}, step)
+    save_weights(tmp_path / "w.safetensors", pack_kernels(state, step), {"note": 1})
     back, notes = read_weights(tmp_path / "w.safetensors")
     assert notes == {"note": 1} and back.keys() == state.keys()
     kernel, restored = state["net.layer4.0.conv1.weight"], back["net.layer4.0.conv1.weight"]

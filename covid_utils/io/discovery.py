@@ -1,4 +1,4 @@
-"""Which files of a folder are slices: each file once, each folder once, and what is left out is counted."""
+"""Which files of a folder are slices; what is left out is counted."""
 
 from __future__ import annotations
 
@@ -23,43 +23,39 @@ MASK = re.compile(
 MASK_FOLDER = re.compile(r"labels?(tr|ts)?|infections?|lesions?", re.IGNORECASE)  # as in images/ and labels/
 
 
-def slices_below(folder: Path, home: Path, seen: set, left_out: Counter) -> list[Path]:
-    """The slice files below a class folder, in natural order.
+def slices_below(folder: Path, home: Path) -> tuple[list[Path], Counter]:
+    """The slice files below a class folder, in natural order, and how many were left out for which reason.
 
-    Every real file and folder counts once, whatever links lead to it, and no link leads out of the class folder into
-    the rest of the data set or to what holds it.
+    A link that leads to something inside the data set, or to a folder that holds it, is left out: what it leads to is
+    read where it lies. Links to other places are followed.
 
     Args:
         folder: the class folder.
         home: the data set's folder, in which the class folder lies.
-        seen: the real files and folders that have been visited; what is met is added.
-        left_out: how many slices were passed over for which reason; what is met is added.
 
     Raises:
         FileNotFoundError: a link that leads nowhere.
         ValueError: a name that is not UTF-8, and could neither be shown nor written down.
         OSError: a folder that cannot be opened.
     """
-    own, everything, found = folder.resolve(), home.resolve(), []
+    own, everything, found, left_out, seen = folder.resolve(), home.resolve(), [], Counter(), set()
     places = [(folder, "")]
     while places:
-        place, reason = places.pop()  # those that are left out lie at the bottom, and come last
-        real = place.resolve()
-        elsewhere = real.is_relative_to(everything) and not real.is_relative_to(own)
-        if real in seen or elsewhere or (real != own and own.is_relative_to(real)):
-            left_out["links to folders that are read elsewhere"] += 1
-            continue
-        seen.add(real)
-        for entry in _entries(place):
-            path = Path(entry.path)
-            if _is_folder(entry):
-                why = reason or _why_folder(entry.name)
-                places.insert(0 if why else len(places), (path, why))
-            elif why := _why_file(path, seen, reason):
+        place, reason = places.pop()
+        for path in _entries(place):
+            real = Path(os.path.realpath(path))
+            linked = path.is_symlink() and (real.is_relative_to(everything) or real.is_relative_to(own))
+            if path.is_dir():
+                if linked or own.is_relative_to(real) or real in seen:
+                    left_out["links to folders that are read elsewhere"] += 1
+                else:
+                    seen.add(real)
+                    places.append((path, reason or _why_folder(path.name)))
+            elif why := _why_file(path, reason, linked):
                 left_out[why] += 1
-            elif why is not None:
+            elif is_slice(path) and not path.name.startswith("."):
                 found.append(path)
-    return sorted(found, key=lambda file: natural(file.as_posix()))
+    return sorted(found, key=lambda file: natural(file.as_posix())), left_out
 
 
 def is_slice(path: Path) -> bool:
@@ -73,7 +69,7 @@ def is_slice(path: Path) -> bool:
 
 
 def ending(path: Path) -> str:
-    """The ending of a file's name in small letters, `.nii.gz` in one piece; none is one of digits, as of a DICOM UID.
+    """The ending of a file's name in lower case, `.nii.gz` in one piece; none is one of digits, as of a DICOM UID.
 
     >>> ending(Path("p1.NII.GZ")), ending(Path("CT.1.2.840.113619.2")), ending(Path("a.png"))
     ('.nii.gz', '', '.png')
@@ -120,20 +116,13 @@ def natural(text: str) -> list:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", text.lower())]
 
 
-def _entries(place: Path) -> list[os.DirEntry]:
+def _entries(place: Path) -> list[Path]:
     try:
-        return sorted(os.scandir(place), key=lambda entry: natural(entry.name), reverse=True)
+        return list(place.iterdir())
     except OSError as error:
         raise OSError(
             f"Folder {display_path(place)} cannot be opened ({error.strerror}): check who may read it."
         ) from None
-
-
-def _is_folder(entry: os.DirEntry) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that leads to itself
-        return False
 
 
 def _why_folder(name: str) -> str:
@@ -143,28 +132,22 @@ def _why_folder(name: str) -> str:
     return "masks" if MASK.fullmatch(name) or MASK_FOLDER.fullmatch(name) else ""
 
 
-def _why_file(path: Path, seen: set, reason: str) -> str | None:
-    """Why a file is left out; empty if it is read, None if it is no slice at all."""
+def _why_file(path: Path, reason: str, linked: bool) -> str:
+    """Why a file is left out; empty if it is read, or is no slice at all. `reason` is that of its folder."""
     suffix = ending(path)
     if suffix in UNREAD:
         return reason or f"{suffix} files, which are not read"
-    if not is_slice(path) or path.name.startswith("."):
-        return "hidden files" if suffix in SUFFIXES else None
+    if path.name.startswith("."):
+        return "hidden files" if suffix in SUFFIXES else ""
+    if not is_slice(path):
+        return ""
     if reason or MASK.fullmatch(path.stem):
         return reason or "masks"
-    try:
-        path.as_posix().encode()
-    except UnicodeEncodeError:
-        name = path.as_posix().encode("utf-8", "replace").decode()
-        raise ValueError(
-            f"The name of slice {name!r} is not UTF-8 (? stands for the wrong letters): rename it."
-        ) from None
     if not path.exists():
-        raise FileNotFoundError(f"Slice {display_path(path)} is a link that leads nowhere: mend or delete it.")
+        raise FileNotFoundError(f"Slice {display_path(path)} is a link that leads nowhere: correct or delete it.")
+    name = path.as_posix().encode("utf-8", "replace").decode()
+    if name != path.as_posix():
+        raise ValueError(f"The name of slice {name!r} is not UTF-8 (? stands for the wrong letters): rename it.")
     if not path.is_file():
         return "devices and pipes"
-    stat = path.stat()
-    if (stat.st_dev, stat.st_ino) in seen:
-        return "links to slices that are read elsewhere"
-    seen.add((stat.st_dev, stat.st_ino))
-    return ""
+    return "links to slices that are read elsewhere" if linked else ""

@@ -15,7 +15,7 @@ import pandas as pd
 from ..core.files import display_path
 from .discovery import NIFTI, SUFFIXES, ending, is_service, is_slice, sentence, slices_below
 from .nifti import slices_of
-from .patients import apart, canonical, from_headers, says_no_patient, whose, with_blocks
+from .patients import canonical, describe_source, disambiguate_ids, from_headers, says_no_patient, with_blocks
 
 CLASSES = ("non-COVID", "COVID")  # the names of the labels 0 and 1
 NAMES = {  # of the classes in folders and files, in any case; words with a space, "-", "_" or nothing between them
@@ -34,6 +34,8 @@ SPLIT_NAMES = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
     "testing": "test",
 }  # fmt: skip
+
+PATIENT = re.compile(r"(patient|subject|person)s?[ _-]?(ids?|names?|numbers?|no)?")  # columns meant as `patient`
 
 
 def folder_table(folder: Path) -> tuple[pd.DataFrame, str]:
@@ -68,34 +70,41 @@ def holder(folder: Path) -> Path:
 
 
 def _class_table(folder: Path) -> tuple[pd.DataFrame, str]:
-    rows, left_out, seen, told = [], Counter(), set(), ""
+    rows, left_out, said = [], Counter(), ""
     loose = sum(path.is_file() and is_slice(path) for path in folder.iterdir())
-    left_out |= Counter({"slices beside the class folders": loose} if loose else {})
     for class_folder, label, split in _class_folders(folder):
-        files = slices_below(class_folder, folder, seen, left_out)
+        files, passed = slices_below(class_folder, folder)
+        left_out += passed
         if not files:
             raise ValueError(
-                f"Class folder {display_path(class_folder)} holds no slices: put files ending in "
-                f"{', '.join(SUFFIXES)} there." + sentence(left_out)
+                f"Class folder {display_path(class_folder)} holds no slices: put files ending in {', '.join(SUFFIXES)} there."
+                + sentence(left_out)
             )
-        for file in [part for each in files for part in slices_of(each)]:
-            inside = file.relative_to(class_folder).parts[:-1]
-            within, patient = _inside(class_folder, label, inside)
-            place = class_folder.name + (f" {split or within}" if split or within else "")
-            rows.append((file.relative_to(folder).as_posix(), label, split or within, patient, place))
-    table = pd.DataFrame(rows, columns=["path", "label", "split", "patient", "place"])
+        for file in files:
+            within, patient = _inside(class_folder, label, file.relative_to(class_folder).parts)
+            place = " ".join(filter(None, (class_folder.name, split or within)))
+            rows += [
+                (part.relative_to(folder).as_posix(), label, split or within, patient, place, os.path.realpath(part))
+                for part in slices_of(file)
+            ]
+    table = pd.DataFrame(rows, columns=["path", "label", "split", "patient", "place", "real"])
+    again = table.real.duplicated()  # of links from two places to one file or folder
+    left_out += Counter(
+        {"slices beside the class folders": loose, "links to slices that are read elsewhere": again.sum()}
+    )
+    table = table[~again].drop(columns="real").reset_index(drop=True)
     if set(table.split.dropna()) == set(SPLITS) and table.split.notna().all():
         _check_splits(table, "{split} folder")
     else:
         if table.split.notna().any():
-            told = " Folders called train, val or test are passed over, as not all slices lie in one of each."
+            said = " Folders called train, val or test are passed over, as not all slices lie in one of each."
         table = table.drop(columns="split")
     table["patient"] = canonical(table.patient)
-    table["patient"], numbers = apart(table)
-    told += numbers
+    table["patient"], numbers = disambiguate_ids(table)
     if "split" in table:
         _check_overlap(table, "patient", table.patient)
-    return _finished(table.drop(columns="place"), folder, "the sub-folders of the class folders", told, left_out)
+        numbers += " The split is that of the folders."
+    return _finished(table, folder, "the sub-folders of the class folders", said + numbers, left_out)
 
 
 def _class_folders(folder: Path) -> list[tuple[Path, int, str | None]]:
@@ -115,12 +124,9 @@ def _class_folders(folder: Path) -> list[tuple[Path, int, str | None]]:
                 f"there, or put all class folders straight into {display_path(folder)}, which then are split for you."
             )
         for path in inside:
-            if (SPLIT_NAMES.get(path.name.lower()), path) not in splits and slices_below(
-                path, folder, set(), Counter()
-            ):
+            if path.name.lower() not in SPLIT_NAMES and slices_below(path, folder)[0]:
                 raise ValueError(
-                    f"Folder {display_path(folder)} holds split folders and {path.name!r}, which is "
-                    "none: move its slices."
+                    f"Folder {display_path(folder)} holds split folders and {path.name!r}, which is none: move its slices."
                 )
         return [found for split, path in splits for found in _named(path, split)]
     return _named(folder, None)
@@ -138,10 +144,9 @@ def _named(folder: Path, split: str | None) -> list[tuple[Path, int, str | None]
                 f"In {display_path(folder)} the class folders stand {down} down, in "
                 f"{deeper.relative_to(folder).as_posix()!r}: give {display_path(deeper)}."
             )
-        if label is None and slices_below(path, folder, set(), Counter()):
+        if label is None and slices_below(path, folder)[0]:
             raise ValueError(
-                f"Folder {display_path(folder)} holds a folder {path.name!r} that names neither "
-                f"class: call it {SPELLINGS}."
+                f"Folder {display_path(folder)} holds a folder {path.name!r} that names neither class: call it {SPELLINGS}."
             )
     if complete:
         return [(path, label, split) for path, label in found if label is not None]
@@ -157,13 +162,17 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not is_service(path.name))
 
 
-def _inside(class_folder: Path, label: int, names: tuple[str, ...]) -> tuple[str | None, str | None]:
-    """What the sub-folders in which a slice lies say: its split and its patient, None where they do not.
+def _inside(class_folder: Path, label: int, parts: tuple[str, ...]) -> tuple[str | None, str | None]:
+    """The split and the patient that a slice's sub-folders or volume name, None where they do not.
+
+    Args:
+        parts: the slice's path from the class folder.
 
     Raises ValueError for a folder that names the other class.
     """
     split, patient = None, None
-    for name in names:
+    folders, file = parts[:-1], parts[-1]
+    for name in folders:
         named = None if name.isdigit() else class_of(name)
         if named is not None and named != label:
             raise ValueError(
@@ -171,9 +180,11 @@ def _inside(class_folder: Path, label: int, names: tuple[str, ...]) -> tuple[str
                 "rename it if it is a patient."
             )
         split = split or SPLIT_NAMES.get(name.lower())
-        kind = ending(Path(name))
         if named is None and patient is None and not says_no_patient(name):
-            patient = name[: -len(kind)] if kind in NIFTI else name
+            patient = name
+    kind = ending(Path(file))
+    if patient is None and kind in NIFTI:
+        patient = file[: -len(kind)]
     return split, patient
 
 
@@ -182,17 +193,14 @@ def _csv_table(folder: Path) -> tuple[pd.DataFrame, str]:
     _check_overlap(table, "slice", table.path.map(lambda path: os.path.realpath(folder / path)))
     _check_overlap(table, "patient", table.patient)
     _check_splits(table, "{split} split ({split}.csv)")
-    return _finished(table.drop(columns="place"), folder, "the CSV files", "", Counter())
+    return _finished(table, folder, "the CSV files", " The split is the one in the CSV files.", Counter())
 
 
-def _finished(table: pd.DataFrame, folder: Path, source: str, told: str, left_out: Counter) -> tuple[pd.DataFrame, str]:
-    """The table with all patients, and what there is to say of it."""
+def _finished(table: pd.DataFrame, folder: Path, source: str, said: str, left_out: Counter) -> tuple[pd.DataFrame, str]:
+    """The table with all patients and without `place`; and what there is to say of it."""
     table["patient"], headers = from_headers(table, folder)
-    table = with_blocks(table)
-    given = (
-        " The split is the one in the CSV files." if source == "the CSV files" else " The split is that of the folders."
-    )
-    return table, whose(table, headers or source) + told + given * ("split" in table) + sentence(left_out)
+    table = with_blocks(table.drop(columns="place"))
+    return table, describe_source(table, headers or source) + said + sentence(left_out)
 
 
 def _check_overlap(table: pd.DataFrame, what: str, key: pd.Series) -> None:
@@ -205,7 +213,7 @@ def _check_overlap(table: pd.DataFrame, what: str, key: pd.Series) -> None:
         name = row.path if what == "slice" else row.key
         raise ValueError(
             f"{what.capitalize()} {name!r} stands in {first.place[row.key]} and again in {row.place}: keep "
-            f"each {what} in one split{' and one row' * (what == 'slice')} only."
+            f"each {what} in one split{' and one row' if what == 'slice' else ''} only."
         )
 
 
@@ -237,8 +245,7 @@ def _read_csv(folder: Path, split: str) -> pd.DataFrame:
             table = pd.read_csv(io.StringIO(text), **how)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning, UnicodeDecodeError) as error:
         raise ValueError(
-            f"{display_path(path)} is not a readable CSV file ({' '.join(str(error).split())}): save "
-            "it anew, in UTF-8, with "
+            f"{display_path(path)} is not a readable CSV file ({' '.join(str(error).split())}): save it anew, in UTF-8, with "
             "quotes around a name that has a comma in it."
         ) from None
     table.columns = _names(table)
@@ -247,8 +254,7 @@ def _read_csv(folder: Path, split: str) -> pd.DataFrame:
     labels = table.label.map(class_of, na_action="ignore")
     for row in table[labels.isna()].itertuples():
         raise ValueError(
-            f"{row.place} in {display_path(folder)} has the unknown label {row.label!r}: write 1 or "
-            "COVID, 0 or non-COVID."
+            f"{row.place} in {display_path(folder)} has the unknown label {row.label!r}: write 1 or COVID, 0 or non-COVID."
         )
     found = {row.Index: _file_of(folder, row.filename, row.place) for row in table.itertuples()}
     patient = canonical(table.patient) if "patient" in table else pd.Series(None, table.index, dtype=object)
@@ -269,6 +275,8 @@ def _check_columns(table: pd.DataFrame, path: Path) -> None:
             raise ValueError(
                 f"{display_path(path)} has several columns called {column!r} (in any case): keep one of them."
             )
+    if "patient" not in names and (near := [name for name in names if PATIENT.fullmatch(name)]):
+        raise ValueError(f"{display_path(path)} has a column {near[0]!r}: call it patient, or leave it out.")
     for column in ("filename", "label"):
         if column not in names:
             raise ValueError(
@@ -289,8 +297,7 @@ def _file_of(folder: Path, name: object, place: str) -> str:
     elif isinstance(name, str) and (folder / name.strip()).is_symlink():
         hint = " (it is a link that leads nowhere)"
     raise FileNotFoundError(
-        f"{place} names {name!r}, which is not there{hint}: file names start from "
-        f"{display_path(folder)}{_looked(folder)}."
+        f"{place} names {name!r}, which is not there{hint}: file names start from {display_path(folder)}{_looked(folder)}."
     )
 
 
@@ -307,8 +314,7 @@ def _window(table: pd.DataFrame, folder: Path) -> dict[str, pd.Series]:
     wrong = ~(limits["low"] < limits["high"]) & table[["low", "high"]].notna().any(axis=1)
     for row in table[wrong].itertuples():
         raise ValueError(
-            f"{row.place} in {display_path(folder)} has low={row.low!r} and high={row.high!r}: give "
-            "two numbers, the lower "
+            f"{row.place} in {display_path(folder)} has low={row.low!r} and high={row.high!r}: give two numbers, the lower "
             "first."
         )
     return limits

@@ -1,12 +1,14 @@
-"""From image files of many kinds to one tensor, read once and cached."""
+"""The one reader of slices: from image files and scans of many kinds to 8-bit grey levels, read once and cached."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import os
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -22,12 +24,31 @@ from .discovery import NIFTI, ending, is_dicom, why_unread
 from .nifti import in_volume, read_slice_of
 
 LARGEST = 45_000_000  # pixels of a picture: a slice has less than one million, a camera's photograph of one up to 40
-CACHE_VERSION = 3  # raise it when decoding changes, so that no older cache is used
+CACHE_VERSION = 4  # raise it when decoding changes, so that no older cache is used
+PHOTOMETRIC = 262  # TIFF's tag PhotometricInterpretation, 0 where 0 is white
+Window = tuple[float, float]  # the values that become black and white
+
+
+class Decoded(NamedTuple):
+    """A slice, and how its values became grey levels.
+
+    Attributes:
+        image: uint8 (H, W), 0 black to 255 white.
+        low, high: the values that became black and white.
+        own_range: whether these are the slice's own lowest and highest value, as nothing else was known.
+        notes: what was guessed or looks odd, a few words each.
+    """
+
+    image: np.ndarray
+    low: float
+    high: float
+    own_range: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def decode(
     folder: Path, paths: list[str], image_size: int, cache_dir: Path, progress: bool = True, windows: list | None = None
-):
+) -> tuple[Tensor, Any]:
     """All slices as one tensor, read once and kept in `cache_dir`, and the SHA-256 of their pixels.
 
     The cache is found by the folder's place, the files' names, sizes, times and some of their bytes, and `image_size`;
@@ -44,7 +65,7 @@ def decode(
         quarter of the free memory; and a hashlib object that has seen these pixels.
 
     Raises:
-        ValueError: a slice is empty, damaged, not a single picture, or has only two greys, as masks do.
+        ValueError: a slice is empty, damaged, blank, not a single picture, or has only two grey levels, as masks do.
         OSError: `cache_dir` cannot be written to, or the disk is full.
         ImportError: a DICOM slice, and pydicom is not installed.
     """
@@ -55,10 +76,11 @@ def decode(
     found = _read_cache(cache) if cache.exists() else None
     if found is not None:
         return found
-    digest, notes = hashlib.sha256(), []
+    digest, masks, notes = hashlib.sha256(), [], Counter()
 
-    def read(name: str, window: tuple | None) -> bytes:
-        return read_slice(folder / name, image_size, window, notes).tobytes()
+    def read(name: str, window: Window | None) -> tuple[bytes, bool, Decoded]:
+        decoded = read_file(folder / name, window)
+        return resized(decoded.image, image_size).tobytes(), _is_mask(folder / name, decoded.image), decoded
 
     def write(path: Path) -> None:
         """One slice after the other, so that a set may be larger than the memory; their SHA-256 comes last."""
@@ -66,23 +88,42 @@ def decode(
         with path.open("wb") as file, ThreadPoolExecutor(min(8, max(2, os.cpu_count() or 2))) as pool:
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
             slices = pool.map(read, paths, windows)
-            for image in progress_bar(slices, f"reading {folder.name}", len(paths)) if progress else slices:
-                digest.update(image)
-                file.write(image)
-            _refuse_masks(notes, folder)
+            slices = progress_bar(slices, f"reading {folder.name}", len(paths)) if progress else slices
+            for name, (pixels, mask, decoded) in zip(paths, slices, strict=True):
+                digest.update(pixels)
+                file.write(pixels)
+                masks.extend([name] * mask)
+                notes.update([(Path(name).parent.name, note) for note in decoded.notes])
+                notes["own range"] += decoded.own_range
+            if masks:
+                more = f" and {len(masks) - 1} others have" if len(masks) > 1 else " has"
+                raise ValueError(
+                    f"Slice {min(masks)!r}{more} only two greys, as masks do: move them out of {display_path(folder)}, or "
+                    "name their folder masks."
+                )
             file.write(digest.digest())
 
     replace_file(cache, write)
-    scaled = sum(note == "scaled" for _, note in notes)
+    _tell(notes, len(paths))
+    return _in_memory(np.load(cache, mmap_mode="c")), digest
+
+
+def _tell(notes: Counter, count: int) -> None:
+    """Print how intensities were scaled, where that was a guess, and what is odd about volumes."""
+    scaled = notes.pop("own range", 0)
     if scaled:
         print(
-            f"{scaled} of {len(paths)} slices have more than 256 greys, and each was scaled from its own lowest to its "
+            f"{scaled} of {count} slices have more than 256 greys, and each was scaled from its own lowest to its "
             "own highest value, so that Hounsfield units are lost: columns low and high in CSV files give a window."
         )
-    for told in sorted({note for _, note in notes if note.endswith(".")}):
-        volumes = sorted({path.name for path, note in notes if note == told})
-        print(f"Volume {volumes[0]!r}{f' and {len(volumes) - 1} more' if volumes[1:] else ''}: {told}")
-    return _in_memory(np.load(cache, mmap_mode="c")), digest
+    for told in sorted({note for _, note in notes}):
+        volumes = sorted(name for name, note in notes if note == told)
+        print(f"Volume {volumes[0]!r}{f' and {len(volumes) - 1} more' if volumes[1:] else ''}: {told}.")
+
+
+def _is_mask(path: Path, image: np.ndarray) -> bool:
+    """Whether a slice has two grey levels only, as a mask does; a slice of a volume may."""
+    return not in_volume(path) and len(np.unique(image)) == 2
 
 
 def _traits(folder: Path, path: str) -> tuple:
@@ -102,18 +143,7 @@ def _traits(folder: Path, path: str) -> tuple:
     return os.fsencode(path), stat.st_size, stat.st_mtime_ns, hashlib.sha256(b"".join(parts)).digest()
 
 
-def _refuse_masks(notes: list, folder: Path) -> None:
-    """Raise ValueError if slices have two greys only: no network should learn from masks."""
-    masks = sorted(str(path.relative_to(folder)) for path, note in notes if note == "two greys")
-    if masks:
-        more = f" and {len(masks) - 1} others have" if len(masks) > 1 else " has"
-        raise ValueError(
-            f"Slice {masks[0]!r}{more} only two greys, as masks do: move them out of {display_path(folder)}, or name "
-            "their folder masks."
-        )
-
-
-def _read_cache(cache: Path):
+def _read_cache(cache: Path) -> tuple[Tensor, Any] | None:
     """What `decode` returns, from the cached file; None if the file is damaged."""
     try:
         images = np.load(cache, mmap_mode="c")  # what is written to it never reaches the file
@@ -134,28 +164,30 @@ def _in_memory(images: np.ndarray) -> Tensor:
     return torch.from_numpy(images if too_large(images.nbytes) else images.copy())
 
 
-def read_slice(
-    path: Path, image_size: int, window: tuple[float, float] | None = None, notes: list | None = None
-) -> np.ndarray:
-    """One slice as uint8 (image_size, image_size), 0 black to 255 white.
+def read_slice(path: Path, image_size: int, window: Window | None = None) -> np.ndarray:
+    """One slice as uint8 (image_size, image_size), 0 black to 255 white; see `read_file`, whose errors it raises."""
+    return resized(read_file(path, window).image, image_size)
 
-    Colours become grey, transparent places black; a photo is turned as its camera says. Pictures of more than 256 greys
-    are scaled from their own lowest and highest value; DICOM is shown in the lung window, -1350 to 150 Hounsfield
-    units, or in its own if it has none (`dicom.read_dicom`); of a NIfTI volume `path` names a slice, as in
+
+def read_file(path: Path, window: Window | None = None) -> Decoded:
+    """One slice in its own size; training and prediction both read it here.
+
+    Colours become grey, transparent places black; a photo is turned as its camera says. Pictures of more than 256 grey
+    levels are scaled from their own lowest and highest value; DICOM is shown in the lung window, -1350 to 150
+    Hounsfield units, or in its own if it has none (`dicom.read_dicom`); of a NIfTI volume `path` names a slice, as in
     `nifti.in_volume`.
 
     Args:
-        window: the values that become black and white, of DICOM and of pictures with more than 256 greys.
-        notes: gets (path, "scaled") for a picture that was scaled from its own values, (path, "two greys") for one
-            that looks like a mask, and the path and a sentence for what is odd about a volume.
+        window: the values that become black and white, of scans and of pictures with more than 256 grey levels.
 
-    Raises ValueError, naming the file, if it is empty, damaged or not a single picture.
+    Raises:
+        ValueError, naming the file: empty, damaged, not a single picture, or one grey level throughout.
+        ImportError: DICOM or NIfTI, and the package that reads it is not installed.
     """
-    notes = [] if notes is None else notes
     if in_volume(path):
-        values, own, told = read_slice_of(path)
-        notes += [(path.parent, f"{note}.") for note in told]
-        return resized(stretch(values, *(window or own)), image_size)
+        values, own, notes = read_slice_of(path)
+        low, high = window or own
+        return Decoded(window_to_uint8(values, low, high), low, high, notes=tuple(notes))
     if ending(path) in NIFTI:
         raise ValueError(
             f"{display_path(path)} is a volume of many slices: put it into a class folder, or ask `predict`."
@@ -164,13 +196,13 @@ def read_slice(
         raise ValueError(f"Slice {display_path(path)} is empty (0 bytes): replace or delete the file.")
     try:
         if is_dicom(path):
-            image = Image.fromarray(stretch(*read_dicom(path, window)))
+            values, low, high = read_dicom(path, window)
+            decoded = Decoded(window_to_uint8(values, low, high), low, high)
         else:
-            image = _read_picture(path, window, notes)
-        greys = image.getcolors(2)
-        if greys and len(greys) == 2:
-            notes.append((path, "two greys"))
-        return resized(image, image_size)
+            decoded = _read_picture(path, window)
+        if decoded.image.min() == decoded.image.max():
+            raise ValueError("it is blank, one grey level throughout")
+        return decoded
     except ImportError as error:
         raise ImportError(
             f"Slice {display_path(path)} is DICOM, which needs a package that is not installed ({error}): "
@@ -182,32 +214,28 @@ def read_slice(
         ) from error
 
 
-def resized(image: Image.Image | np.ndarray, image_size: int) -> np.ndarray:
-    """A grey picture, 8 bits, as uint8 (image_size, image_size)."""
-    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
-    return np.array(image.resize((image_size, image_size), Image.Resampling.LANCZOS))
+def resized(image: np.ndarray, image_size: int) -> np.ndarray:
+    """A grey picture, uint8 (H, W), as uint8 (image_size, image_size), by Lanczos' filter."""
+    return np.array(Image.fromarray(image).resize((image_size, image_size), Image.Resampling.LANCZOS))
 
 
-def _read_picture(path: Path, window: tuple | None, notes: list) -> Image.Image:
+def _read_picture(path: Path, window: Window | None) -> Decoded:
     """A picture file in 8-bit grey."""
     if (values := _deep_colours(path)) is not None:
-        return _scaled(values, path, window, notes)
+        return _windowed(values, window)
     with Image.open(path) as image:
         if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # a camera's JPEG with a preview
             raise ValueError(f"it holds {image.n_frames} pictures, save each slice as a file of its own")
         _refuse_bombs(image)
-        inverted = image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == 0  # 0 is white
+        inverted = image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == 0
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith(("I", "F")):
-            values = np.asarray(image, dtype=np.float32)
-            return _scaled(-values if inverted else values, path, _turned(window) if inverted else window, notes)
+            decoded = _windowed(np.asarray(image, dtype=np.float32), window)
+            return decoded._replace(image=255 - decoded.image) if inverted else decoded
         if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
-        return image.convert("L")
-
-
-PHOTOMETRIC = 262  # TIFF's tag PhotometricInterpretation
+        return Decoded(np.array(image.convert("L")), 0, 255)
 
 
 def _refuse_bombs(image: Image.Image) -> None:
@@ -218,24 +246,12 @@ def _refuse_bombs(image: Image.Image) -> None:
         )
 
 
-def _turned(window: tuple | None) -> tuple | None:
-    return window and (-window[1], -window[0])
-
-
-def _scaled(values: np.ndarray, path: Path, window: tuple | None, notes: list) -> Image.Image:
-    if window is None:
-        notes.append((path, "scaled"))
-    return Image.fromarray(stretch(values, *(window or (None, None))))
-
-
 def _deep_colours(path: Path) -> np.ndarray | None:
-    """The greys, float32 (H, W), of a PNG or TIFF with 16 bits a colour, of which Pillow reads 8; None for others."""
+    """The grey levels, float32 (H, W), of a PNG or TIFF with 16 bits a colour, of which Pillow reads 8; else None."""
     with path.open("rb") as file:
         head = file.read(26)
-    if head.startswith(b"\x89PNG"):
-        if head[24] != 16 or head[25] not in (2, 4, 6):  # bits; colours, or greys with transparency
-            return None
-    elif path.suffix.lower() not in (".tif", ".tiff"):
+    deep_png = head.startswith(b"\x89PNG") and head[24] == 16 and head[25] in (2, 4, 6)  # bits; colours or alpha
+    if not deep_png and ending(path) not in (".tif", ".tiff"):
         return None
     with contextlib.suppress(UnidentifiedImageError), Image.open(path) as image:
         _refuse_bombs(image)  # before OpenCV fills the memory
@@ -247,9 +263,16 @@ def _deep_colours(path: Path) -> np.ndarray | None:
     return colours @ np.array([0.114, 0.587, 0.299], np.float32)  # blue, green, red, as Pillow weighs them
 
 
-def stretch(values: np.ndarray, low: float | None = None, high: float | None = None) -> np.ndarray:
-    """Values from `low` to `high` (by default the lowest and highest finite one) as uint8 0 to 255."""
-    values = np.nan_to_num(values, nan=np.nanmin(values) if np.isfinite(values).any() else 0)
-    low = values.min() if low is None else low
-    high = values.max() if high is None else high
-    return np.rint(np.clip((values - low) / max(high - low, 1e-9), 0, 1) * 255).astype(np.uint8)
+def _windowed(values: np.ndarray, window: Window | None) -> Decoded:
+    """A picture's values in the window that was given, or in their own range."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        raise ValueError("it holds no numbers")
+    low, high = window or (float(finite.min()), float(finite.max()))
+    return Decoded(window_to_uint8(values, low, high), low, high, own_range=window is None)
+
+
+def window_to_uint8(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Values from `low` to `high` as uint8 0 to 255; what lies outside is cut off, and NaN becomes 0."""
+    part = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
+    return np.rint(np.nan_to_num(part) * 255).astype(np.uint8)

@@ -39,7 +39,7 @@ def canonical(names: pd.Series) -> pd.Series:
     return names.map(one, na_action="ignore").astype(object)
 
 
-def apart(table: pd.DataFrame) -> tuple[pd.Series, str]:
+def disambiguate_ids(table: pd.DataFrame) -> tuple[pd.Series, str]:
     """Sub-folders as patients: counters that begin anew in each class or split folder mean other people there.
 
     Taken for that where at least half of the counters (`7`, `scan_7`, `patient 07`) of a folder stand in another one.
@@ -101,7 +101,7 @@ def guessed(patients: pd.Series) -> pd.Series:
     return patients.str.fullmatch(GUESS.pattern)
 
 
-def whose(table: pd.DataFrame, source: str) -> str:
+def describe_source(table: pd.DataFrame, source: str) -> str:
     """Where the patients come from, and what looks wrong about them."""
     guess = guessed(table.patient)
     blocks = f"groups of {BLOCK} consecutive file numbers of a class stand in for patients, which is a guess"

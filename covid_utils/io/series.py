@@ -13,7 +13,7 @@ import numpy as np
 
 from .dicom import frame_of, groups, number, open_dicom
 from .discovery import natural
-from .images import resized, stretch
+from .images import resized, window_to_uint8
 from .nifti import PLANES, other_plane
 
 TAGS = (
@@ -198,7 +198,7 @@ def greys(slices: list[Slice], image_size: int) -> Iterator[np.ndarray | Excepti
         for each in same:
             try:
                 file = file or open_dicom(path)
-                grey = stretch(*frame_of(file, each.frame))
+                grey = window_to_uint8(*frame_of(file, each.frame))
                 yield resized(upright(grey, each.axes) if plane(each) == "axial" else grey, image_size)
             except Exception as error:  # decoders raise whatever they like
                 yield error

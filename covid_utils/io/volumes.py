@@ -12,7 +12,7 @@ import numpy as np
 from ..core.files import display_path
 from ..core.progress import progress
 from .discovery import NIFTI, ending, is_dicom, natural, sentence, slices_below, why_unread
-from .images import resized, stretch
+from .images import resized, window_to_uint8
 from .nifti import open_volume
 from .series import Slice, greys, look, one_series
 
@@ -105,7 +105,10 @@ def _files(paths: list[Path], left_out: Counter) -> list[tuple[Path | None, Path
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f"There is no file or folder {path} (looked in {Path.cwd()}): check the path.")
-        inside = slices_below(path, path, set(), left_out) if path.is_dir() else []
+        inside = []
+        if path.is_dir():
+            inside, passed = slices_below(path, path)
+            left_out += passed
         if path.is_dir() and not inside:
             raise FileNotFoundError(f"Folder {path} holds no slices.{sentence(left_out)}")
         files += [(path, file) for file in inside] if path.is_dir() else [(None, path)]
@@ -155,7 +158,9 @@ def read_stack(scan: Scan, image_size: int, bar: str = "") -> Stack:
         files, places, notes = [scan.path] * len(volume.stored), volume.places, list(volume.notes)
         if len(files) == 1:
             notes.append("one slice only, no stack")
-        pictures = (resized(stretch(volume.values(i), volume.low, volume.high), image_size) for i in range(len(files)))
+        pictures = (
+            resized(window_to_uint8(volume.values(i), volume.low, volume.high), image_size) for i in range(len(files))
+        )
     else:
         try:
             if not scan.slices:

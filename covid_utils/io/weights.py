@@ -18,6 +18,7 @@ from ..core.files import PROJECT, did_you_mean, replace_file, resolve
 BUNDLED = PROJECT / "data" / "weights"
 WEIGHTS = ("scratch", "bundled", "imagenet")  # those with a name; others are files
 LITE0 = "efficientnet_lite0"
+PREFIXES = ("module.", "model.", "net.", "backbone.")  # that other programs put before all names
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
@@ -80,8 +81,8 @@ def _imagenet(backbone: str) -> tuple[dict[str, Tensor], dict]:
     except OSError as error:
         raise ConnectionError(
             f"The ImageNet weights could not be downloaded ({error}): without a network use backbone={LITE0!r}, "
-            f"whose weights are installed, or weights='bundled' with backbone {_there()}, or copy {file.name} from "
-            f"another machine to {file}."
+            f"whose weights are installed, or weights='bundled' with backbone {' or '.join(bundled_backbones())}, or "
+            f"copy {file.name} from another machine to {file}."
         ) from None
     except Exception as error:  # a damaged file raises anything from EOFError to KeyError
         raise ValueError(f"{file} is damaged ({error!r}): delete it, so that it is downloaded anew.") from None
@@ -123,36 +124,38 @@ def bundled_backbones() -> list[str]:
     return sorted(path.stem for path in BUNDLED.glob("*.safetensors") if not path.stem.endswith("_imagenet"))
 
 
-def _there() -> str:
-    """The backbones that have bundled weights, as words."""
-    return " or ".join(bundled_backbones())
-
-
 def _bundled(backbone: str) -> Path:
     """The bundled weights' file, its SHA-256 compared with the recorded one."""
     path = BUNDLED / f"{backbone}.safetensors"
     if not path.is_file():
-        raise ValueError(f"No bundled weights for {backbone!r} in {BUNDLED}: use backbone {_there()}.")
+        raise ValueError(
+            f"No bundled weights for {backbone!r} in {BUNDLED}: use backbone {' or '.join(bundled_backbones())}."
+        )
     sums = dict(line.split()[::-1] for line in (BUNDLED / "SHA256SUMS").read_text().splitlines())
     if hashlib.sha256(path.read_bytes()).hexdigest() != sums[path.name]:
         raise ValueError(f"{path} is damaged (its SHA-256 is not the recorded one): run `git checkout {path}`.")
     return path
 
 
-def fill(network: nn.Module, state: dict[str, Tensor], what: str, backbone: str, spared: str) -> None:
-    """Put tensors into a network, all but those of one layer, which stays as it is; names may begin with "net.".
+def load_pretrained(network: nn.Module, state: dict[str, Tensor], what: str, backbone: str, spared: str) -> None:
+    """Put tensors into a network, all but those of the layer `spared`, which stays as it is.
 
-    Raises ValueError, saying `what` does not fit `backbone`, if a name or a shape differs.
+    Prefixes that all names share ("module.", "backbone." and the like) are taken off; batch counters may be missing.
+
+    Raises ValueError, saying that `what` does not fit `backbone`, if a name or a shape differs.
     """
-    given = {name.removeprefix("net."): tensor for name, tensor in state.items()}
-    given = {name: tensor for name, tensor in given.items() if not name.startswith(f"{spared}.")}
+    for prefix in PREFIXES * 2:  # "module.backbone." is two
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     own = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith(f"{spared}.")}
+    given = {name: tensor for name, tensor in state.items() if not name.startswith(f"{spared}.")}
+    given |= {name: torch.tensor(0) for name in own.keys() - given if name.endswith(".num_batches_tracked")}
     wrong = [name for name in own if name not in given or given[name].shape != own[name].shape]
-    if wrong or len(given) != len(own):
-        first = (wrong or sorted(set(given) - set(own)))[0]
+    wrong += sorted(given.keys() - own)
+    if wrong:
         raise ValueError(
-            f"{what} are of another architecture than {backbone} (they differ at {first}): give the backbone they were "
-            "trained with."
+            f"{what} are of another architecture than {backbone} (they differ at {wrong[0]}): give the backbone they "
+            "were trained with."
         )
     network.load_state_dict(given, strict=False)
 
@@ -160,24 +163,15 @@ def fill(network: nn.Module, state: dict[str, Tensor], what: str, backbone: str,
 # -------------------------------------------------------------------------------------------------- files
 
 
-def save_weights(path: Path, state: dict[str, Tensor], notes: dict, step: float | None = None) -> None:
+def save_weights(path: Path, state: dict[str, Tensor], notes: dict) -> None:
     """Write weights as safetensors, whole or not at all.
 
     Args:
         path: file to write.
         state: names and tensors.
         notes: anything JSON can hold; kept in the file's header.
-        step: round each output channel of a kernel to multiples of this share of its standard deviation (or of a 127th
-            of its largest number, if that is more), and pack them with zlib; 0 to 0.25 makes a quarter to a seventh.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    if step is not None:
-        for name in [name for name, tensor in state.items() if tensor.dim() > 1]:
-            channels = state[name].flatten(1)
-            scale = torch.maximum(step * channels.std(1, correction=0), channels.abs().amax(1) / 127).clamp_min(1e-12)
-            whole = (channels / scale[:, None]).round().to(torch.int8)
-            state[f"{name}.scale"], state[f"{name}.shape"] = scale, torch.tensor(state[name].shape)
-            state[name] = torch.frombuffer(bytearray(zlib.compress(whole.numpy(), 9)), dtype=torch.uint8)
     about = {"notes": json.dumps(notes)}
     about["sha256"] = _digest(state, about["notes"])
     # not save_file, whose own temporary files nobody clears after a kill
@@ -193,7 +187,7 @@ def _digest(state: dict[str, Tensor], notes: str) -> str:
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """Tensors and notes of a safetensors file; packed kernels come back as float32.
+    """Tensors and notes of a safetensors file; kernels that `benchmarks/pretrain.py` packed come back as float32.
 
     Raises ValueError, naming the file, if it is damaged.
     """
@@ -209,5 +203,6 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict]:
             whole = torch.frombuffer(bytearray(zlib.decompress(state[name].numpy())), dtype=torch.int8)
             state[name] = (whole.view(len(scale), -1) * scale[:, None]).view(shape.tolist())
     except (SafetensorError, ValueError, KeyError, RuntimeError, zlib.error) as error:
-        raise ValueError(f"{path} is damaged or holds no weights of ours ({error}): make or fetch it again.") from None
+        reason = error if path.suffix == ".safetensors" else "weights must be a .safetensors file"
+        raise ValueError(f"{path} is damaged or holds no weights of ours ({reason}): make or fetch it again.") from None
     return state, notes
