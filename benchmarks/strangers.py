@@ -21,7 +21,7 @@ from sklearn.metrics import roc_auc_score
 from covid_utils.core.files import PROJECT, write_json
 from covid_utils.core.settings import Settings
 from covid_utils.data import load_data
-from covid_utils.labs.predictor import make_reader, strangeness
+from covid_utils.labs.predictor import fit_predictor, ood_score
 
 RESULTS = PROJECT / "benchmarks" / "results" / "strangers.json"
 PHOTOS = (
@@ -67,12 +67,12 @@ def main() -> None:
         for name, model in networks(data, seed):
             if name not in TRAINED:
                 continue
-            reader = make_reader(model, data, Settings(seed=seed))
-            own = strangeness(reader, test)
+            reader = fit_predictor(model, data, Settings(seed=seed))
+            own = ood_score(reader, test)
             row = {"seed": seed, "network": name}
             rows.append(row | {"kind": "test slices", "refused": float((own > 1).mean())})
             for kind, images in strangers(test, seed).items():
-                far = strangeness(reader, images)
+                far = ood_score(reader, images)
                 truth = np.repeat([0, 1], [len(own), len(far)])
                 score = float(roc_auc_score(truth, np.concatenate([own, far])))
                 rows.append(row | {"kind": kind, "refused": float((far > 1).mean()), "AUROC": score})

@@ -20,7 +20,7 @@ from torchvision.transforms.functional import InterpolationMode, center_crop, re
 
 from covid_utils.core.files import replace_file, resolve, shown
 from covid_utils.io.folders import CLASSES
-from covid_utils.labs.predictor import Reader, read_run
+from covid_utils.labs.predictor import Predictor, read_run
 
 from .model_card import OUTPUTS, licences, model_card, trained
 
@@ -35,7 +35,7 @@ COLUMNS_FIRST = int(PIL.__version__.split(".")[0]) >= 13
 class Portable(nn.Module):
     """All that lies between a picture and an answer, in float32 but for the resizing: what goes into the file."""
 
-    def __init__(self, reader: Reader):
+    def __init__(self, reader: Predictor):
         super().__init__()
         self.model, self.size = reader.model, reader.settings.image_size
         self.temperature, self.limit = reader.temperature, reader.limit
@@ -49,7 +49,7 @@ class Portable(nn.Module):
     def forward(self, slices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Slices, uint8 (N, H, W), grey, of any height and width: logit, probability, strangeness, float32 (N,) each.
 
-        They are those of `answers.answer_slices`; `strangeness` is `answers.strangeness`.
+        They are those of `predictor.predict_slices`; `strangeness` is `predictor.ood_score`.
         """
         images = resized(slices, self.size)[:, None]
         if self.wide > self.size:  # as `models.Preprocessing`, whose len(images) an exporter takes for a constant
@@ -122,7 +122,7 @@ def export_run(run_dir: str | Path, out: Path | None = None) -> int:
     return 0
 
 
-def described(reader: Reader, run_dir: str | Path) -> dict[str, str]:
+def described(reader: Predictor, run_dir: str | Path) -> dict[str, str]:
     """What the ONNX file says of itself (its metadata_props): names and texts."""
     parameters, size = trained(run_dir)[1]["parameters"], reader.settings.image_size
     return {
@@ -143,7 +143,7 @@ def described(reader: Reader, run_dir: str | Path) -> dict[str, str]:
     }
 
 
-def to_onnx(reader: Reader, about: dict[str, str]) -> bytes:
+def to_onnx(reader: Predictor, about: dict[str, str]) -> bytes:
     """The file's content: `Portable` with the names slices → logit, probability, strangeness; N, H and W are free.
 
     `dynamo=True` is the exporter that PyTorch keeps (its default since 2.9); the other one warns that it is old.

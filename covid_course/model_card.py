@@ -11,7 +11,7 @@ from covid_utils.evaluation import percent
 from covid_utils.io.datasets import DATASETS
 from covid_utils.io.folders import SPLITS
 from covid_utils.io.weights import LITE0, read_weights
-from covid_utils.labs.predictor import KNOWN, SENSITIVITY, Reader, trained_file
+from covid_utils.labs.predictor import KNOWN, SENSITIVITY, Predictor, trained_file
 
 OUTPUTS = {  # of the ONNX file, in their order
     "logit": "above threshold_logit means COVID",
@@ -56,7 +56,7 @@ def licences(parameters: dict) -> str:
     )
 
 
-def model_card(reader: Reader, run_dir: str | Path) -> str:
+def model_card(reader: Predictor, run_dir: str | Path) -> str:
     """The card as Markdown. Numbers come from the run alone; what the run lacks is said to be lacking."""
     name, notes = trained(run_dir)
     parameters, files = notes["parameters"], {}
@@ -127,7 +127,7 @@ def _slices(parameters: dict, data: dict) -> str:
     return "\n".join(lines + table)
 
 
-def _scores(reader: Reader, scores: dict, checks: dict, name: str) -> str:
+def _scores(reader: Predictor, scores: dict, checks: dict, name: str) -> str:
     """A table of the test scores, at logit 0 and at the threshold."""
     number = 3 if name == "transfer" else 2
     if not scores:

@@ -32,7 +32,7 @@ def random_slices(*shape: int) -> np.ndarray:
     return np.random.default_rng(sum(shape)).integers(0, 256, shape, dtype=np.uint8)
 
 
-def make_reader(backbone: str, preprocess: Preprocessing) -> predictor.Reader:
+def make_reader(backbone: str, preprocess: Preprocessing) -> predictor.Predictor:
     torch.manual_seed(0)
     settings = Settings(backbone=backbone, image_size=32)
     model = new_model(settings).eval()
@@ -41,7 +41,7 @@ def make_reader(backbone: str, preprocess: Preprocessing) -> predictor.Reader:
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 2)
     model.preprocess = preprocess
-    return replace(predictor.make_reader(model, tiny_data(), settings), temperature=1.7)
+    return replace(predictor.fit_predictor(model, tiny_data(), settings), temperature=1.7)
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (1, 1), (31, 33), (512, 512), (300, 417), (60, 34), (700, 90), (33, 640)])
@@ -83,7 +83,7 @@ def test_the_file_answers_as_the_course_does(case, monkeypatch):
         images = torch.from_numpy(np.stack(small))
         assert logit == pytest.approx(predict(reader.model, images).numpy(), abs=1e-3)
         assert probability == pytest.approx(expit(logit / 1.7), abs=1e-6)
-        assert strangeness == pytest.approx(predictor.strangeness(reader, images), rel=1e-3)
+        assert strangeness == pytest.approx(predictor.ood_score(reader, images), rel=1e-3)
 
 
 def test_the_command_and_the_example_in_the_card(toy_run, tmp_path, monkeypatch, capsys):
@@ -105,10 +105,10 @@ def test_the_command_and_the_example_in_the_card(toy_run, tmp_path, monkeypatch,
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec(example, {})
     decision, probability, strangeness = printed.getvalue().split()
-    wanted = predictor.answer_slices(reader, torch.from_numpy(read_slice(tmp_path / "slice.png", 32))[None])[0]
+    wanted = predictor.predict_slices(reader, torch.from_numpy(read_slice(tmp_path / "slice.png", 32))[None])[0]
     assert decision == wanted["decision"]
     assert float(probability) == pytest.approx(wanted["probability"], abs=1e-3)
-    assert float(strangeness) == pytest.approx(wanted["strangeness"], rel=1e-3)
+    assert float(strangeness) == pytest.approx(wanted["ood_score"], rel=1e-3)
 
 
 @pytest.mark.parametrize("package", export.NEEDED)

@@ -17,12 +17,12 @@ from torch import Tensor
 from ..core.files import replace_file, shown
 from ..core.memory import too_large
 from ..core.progress import progress as progress_bar
-from .dicom import read_dicom
+from .dicom import file_of, read_dicom
 from .discovery import NIFTI, ending, is_dicom, why_unread
 from .nifti import in_volume, read_slice_of
 
 LARGEST = 45_000_000  # pixels of a picture: a slice has less than one million, a camera's photograph of one up to 40
-CACHE_VERSION = 3  # raise it when decoding changes, so that no older cache is used
+CACHE_VERSION = 4  # raise it when decoding changes, so that no older cache is used
 
 
 def decode(
@@ -81,14 +81,13 @@ def decode(
         )
     for told in sorted({note for _, note in notes if note.endswith(".")}):
         volumes = sorted({path.name for path, note in notes if note == told})
-        print(f"Volume {volumes[0]!r}{f' and {len(volumes) - 1} more' if volumes[1:] else ''}: {told}")
+        print(f"Scan {volumes[0]!r}{f' and {len(volumes) - 1} more' if volumes[1:] else ''}: {told}")
     return _in_memory(np.load(cache, mmap_mode="c")), digest
 
 
 def _traits(folder: Path, path: str) -> tuple:
     """By what a slice file is known again: name, size, time, and bytes at its begin, middle and end."""
-    file = folder / path
-    file = file.parent if in_volume(file) else file
+    file = file_of(folder / path)
     try:
         stat, parts = file.stat(), []
         with file.open("rb") as stream:
@@ -151,16 +150,18 @@ def read_slice(
     """
     notes = [] if notes is None else notes
     if in_volume(path):
-        values, own, told = read_slice_of(path)
-        notes += [(path.parent, f"{note}.") for note in told]
-        return resized(stretch(values, *(window or own)), image_size)
+        scan = read_slice_of(path, window)
+        notes += [(path.parent, f"{scan.note}.")] if scan.note else []
+        return resized(stretch(scan.values, scan.low, scan.high), image_size)
     if ending(path) in NIFTI:
         raise ValueError(f"{shown(path)} is a volume of many slices: put it into a class folder, or ask `predict`.")
-    if path.stat().st_size == 0:
+    if file_of(path).stat().st_size == 0:
         raise ValueError(f"Slice {shown(path)} is empty (0 bytes): replace or delete the file.")
     try:
         if is_dicom(path):
-            image = Image.fromarray(stretch(*read_dicom(path, window)))
+            scan = read_dicom(path, window)
+            notes += [(file_of(path), f"{scan.note}.")] if scan.note else []
+            image = Image.fromarray(stretch(scan.values, scan.low, scan.high))
         else:
             image = _read_picture(path, window, notes)
         greys = image.getcolors(2)
