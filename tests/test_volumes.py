@@ -30,7 +30,7 @@ from covid_course import predict as prediction
 from covid_course.commands import main
 from covid_utils.__main__ import predict
 from covid_utils.io.images import read_slice, resized, stretch
-from covid_utils.io.scans import Stack, find_scans, read_stack
+from covid_utils.io.scans import Stack, find_scans, read_stack, usable_slices
 from covid_utils.labs import predictor
 
 AXIAL, CORONAL = (1, 0, 0, 0, 1, 0), (1, 0, 0, 0, 0, -1)
@@ -147,6 +147,25 @@ def test_what_is_odd_is_said_and_answered_all_the_same(tmp_path):
     assert np.array_equal(found.images, wanted(chest()))
 
 
+def test_values_without_an_offset_are_no_hounsfield_units(tmp_path):
+    """Air stored as 0 and an intercept of 0: almost all of the slice would be white in the lung window."""
+    series(tmp_path / "p1", chest(), RescaleIntercept=0)
+    found = stack(tmp_path)
+    assert found.note == "no Hounsfield units: each slice is shown in its own window" and found.images.mean() < 200
+
+
+def test_training_leaves_out_what_predict_leaves_out(tmp_path):
+    shared = series(tmp_path / "axial", chest())
+    shared.pop("SeriesInstanceUID")
+    series(tmp_path / "coronal", chest(9, 2), CORONAL, **shared)
+    dicom(tmp_path / "scout.dcm", 0, "SECRET-ID", **shared, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    nifti(tmp_path / "v.nii", chest(3))
+    paths, left_out = usable_slices(sorted(path for path in tmp_path.rglob("*") if path.is_file()))
+    volume = [tmp_path / "v.nii" / f"{number:04d}" for number in (1, 2, 3)]
+    assert paths == sorted((tmp_path / "axial").iterdir()) + volume
+    assert left_out == {"slices of other series": 9, "scouts": 1}
+
+
 def test_what_makes_no_stack_is_refused(tmp_path):
     shared = series(tmp_path / "sizes", chest())
     series(tmp_path / "sizes" / "b", chest()[:2, ::2], first=0, **shared)
@@ -157,7 +176,9 @@ def test_what_makes_no_stack_is_refused(tmp_path):
     with pytest.raises(ValueError, match="slices lie in several directions: put each"):
         stack(tmp_path / "ways")
     series(tmp_path / "inverted", chest(), PhotometricInterpretation="MONOCHROME1")
-    with pytest.raises(ValueError, match=r"Patient 'inverted': 6 of 6 slices cannot be read.*inverted greys, MONOCHROME1"):
+    with pytest.raises(
+        ValueError, match=r"Patient 'inverted': 6 of 6 slices cannot be read.*inverted greys, MONOCHROME1"
+    ):
         stack(tmp_path / "inverted")
 
 
@@ -489,10 +510,8 @@ def test_most_slices_strangers(reader):
     noise = np.random.default_rng(0).integers(0, 256, (4, 64, 64), dtype=np.uint8)
     told = Stack(noise, [Path("x")] * 4, [1, 2, 3, 4], None, "a gap", "")
     found = prediction.predict_scan(reader, told)
-    assert (
-        found.answer["out_of_distribution"] == 4
+    assert found.answer["out_of_distribution"] == 4
     assert found.answer["note"] == f"{predictor.OUT_OF_DISTRIBUTION}; a gap"
-    )
     assert "OUT OF DISTRIBUTION" in prediction.draw_patient(found, "m")._suptitle.get_text()
 
 

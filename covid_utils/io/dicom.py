@@ -77,7 +77,7 @@ def file_of(path: Path) -> Path:
 def read_dicom(path: Path, window: tuple[float, float] | None = None) -> ScanSlice:
     """A DICOM slice; of a file with many slices `path` names one, as in `Header.path`.
 
-    A CT slice in Hounsfield units, some of which are below -200, is shown in the lung window, -1350 to 150. Others are
+    A CT slice in Hounsfield units (with a negative intercept, or some values below -200) is shown in the lung window, -1350 to 150. Others are
     shown in the window that the file gives, or from the lowest to the highest value; inverted if it is MONOCHROME1.
     Axial slices are turned so that the patient's right is at the left and the front at the top.
 
@@ -106,7 +106,7 @@ def read_dicom(path: Path, window: tuple[float, float] | None = None) -> ScanSli
     if rescaled and inverted:
         raise ValueError("it is a CT slice with inverted greys, MONOCHROME1, whose Hounsfield units can't be trusted")
     known = values if padded.all() else values[~padded]
-    hounsfield = rescaled and float(known.min()) < AIR
+    hounsfield = rescaled and (intercept < 0 or float(known.min()) < AIR)
     centre, width = (_number(dataset, name, frame) for name in ("WindowCenter", "WindowWidth"))
     low, high = float(known.min()), float(known.max())
     if window:
