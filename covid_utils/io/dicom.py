@@ -77,9 +77,9 @@ def file_of(path: Path) -> Path:
 def read_dicom(path: Path, window: tuple[float, float] | None = None) -> ScanSlice:
     """A DICOM slice; of a file with many slices `path` names one, as in `Header.path`.
 
-    A CT slice in Hounsfield units (with a negative intercept, or some values below -200) is shown in the lung window, -1350 to 150. Others are
-    shown in the window that the file gives, or from the lowest to the highest value; inverted if it is MONOCHROME1.
-    Axial slices are turned so that the patient's right is at the left and the front at the top.
+    A CT slice in Hounsfield units (with a negative intercept, or some values below -200) is shown in the lung window,
+    -1350 to 150. Others are shown in the window that the file gives, or from the lowest to the highest value; inverted
+    if it is MONOCHROME1. Axial slices are turned so that the patient's right is at the left and the front at the top.
 
     Args:
         window: the values that are black and white, instead.
