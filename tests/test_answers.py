@@ -109,7 +109,7 @@ def test_the_command_answers_each_file_and_says_which_it_could_not_read(run, rea
     assert code == 1 and "broken.png cannot be read" in said.err and "not fit for clinical use" in said.out
     table = pd.read_csv(own / "out" / "answers.csv")
     assert len(table) == 5 and json.loads((own / "out" / "answers.json").read_text()) == read_json(
-        own / "out/predictor.json"
+        own / "out/answers.json"
     )
     images = data.images[data.table.index[data.table.split == "test"][:4]]
     wanted = [each["probability"] for each in predictor.predict_slices(reader, images)]

@@ -7,6 +7,7 @@ import dataclasses
 import warnings
 from collections.abc import Iterable
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -232,12 +233,16 @@ def _open(path: Path, _time: int):
 
 def _pixels(dataset, frame: int) -> np.ndarray:
     """The stored values of one slice. Raises ImportError if nothing installed can decompress them."""
-    from pydicom.pixels import get_decoder, pixel_array
+    from pydicom.pixels import pixel_array
+    from pydicom.uid import RLELossless
 
-    syntax = dataset.file_meta.get("TransferSyntaxUID")
-    if syntax is not None and syntax.is_compressed and not get_decoder(syntax).is_available:
-        raise ImportError(f"its pixels are packed as {syntax.name}, for which pylibjpeg is missing")
-    return pixel_array(dataset, index=frame)
+    try:
+        return pixel_array(dataset, index=frame)
+    except RuntimeError:
+        syntax = dataset.file_meta.TransferSyntaxUID
+        if find_spec("pylibjpeg") or not syntax.is_compressed or syntax == RLELossless:
+            raise
+        raise ImportError(f"its pixels are packed as {syntax.name}, for which pylibjpeg is missing") from None
 
 
 def _value(dataset, name: str, frame: int = 0) -> Any:
