@@ -19,7 +19,7 @@ from sklearn.metrics import roc_auc_score
 
 from covid_utils.core.settings import Settings
 from covid_utils.data import load_data
-from covid_utils.labs.predictor import make_reader, strangeness
+from covid_utils.labs.predictor import fit_predictor, ood_score
 
 PHOTOS = (
     "astronaut", "brick", "camera", "cat", "cell", "clock", "coffee", "coins", "grass", "gravel", "horse",
@@ -58,11 +58,11 @@ def measure(seed: int, network: str) -> list[dict]:
     """The share of slices beyond the limit for each kind of input, and the AUC of the distance against test slices."""
     data = load_data(Settings(seed=seed), progress=False)
     test = data.images[(data.table.split == "test").to_numpy().nonzero()[0]]
-    reader = make_reader(load_network(data, seed, network), data, Settings(seed=seed))
-    own = strangeness(reader, test)
+    reader = fit_predictor(load_network(data, seed, network), data, Settings(seed=seed))
+    own = ood_score(reader, test)
     rows = [{"kind": "test slices", "refused": (own > 1).mean()}]
     for kind, images in shown(test, seed).items():
-        far = strangeness(reader, images)
+        far = ood_score(reader, images)
         truth = np.repeat([0, 1], [len(own), len(far)])
         area = roc_auc_score(truth, np.concatenate([own, far]))
         rows.append({"kind": kind, "refused": (far > 1).mean(), "AUROC": area})

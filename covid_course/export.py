@@ -15,7 +15,7 @@ from torchvision.transforms.functional import InterpolationMode, center_crop, re
 
 from covid_utils.core.files import display_path, replace_file, resolve
 from covid_utils.io.folders import CLASSES
-from covid_utils.labs.predictor import Reader, read_run
+from covid_utils.labs.predictor import Predictor, read_run
 
 from .model_card import OUTPUTS, licences, model_card, trained
 
@@ -25,7 +25,7 @@ OPSET = 18  # the lowest that PyTorch's exporter writes, so that old runtimes ca
 class ExportedNet(nn.Module):
     """What the file computes: preprocessing, network, temperature and out-of-distribution score, in float32."""
 
-    def __init__(self, predictor: Reader):
+    def __init__(self, predictor: Predictor):
         super().__init__()
         self.model, self.temperature, self.limit = predictor.model, predictor.temperature, predictor.limit
         self.register_buffer("centre", predictor.centre)
@@ -79,7 +79,7 @@ def export_run(run_dir: str | Path, out: Path | None = None) -> int:
     return 0
 
 
-def described(predictor: Reader, run_dir: str | Path) -> dict[str, str]:
+def described(predictor: Predictor, run_dir: str | Path) -> dict[str, str]:
     """The ONNX file's metadata (metadata_props): names and texts."""
     parameters, size = trained(run_dir)[1]["parameters"], predictor.settings.image_size
     return {
@@ -99,7 +99,7 @@ def described(predictor: Reader, run_dir: str | Path) -> dict[str, str]:
     }
 
 
-def to_onnx(predictor: Reader, about: dict[str, str]) -> bytes:
+def to_onnx(predictor: Predictor, about: dict[str, str]) -> bytes:
     """The content of an ONNX file of `ExportedNet`, for any number N of slices, with metadata `about`."""
     import onnx
 

@@ -11,7 +11,7 @@ from covid_utils.core.files import read_json, resolve
 from covid_utils.evaluation import percent
 from covid_utils.io.datasets import DATASETS
 from covid_utils.io.weights import LITE0, read_weights
-from covid_utils.labs.predictor import KNOWN, SENSITIVITY, Reader, trained_file
+from covid_utils.labs.predictor import KNOWN, SENSITIVITY, Predictor, trained_file
 
 TEMPLATE = Path(__file__).with_suffix(".md")  # in Jinja2
 OUTPUTS = {  # of the ONNX file, in their order
@@ -47,7 +47,7 @@ def licences(parameters: dict) -> str:
     )
 
 
-def model_card(predictor: Reader, run_dir: str | Path) -> ModelCard:
+def model_card(predictor: Predictor, run_dir: str | Path) -> ModelCard:
     """The card; `str` of it is Markdown. Numbers come from the run alone; what was not recorded is named as missing."""
     name, notes = trained(run_dir)
     parameters = notes["parameters"]

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import ipywidgets as widgets
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
@@ -21,18 +22,87 @@ from matplotlib.figure import Figure
 
 from covid_utils.core.files import display_path, replace_file, resolve, write_json
 from covid_utils.core.progress import progress
+from covid_utils.io.dicom import file_of
 from covid_utils.io.discovery import ending
 from covid_utils.io.discovery import sentence as left_out_sentence
 from covid_utils.io.images import read_slice
-from covid_utils.io.volumes import Scan, find_scans, read_stack
-from covid_utils.labs.cam_figures import panels
-from covid_utils.labs.predictor import WARNING, Reader, answer_slices, headline, heat_maps, read_run
-from covid_utils.plotting import compact
-
-from .predict_patients import ask_patient, draw_patient
+from covid_utils.io.scans import Scan, Stack, find_scans, read_stack, unique_names
+from covid_utils.labs.cam_figures import overlay, panels
+from covid_utils.labs.predictor import (
+    OUT_OF_DISTRIBUTION,
+    WARNING,
+    Predictor,
+    headline,
+    heat_maps,
+    predict_patient,
+    predict_slices,
+    read_run,
+    slice_logits,
+)
+from covid_utils.plotting import compact, styled
 
 NOT_CLINICAL = "For learning only: not fit for clinical use."
 BATCH = 16
+SHOWN = 3  # slices in the picture of a patient
+
+
+@dataclasses.dataclass(frozen=True)
+class Patient:
+    """What a network says of a patient.
+
+    Attributes:
+        answer: `slices`, how many; `probability`, `threshold`, `decision`; `out_of_distribution`, how many slices are
+            unlike the training's; `note`.
+        slices: the answer for each slice, with its `file`, `slice` (number from the feet) and `position` in mm.
+        telling: which slices have the highest logits, in order along the body.
+        images, heats: those slices, uint8 (n, H, H), and their heat maps, float32 (n, H, H) in 0…1.
+    """
+
+    answer: dict
+    slices: list[dict]
+    telling: list[int]
+    images: np.ndarray
+    heats: np.ndarray
+
+
+def predict_scan(predictor: Predictor, stack: Stack) -> Patient:
+    """All slices of a stack answered, and the patient; heat maps of the slices that look most like COVID only."""
+    images = torch.from_numpy(stack.images)
+    logits = slice_logits(predictor, images)
+    found = predict_slices(predictor, images, logits)
+    outside = sum(each["ood_score"] > 1 for each in found)
+    notes = [OUT_OF_DISTRIBUTION] if 2 * outside > len(found) else []
+    answer = {"slices": len(found)} | predict_patient(predictor, logits)
+    answer |= {"out_of_distribution": outside, "note": "; ".join(note for note in [*notes, stack.note] if note)}
+    telling = sorted(np.argsort(-logits, kind="stable")[:SHOWN].tolist())
+    heats = heat_maps(predictor, images[telling], [found[i] for i in telling])
+    places = [None] * len(found) if stack.positions is None else stack.positions.tolist()
+    which = zip(stack.files, stack.numbers, places, found, strict=True)
+    slices = [{"file": str(file), "slice": n, "position": place} | each for file, n, place, each in which]
+    return Patient(answer, slices, telling, stack.images[telling], heats)
+
+
+@styled
+def draw_patient(patient: Patient, name: str) -> Figure:
+    """The most telling slices, their heat maps (`name`d) below them, and the patient's answer as title."""
+    answer, count = patient.answer, len(patient.telling)
+    figure, axes = plt.subplots(2, count, figsize=(max(2.9 * count, 6.2), 7), squeeze=False)
+    plt.close(figure)
+    for (top, below), row, image, heat in zip(axes.T, patient.telling, patient.images, patient.heats, strict=True):
+        each = patient.slices[row]
+        place = "" if each["position"] is None else f", {each['position']:.0f} mm".replace("-", "−")
+        strange = "\nout of distribution" if each["note"] else ""
+        overlay(top, image, title=f"slice {each['slice']}{place}: {each['probability']:.2f}{strange}")
+        overlay(below, image, heat)
+    axes[1][0].set_ylabel(name, fontsize=9)
+    title = headline(answer)
+    if count < answer["slices"]:
+        title += f"\n{count} of {answer['slices']} slices: those that look most like COVID to the network"
+    if OUT_OF_DISTRIBUTION in answer["note"]:
+        title += WARNING
+    figure.suptitle(title, fontsize=11, y=0.99)
+    figure.tight_layout()
+    return figure
 
 
 def predict_files(run_dir: str | Path, paths: list[Path], out: Path | None = None) -> int:
@@ -50,12 +120,12 @@ def predict_files(run_dir: str | Path, paths: list[Path], out: Path | None = Non
         ValueError, OSError: as `answers.read_run`; the pictures can't be written.
     """
     scans, files, left_out = find_scans(paths)
-    reader, out = read_run(run_dir), resolve(out or Path(run_dir) / "answers")
+    predictor, out = read_run(run_dir), resolve(out or Path(run_dir) / "answers")
     plain = [re.sub("[/:]+", "-", scan.name).strip("-")[-100:] for scan in scans]
-    names = _numbered([*(file.stem for file in files), *plain])
+    names = unique_names([*(file.stem for file in files), *plain])
     names = dict(zip([*files, *(scan.name for scan in scans)], names, strict=True))
     loose, slices, patients, unread = [], [], [], []
-    for what, answer, inside, figure in answered(reader, scans, files, unread, bar=True):
+    for what, answer, inside, figure in answered(predictor, scans, files, unread, bar=True):
         picture = names[what.name if isinstance(what, Scan) else what] + ".png"
         replace_file(out / picture, partial(figure().savefig, dpi=100))
         if isinstance(what, Scan):
@@ -66,13 +136,13 @@ def predict_files(run_dir: str | Path, paths: list[Path], out: Path | None = Non
     if slices or loose:
         _write(out / "answers", slices + loose)
         _write(out / "patients", patients)
-    _print(loose, ["file", "probability", "decision", "strangeness", "note"])
-    _print(patients, ["patient", "slices", "probability", "decision", "strangers"])
+    _print(loose, ["file", "probability", "decision", "ood_score", "note"])
+    _print(patients, ["patient", "slices", "probability", "decision", "out_of_distribution"])
     notes = [f"{row['patient']}: {row['note']}." for row in patients if row["note"]]
     if notes:
         print("\n".join(notes) + "\n")
     if loose or patients:
-        tables = "answers.csv" + " and patients.csv" * bool(patients)
+        tables = "answers.csv and patients.csv" if patients else "answers.csv"
         print(f"Pictures, {tables}: {display_path(out)}.{left_out_sentence(left_out)} {NOT_CLINICAL}")
     for complaint in unread:
         print(complaint, file=sys.stderr)
@@ -80,7 +150,7 @@ def predict_files(run_dir: str | Path, paths: list[Path], out: Path | None = Non
 
 
 def answered(
-    reader: Reader, scans: list[Scan], files: list[Path], unread: list[str], bar: bool = False
+    predictor: Predictor, scans: list[Scan], files: list[Path], unread: list[str], bar: bool = False
 ) -> Iterator[tuple[Path | Scan, dict, list[dict], Callable[[], Figure]]]:
     """Each file and each scan that can be read, its answer, the answers for a scan's slices, and what draws a picture.
 
@@ -90,22 +160,22 @@ def answered(
     """
     batches = range(0, len(files), BATCH)
     for start in progress(batches, "answering") if bar else batches:
-        read, complaints = _read(files[start : start + BATCH], reader.settings.image_size)
+        read, complaints = _read(files[start : start + BATCH], predictor.settings.image_size)
         unread += complaints
         if read:
             images = torch.from_numpy(np.stack(list(read.values())))
-            found = answer_slices(reader, images)
-            for file, image, heat, answer in zip(read, images, heat_maps(reader, images, found), found, strict=True):
-                yield file, answer, [], partial(draw, image, heat, answer, reader.map)
+            found = predict_slices(predictor, images)
+            for file, image, heat, answer in zip(read, images, heat_maps(predictor, images, found), found, strict=True):
+                yield file, answer, [], partial(draw, image, heat, answer, predictor.map)
     for number, scan in enumerate(scans, start=1):
         try:
-            stack = read_stack(scan, reader.settings.image_size, f"patient {number} of {len(scans)}" if bar else "")
-            patient = ask_patient(reader, stack)
+            stack = read_stack(scan, predictor.settings.image_size, f"patient {number} of {len(scans)}" if bar else "")
+            patient = predict_scan(predictor, stack)
         except (ValueError, OSError, ImportError) as error:
             unread.append(str(error))
             continue
         unread += [stack.unread] if stack.unread else []
-        yield scan, patient.answer, patient.slices, partial(draw_patient, patient, reader.map)
+        yield scan, patient.answer, patient.slices, partial(draw_patient, patient, predictor.map)
 
 
 def _write(path: Path, rows: list[dict]) -> None:
@@ -132,7 +202,7 @@ def draw(image: torch.Tensor, heat: np.ndarray, answer: dict, name: str) -> Figu
     return figure
 
 
-def upload(reader: Reader) -> dict[str, widgets.Widget]:
+def upload(predictor: Predictor) -> dict[str, widgets.Widget]:
     """A button for files of one's own; answers and heat map appear below it.
 
     A NIfTI volume is a patient, and so are DICOM files of one series that are given together.
@@ -161,7 +231,7 @@ def upload(reader: Reader) -> dict[str, widgets.Widget]:
             names = _uploaded(button.value, Path(folder))
             scans, files, _ = find_scans(list(names)) if names else ([], [], Counter())
             scans = [dataclasses.replace(scan, name=_called(scan, names)) for scan in scans]
-            for each, answer, _, figure in answered(reader, scans, files, complaints):
+            for each, answer, _, figure in answered(predictor, scans, files, complaints):
                 kind, name = ("patient", each.name) if isinstance(each, Scan) else ("file", names[each])
                 rows[kind].append({kind: name} | answer)
                 figures[name] = figure
@@ -186,12 +256,12 @@ def _uploaded(uploads, folder: Path) -> dict[Path, str]:
     files = [folder / f"{i:06d}{ending(Path(each['name']))}" for i, each in enumerate(uploads)]
     for file, each in zip(files, uploads, strict=True):
         file.write_bytes(bytes(each["content"]))
-    return dict(zip(files, _numbered([each["name"] for each in uploads]), strict=True))
+    return dict(zip(files, unique_names([each["name"] for each in uploads]), strict=True))
 
 
 def _called(scan: Scan, names: dict[Path, str]) -> str:
     """What to call a patient whose files were uploaded one by one, out of any folder."""
-    files = list(dict.fromkeys(each.path for each in scan.slices)) or [scan.path]
+    files = list(dict.fromkeys(file_of(each.path) for each in scan.headers if not each.problem)) or [scan.path]
     return names[files[0]] + (f" and {len(files) - 1} more" if len(files) > 1 else "")
 
 
@@ -204,12 +274,3 @@ def _read(files: list[Path], image_size: int) -> tuple[dict[Path, np.ndarray], l
         except (ValueError, OSError, ImportError) as error:
             complaints.append(str(error))
     return read, complaints
-
-
-def _numbered(names: list[str]) -> list[str]:
-    """The same names, a number behind each that was there before.
-
-    >>> _numbered(["a", "b", "a"])
-    ['a', 'b', 'a-2']
-    """
-    return [name + (f"-{count}" if (count := names[: i + 1].count(name)) > 1 else "") for i, name in enumerate(names)]

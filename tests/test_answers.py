@@ -65,11 +65,11 @@ def test_what_is_worked_out_once_is_kept(run, reader, monkeypatch):
 def test_threshold_and_limit_are_those_of_validation(run, reader):
     _, data, _ = run
     val = data.table.split == "val"
-    found = predictor.answer_slices(reader, data.images[val.to_numpy().nonzero()[0]])
+    found = predictor.predict_slices(reader, data.images[val.to_numpy().nonzero()[0]])
     called = np.array([each["decision"] == "COVID" for each in found])
     truth = data.table.label[val].to_numpy() == 1
     assert called[truth].mean() >= 0.95
-    assert np.mean([each["strangeness"] > 1 for each in found]) == pytest.approx(0.05, abs=0.03)
+    assert np.mean([each["ood_score"] > 1 for each in found]) == pytest.approx(0.05, abs=0.03)
     for each in found:
         assert (each["probability"] >= each["threshold"]) == (each["decision"] == "COVID")
     assert reader.temperature >= 1
@@ -81,23 +81,23 @@ def test_a_patient_is_answered_by_the_rule_of_validation_patients(run, reader):
     logits = predict_logits(reader.model, lungs.images).numpy()
     called, truth = [], []
     for _, own in lungs.table.groupby("patient"):
-        answer = predictor.answer_patient(reader, logits[own.index])
+        answer = predictor.predict_patient(reader, logits[own.index])
         assert (answer["probability"] >= answer["threshold"]) == (answer["decision"] == "COVID")
         called.append(answer["decision"] == "COVID")
         truth.append(own.label.iloc[0] == 1)
     assert np.array(called)[truth].mean() >= 0.9
     with pytest.raises(ValueError, match="no rule for whole patients"):
-        predictor.answer_patient(replace(reader, rule=None), logits)
+        predictor.predict_patient(replace(reader, rule=None), logits)
 
 
 def test_strangers_are_noticed(run, reader):
     _, data, _ = run
     test = data.images[(data.table.split == "test").to_numpy().nonzero()[0]]
     noise = torch.from_numpy(np.random.default_rng(0).integers(0, 256, test.shape, dtype=np.uint8))
-    assert (predictor.strangeness(reader, noise) > 1).mean() > 0.9
-    assert (predictor.strangeness(reader, 255 - test) > 1).mean() > 0.9
-    assert (predictor.strangeness(reader, test) > 1).mean() < 0.8  # few patients, four epochs
-    assert predictor.answer_slices(reader, noise[:1])[0]["note"].startswith("unlike all")
+    assert (predictor.ood_score(reader, noise) > 1).mean() > 0.9
+    assert (predictor.ood_score(reader, 255 - test) > 1).mean() > 0.9
+    assert (predictor.ood_score(reader, test) > 1).mean() < 0.8  # few patients, four epochs
+    assert predictor.predict_slices(reader, noise[:1])[0]["note"].startswith("unlike all")
 
 
 def test_the_command_answers_each_file_and_says_which_it_could_not_read(run, reader, own, capsys):
@@ -108,10 +108,10 @@ def test_the_command_answers_each_file_and_says_which_it_could_not_read(run, rea
     assert code == 1 and "broken.png cannot be read" in said.err and "not fit for clinical use" in said.out
     table = pd.read_csv(own / "out" / "answers.csv")
     assert len(table) == 5 and json.loads((own / "out" / "answers.json").read_text()) == read_json(
-        own / "out/predictor.json"
+        own / "out/answers.json"
     )
     images = data.images[data.table.index[data.table.split == "test"][:4]]
-    wanted = [each["probability"] for each in predictor.answer_slices(reader, images)]
+    wanted = [each["probability"] for each in predictor.predict_slices(reader, images)]
     assert np.allclose(table[table.file.str.contains("slice ")].probability, wanted, atol=1e-6)
     assert table.note[table.file.str.contains("cat")].str.startswith("unlike").all()
     for picture in table.picture:

@@ -30,7 +30,7 @@ def test_a_phantom_slice_is_predicted_as_any_other(toy_run, monkeypatch, tmp_pat
     assert Image.open(io.BytesIO(content)).size == (64, 64)  # the smallest that is drawn
     (tmp_path / "slice.png").write_bytes(content)
     image = torch.from_numpy(read_slice(tmp_path / "slice.png", 32))
-    wanted = predictor.answer_slices(predictor.read_run(toy_run[0]), image[None])[0]
+    wanted = predictor.predict_slices(predictor.read_run(toy_run[0]), image[None])[0]
     cells = re.findall(r"<td>(.*?)</td>", controls["answers"].value)
     number, drawn = re.fullmatch(r"phantom patient (\d+), drawn as (COVID|non-COVID)\.png", cells[0]).groups()
     assert drawn == ("COVID" if int(number) % 2 else "non-COVID")  # every other patient of the hospital has it

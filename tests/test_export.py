@@ -49,7 +49,7 @@ def test_the_file_computes_what_the_course_does(case, monkeypatch):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 2)
     model.preprocess = preprocess
-    course = replace(predictor.make_reader(model, tiny_data(), settings), temperature=1.7)
+    course = replace(predictor.fit_predictor(model, tiny_data(), settings), temperature=1.7)
     content = export.to_onnx(course, {"purpose": "a test"})
     file = onnx.load_from_string(content)
     onnx.checker.check_model(file, full_check=True)
@@ -65,7 +65,7 @@ def test_the_file_computes_what_the_course_does(case, monkeypatch):
         logit, probability, ood_score = session.run(None, {"slices": slices})
         assert logit == pytest.approx(predict(model, images).numpy(), abs=1e-3)
         assert probability == pytest.approx(expit(logit / 1.7), abs=1e-6)
-        assert ood_score == pytest.approx(predictor.strangeness(course, images), rel=1e-3)
+        assert ood_score == pytest.approx(predictor.ood_score(course, images), rel=1e-3)
 
 
 def test_the_command_and_the_example_in_the_card(toy_run, tmp_path, monkeypatch, capsys):
@@ -85,10 +85,10 @@ def test_the_command_and_the_example_in_the_card(toy_run, tmp_path, monkeypatch,
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec(example, {})
     decision, probability, ood_score = printed.getvalue().split()
-    wanted = predictor.answer_slices(course, torch.from_numpy(read_slice(tmp_path / "slice.png", 32))[None])[0]
+    wanted = predictor.predict_slices(course, torch.from_numpy(read_slice(tmp_path / "slice.png", 32))[None])[0]
     assert decision == wanted["decision"]
     assert float(probability) == pytest.approx(wanted["probability"], abs=1e-3)
-    assert float(ood_score) == pytest.approx(wanted["strangeness"], rel=1e-3)
+    assert float(ood_score) == pytest.approx(wanted["ood_score"], rel=1e-3)
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript"])

@@ -21,7 +21,7 @@ from covid_utils.core.settings import Settings, read_profile
 from covid_utils.data import load_data
 from covid_utils.io.folders import folder_table
 from covid_utils.io.images import read_slice
-from covid_utils.io.volumes import find_scans, read_stack
+from covid_utils.io.scans import find_scans, read_stack
 from covid_utils.io.weights import read_weights, save_weights
 from covid_utils.runs.checkpoints import read_last
 
@@ -114,7 +114,7 @@ def test_volumes(tmp_path_factory, kind, changes):
     found = answer(lambda: read_stack(find_scans([path])[0][0], 32))
     assert path.read_bytes() == content
     if found is not None:
-        assert found.images.shape[1:] == (32, 32) and len(found.files) == len(found.images) == len(found.places)
+        assert found.images.shape[1:] == (32, 32) and len(found.files) == len(found.images) == len(found.positions)
     shutil.rmtree(path.parent)
 
 

@@ -27,11 +27,10 @@ from scipy.special import expit
 from test_folders import dicom
 
 from covid_course import predict as prediction
-from covid_course import predict_patients
 from covid_course.commands import main
 from covid_utils.__main__ import predict
-from covid_utils.io.images import read_slice, resized, window_to_uint8
-from covid_utils.io.volumes import Stack, find_scans, read_stack
+from covid_utils.io.images import read_slice, resized, stretch
+from covid_utils.io.scans import Stack, find_scans, read_stack, usable_slices
 from covid_utils.labs import predictor
 
 AXIAL, CORONAL = (1, 0, 0, 0, 1, 0), (1, 0, 0, 0, 0, -1)
@@ -82,7 +81,7 @@ def stack(path, size=32):
 
 
 def wanted(volume, size=32):
-    return np.stack([resized(window_to_uint8(each.astype(np.float32), -1350, 150), size) for each in volume])
+    return np.stack([resized(stretch(each.astype(np.float32), -1350, 150), size) for each in volume])
 
 
 # ---------------------------------------------------------------------------------------------- DICOM series
@@ -92,7 +91,7 @@ def test_slices_lie_in_the_order_of_their_positions(tmp_path):
     series(tmp_path / "p1", chest())
     found = stack(tmp_path)
     assert np.array_equal(found.images, wanted(chest())) and not found.note and not found.unread
-    assert found.places.tolist() == [-100 + STEP * i for i in range(6)] and found.numbers == [1, 2, 3, 4, 5, 6]
+    assert found.positions.tolist() == [-100 + STEP * i for i in range(6)] and found.numbers == [1, 2, 3, 4, 5, 6]
     assert [np.array_equal(read_slice(file, 32), image) for file, image in zip(found.files, found.images, strict=True)]
 
 
@@ -119,7 +118,7 @@ def test_axial_slices_are_turned_as_they_are_usually_shown(tmp_path, axes):
 def test_where_positions_are_missing_the_numbers_tell_and_else_the_names(tmp_path):
     series(tmp_path / "numbers", chest(), ImagePositionPatient=None)
     found = stack(tmp_path / "numbers")
-    assert np.array_equal(found.images, wanted(chest())[::-1]) and found.places is None
+    assert np.array_equal(found.images, wanted(chest())[::-1]) and found.positions is None
     assert found.note == "no positions in the headers: in the order of InstanceNumber"
     series(tmp_path / "names", chest(12), ImagePositionPatient=None, InstanceNumber=None)
     found = stack(tmp_path / "names")
@@ -148,6 +147,25 @@ def test_what_is_odd_is_said_and_answered_all_the_same(tmp_path):
     assert np.array_equal(found.images, wanted(chest()))
 
 
+def test_values_without_an_offset_are_no_hounsfield_units(tmp_path):
+    """Air stored as 0 and an intercept of 0: almost all of the slice would be white in the lung window."""
+    series(tmp_path / "p1", chest(), RescaleIntercept=0)
+    found = stack(tmp_path)
+    assert found.note == "no Hounsfield units: each slice is shown in its own window" and found.images.mean() < 200
+
+
+def test_training_leaves_out_what_predict_leaves_out(tmp_path):
+    shared = series(tmp_path / "axial", chest())
+    shared.pop("SeriesInstanceUID")
+    series(tmp_path / "coronal", chest(9, 2), CORONAL, **shared)
+    dicom(tmp_path / "scout.dcm", 0, "SECRET-ID", **shared, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    nifti(tmp_path / "v.nii", chest(3))
+    paths, left_out = usable_slices(sorted(path for path in tmp_path.rglob("*") if path.is_file()))
+    volume = [tmp_path / "v.nii" / f"{number:04d}" for number in (1, 2, 3)]
+    assert paths == sorted((tmp_path / "axial").iterdir()) + volume
+    assert left_out == {"slices of other series": 9, "scouts": 1}
+
+
 def test_what_makes_no_stack_is_refused(tmp_path):
     shared = series(tmp_path / "sizes", chest())
     series(tmp_path / "sizes" / "b", chest()[:2, ::2], first=0, **shared)
@@ -158,7 +176,9 @@ def test_what_makes_no_stack_is_refused(tmp_path):
     with pytest.raises(ValueError, match="slices lie in several directions: put each"):
         stack(tmp_path / "ways")
     series(tmp_path / "inverted", chest(), PhotometricInterpretation="MONOCHROME1")
-    with pytest.raises(ValueError, match=r"\.dcm and 5 more of patient 'inverted' .*inverted greys, MONOCHROME1"):
+    with pytest.raises(
+        ValueError, match=r"Patient 'inverted': 6 of 6 slices cannot be read.*inverted greys, MONOCHROME1"
+    ):
         stack(tmp_path / "inverted")
 
 
@@ -203,9 +223,7 @@ def test_who_is_a_patient(tmp_path):
     nifti(tmp_path / "d" / "scan.nii.gz", chest(6, 3))
     nifti(tmp_path / "e" / "scan.nii", chest(6, 4))
     scans, loose, left_out = find_scans([tmp_path])
-    assert (
-        [scan.name for scan in scans] == ["a/CT", "b (1)", "b (2)", "d/scan", "e/scan"] and not loose and not left_out
-    )
+    assert [scan.name for scan in scans] == ["a/CT", "b", "b-2", "d/scan", "e/scan"] and not loose and not left_out
     assert np.array_equal(read_stack(scans[0], 32).images, wanted(chest()))
     scans, _, _ = find_scans([tmp_path / "a", tmp_path / "d"])  # as a shell writes out scans/*
     assert [scan.name for scan in scans] == ["a/CT", "d/scan"]
@@ -218,7 +236,7 @@ def test_files_given_one_by_one_are_a_patient_if_they_share_a_series(tmp_path):
     series(tmp_path / "p2", chest(6, 1))
     files = sorted((tmp_path / "p1").iterdir())
     scans, loose, _ = find_scans([*files, next((tmp_path / "p2").iterdir())])
-    assert [scan.name for scan in scans] == ["p1"] and len(scans[0].slices) == 6 and len(loose) == 1
+    assert [scan.name for scan in scans] == ["p1"] and len(scans[0].headers) == 6 and len(loose) == 1
     assert find_scans(files[:1])[1] == files[:1]
 
 
@@ -267,13 +285,13 @@ def test_a_damaged_slice_among_many(tmp_path):
     assert len(found.images) == 5 and found.note == "1 of 6 slices cannot be read"
     missing = ({1, 2, 3, 4, 5, 6} - set(found.numbers)).pop()
     assert np.array_equal(found.images, np.delete(wanted(chest()), missing - 1, axis=0))
-    assert "IM0003.dcm of patient 'p1' cannot be read" in found.unread and "\n" not in found.unread
+    assert "Patient 'p1': 1 of 6 slices cannot be read. Slice" in found.unread and "\n" not in found.unread
 
 
 def test_without_pydicom(tmp_path, monkeypatch):
     series(tmp_path / "p1", chest())
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(ValueError, match=r"Patient 'p1' .*need 'python -m pip install pydicom' \(6\)"):
+    with pytest.raises(ImportError, match="DICOM files need .*run 'python -m pip install pydicom'"):
         stack(tmp_path)
 
 
@@ -282,7 +300,7 @@ def test_pydicoms_own_ct_slice(tmp_path):
     shutil.copy(path, tmp_path)
     found, data = stack(tmp_path), pydicom.dcmread(path)
     hounsfield = data.pixel_array * float(data.RescaleSlope) + float(data.RescaleIntercept)
-    assert np.array_equal(found.images, wanted([hounsfield])) and found.places == pytest.approx(-75.70)
+    assert np.array_equal(found.images, wanted([hounsfield])) and found.positions == pytest.approx(-75.70)
     assert found.note == "one slice only, no stack" and find_scans([path])[1] == [path]
 
 
@@ -292,7 +310,7 @@ def test_pydicoms_own_cd():
     scans, loose, left_out = find_scans([folder])
     assert not loose and left_out["objects without a picture"] > 50
     found = {scan.name: scan for scan in scans}
-    assert read_stack(found["98892001/CT5N"], 32).places == pytest.approx([-1.24, 1.26, 3.76, 6.26, 8.76])
+    assert read_stack(found["98892001/CT5N"], 32).positions == pytest.approx([-1.24, 1.26, 3.76, 6.26, 8.76])
     assert read_stack(found["98892001/CT5N"], 32).note == "left out: scouts (2)"
     assert read_stack(found["77654033/CT2"], 32).note.startswith("a gap: about 161 slices are missing between -99.48")
     with pytest.raises(ValueError, match=r"'77654033' .*no CT slices; left out: pictures that are no CT \(3\)\)"):
@@ -308,7 +326,7 @@ def test_a_volume_and_a_series_give_the_same_pixels(tmp_path, axes, name):
     series(tmp_path / "dicom", chest())
     found, same = stack(nifti(tmp_path / name, chest(), axes)), stack(tmp_path / "dicom")
     assert np.array_equal(found.images, wanted(chest())) and np.array_equal(found.images, same.images)
-    assert np.allclose(found.places, same.places) and not found.note
+    assert np.allclose(found.positions, same.positions) and not found.note
 
 
 def test_slope_and_intercept_of_a_volume(tmp_path):
@@ -341,7 +359,7 @@ def test_values_that_are_no_hounsfield_units_are_greys(tmp_path, top, kind, said
     greys[0, 0, :2] = 0, top
     found = stack(nifti(tmp_path / "v.nii.gz", greys))
     assert found.note.startswith(said)
-    assert np.abs(found.images.astype(int) - [resized(window_to_uint8(each, 0, top), 32) for each in greys]).max() <= 1
+    assert np.abs(found.images.astype(int) - [resized(stretch(each, 0, top), 32) for each in greys]).max() <= 1
 
 
 def test_what_else_is_said_of_a_volume(tmp_path):
@@ -399,7 +417,7 @@ def test_files_that_say_that_they_are_huge(tmp_path):
 import resource
 from pathlib import Path
 from covid_utils.io.images import read_slice
-from covid_utils.io.volumes import find_scans, read_stack
+from covid_utils.io.scans import find_scans, read_stack
 import cv2, nibabel, pydicom
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 home = Path({str(tmp_path)!r})
@@ -415,7 +433,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
     assert said.returncode == 0, said.stderr
     volume, scan, deep, rle, picture, megabytes = said.stdout.splitlines()
     assert "it says that a slice has 50000 × 50000 pixels, more than 178 million" in volume
-    assert "and 1 more of patient 'p1' cannot be read (it says that a slice has 50000 × 50000 pixels" in scan
+    assert "Patient 'p1': 2 of 2 slices cannot be read" in scan and "it says that a slice has 50000 × 50000" in scan
     assert (
         "it says that it has 12000 × 12000 × 12000 values, too many for this memory" in deep
         and "rle.dcm cannot be read (it says that a slice has" in rle
@@ -467,8 +485,8 @@ def test_from_a_folder_to_a_table_of_patients(run, reader, people, tmp_path, cap
     mine = slices[slices.patient == "anna"]
     assert np.allclose(mine.probability, expit(logits / reader.temperature), atol=1e-2)  # greys are rounded twice
     anna = patients[patients.patient == "anna"].iloc[0]
-    assert anna.probability == pytest.approx(predictor.answer_patient(reader, logits)["probability"], abs=1e-2)
-    assert anna.strangers == (mine.strangeness > 1).sum() and anna.decision in said.out
+    assert anna.probability == pytest.approx(predictor.predict_patient(reader, logits)["probability"], abs=1e-2)
+    assert anna.out_of_distribution == (mine.ood_score > 1).sum() and anna.decision in said.out
     assert sorted(path.name for path in out.glob("*.png")) == sorted([*patients.picture, "loose.png"])
     for picture in patients.picture:
         with Image.open(out / picture) as shown:
@@ -479,10 +497,10 @@ def test_from_a_folder_to_a_table_of_patients(run, reader, people, tmp_path, cap
 
 
 def test_the_picture_of_a_patient_shows_the_slices_with_the_highest_logits(reader, people):
-    found = predict_patients.ask_patient(reader, stack(people / "anna", reader.settings.image_size))
+    found = prediction.predict_scan(reader, stack(people / "anna", reader.settings.image_size))
     highest = sorted(sorted(range(6), key=lambda i: -found.slices[i]["probability"])[:3])
     assert found.telling == highest and found.heats.shape == found.images.shape
-    figure = predict_patients.draw_patient(found, reader.map)
+    figure = prediction.draw_patient(found, reader.map)
     titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
     assert [int(title.split()[1].strip(",")) - 1 for title in titles] == highest
     assert "3 of 6 slices" in figure._suptitle.get_text()
@@ -491,9 +509,10 @@ def test_the_picture_of_a_patient_shows_the_slices_with_the_highest_logits(reade
 def test_most_slices_strangers(reader):
     noise = np.random.default_rng(0).integers(0, 256, (4, 64, 64), dtype=np.uint8)
     told = Stack(noise, [Path("x")] * 4, [1, 2, 3, 4], None, "a gap", "")
-    found = predict_patients.ask_patient(reader, told)
-    assert found.answer["strangers"] == 4 and found.answer["note"] == f"{predictor.STRANGER}; a gap"
-    assert "STRANGER" in predict_patients.draw_patient(found, "m")._suptitle.get_text()
+    found = prediction.predict_scan(reader, told)
+    assert found.answer["out_of_distribution"] == 4
+    assert found.answer["note"] == f"{predictor.OUT_OF_DISTRIBUTION}; a gap"
+    assert "OUT OF DISTRIBUTION" in prediction.draw_patient(found, "m")._suptitle.get_text()
 
 
 def test_the_widget_gives_patients_the_same_answers(run, reader, people, tmp_path, capsys):
@@ -511,11 +530,14 @@ def test_the_widget_gives_patients_the_same_answers(run, reader, people, tmp_pat
     text = controls["answers"].value
     cells = np.reshape(re.findall(r"<td>(.*?)</td>", text.split("<table")[2]), (2, -1))
     shown = pd.DataFrame(cells, columns=re.findall("<th>(.*?)</th>", text.split("<table")[2])).map(html.unescape)
-    shown = shown.set_index("patient").astype({"probability": float, "slices": int, "strangers": int})
+    shown = shown.set_index("patient").astype({"probability": float, "slices": int, "out_of_distribution": int})
     assert shown.index.tolist() == ["IM0000.dcm and 5 more", "<b>carl.nii.gz"]
     same = table.loc[["anna", "<b>carl"]]
     assert np.allclose(shown.probability, same.probability, atol=1e-3) and (shown.slices == 6).all()
-    assert shown.decision.tolist() == same.decision.tolist() and shown.strangers.tolist() == same.strangers.tolist()
+    assert (
+        shown.decision.tolist() == same.decision.tolist()
+        and shown.out_of_distribution.tolist() == same.out_of_distribution.tolist()
+    )
     assert "<b>" not in text and "&lt;b&gt;carl" in text and "SECRET" not in text.upper()
     assert "Volume dora.nii.gz cannot be read" in text and "/tmp" not in text
     assert list(controls["number"].options) == ["loose.png", *shown.index]
@@ -562,7 +584,7 @@ def test_volumes_in_class_folders(tmp_path, capsys):
     assert (data.table.groupby("patient").split.nunique() == 1).all() and "Left out: masks (2)" in data.groups
     row = data.table.index[data.table.path == "COVID/C2.nii.gz/0003"][0]
     assert np.array_equal(data.images[row].numpy(), wanted(chest(5, 2))[2]) and data.table.patient[row] == "C2"
-    assert "Volume 'C1.nii.gz': its values run from 0.0" in capsys.readouterr().out
+    assert "Scan 'C1.nii.gz': its values run from 0.0" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"C2\.nii\.gz is a volume of many slices: put it into a class folder"):
         read_slice(tmp_path / "set" / "COVID" / "C2.nii.gz", 32)
     before = data.fingerprint

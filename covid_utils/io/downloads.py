@@ -39,7 +39,8 @@ def from_kaggle(handle: str, folder: Path, progress: bool = True) -> Path:
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise ConnectionError(
             f"Could not fetch {handle} from Kaggle ({reason}): download it by hand from "
-            f"https://www.kaggle.com/datasets/{handle} and unpack it so that {display_path(folder)} holds the folders COVID "
+            f"https://www.kaggle.com/datasets/{handle} and unpack it so that {display_path(folder)} holds the "
+            "folders COVID "
             f"and non-COVID; {OFFLINE}."
         ) from error
     _make_folder(folder, lambda temporary: shutil.copytree(holder(found), temporary, dirs_exist_ok=True))
@@ -76,7 +77,8 @@ def _published(folder: Path, split: str, name: str, progress: bool) -> pd.DataFr
     lost = [each for each in names if each not in where]
     if lost:
         raise FileNotFoundError(
-            f"{display_path(listed)} names {lost[0]!r}, which is not in {display_path(pictures)}: delete {display_path(folder)} and run "
+            f"{display_path(listed)} names {lost[0]!r}, which is not in {display_path(pictures)}: delete "
+            f"{display_path(folder)} and run "
             "again."
         )
     return pd.DataFrame({"filename": [where[each] for each in names], "label": name})
@@ -110,7 +112,8 @@ def fetch(url: str, path: Path, progress: bool = True) -> None:
             temporary.replace(path)
     except requests.RequestException as error:
         raise ConnectionError(
-            f"Could not download {url} ({error}): run it again, or put the file at {display_path(path)} by hand; {OFFLINE}."
+            f"Could not download {url} ({error}): run it again, or put the file at {display_path(path)} by hand; "
+            f"{OFFLINE}."
         ) from error
     except OSError as error:
         raise _cannot_write(path, error) from error

@@ -14,8 +14,8 @@ import pandas as pd
 
 from ..core.files import display_path
 from .discovery import NIFTI, SUFFIXES, ending, is_service, is_slice, sentence, slices_below
-from .nifti import slices_of
 from .patients import canonical, describe_source, disambiguate_ids, from_headers, says_no_patient, with_blocks
+from .scans import usable_slices
 
 CLASSES = ("non-COVID", "COVID")  # the names of the labels 0 and 1
 NAMES = {  # of the classes in folders and files, in any case; words with a space, "-", "_" or nothing between them
@@ -77,16 +77,16 @@ def _class_table(folder: Path) -> tuple[pd.DataFrame, str]:
         left_out += passed
         if not files:
             raise ValueError(
-                f"Class folder {display_path(class_folder)} holds no slices: put files ending in {', '.join(SUFFIXES)} there."
-                + sentence(left_out)
+                f"Class folder {display_path(class_folder)} holds no slices: put files ending in "
+                f"{', '.join(SUFFIXES)} there." + sentence(left_out)
             )
-        for file in files:
-            within, patient = _inside(class_folder, label, file.relative_to(class_folder).parts)
+        slices, passed = usable_slices(files)
+        left_out += passed
+        for part in slices:
+            within, patient = _inside(class_folder, label, part.relative_to(class_folder).parts)
             place = " ".join(filter(None, (class_folder.name, split or within)))
-            rows += [
-                (part.relative_to(folder).as_posix(), label, split or within, patient, place, os.path.realpath(part))
-                for part in slices_of(file)
-            ]
+            path = part.relative_to(folder).as_posix()
+            rows.append((path, label, split or within, patient, place, os.path.realpath(part)))
     table = pd.DataFrame(rows, columns=["path", "label", "split", "patient", "place", "real"])
     again = table.real.duplicated()  # of links from two places to one file or folder
     left_out += Counter(
@@ -126,7 +126,8 @@ def _class_folders(folder: Path) -> list[tuple[Path, int, str | None]]:
         for path in inside:
             if path.name.lower() not in SPLIT_NAMES and slices_below(path, folder)[0]:
                 raise ValueError(
-                    f"Folder {display_path(folder)} holds split folders and {path.name!r}, which is none: move its slices."
+                    f"Folder {display_path(folder)} holds split folders and {path.name!r}, which is none: move its "
+                    "slices."
                 )
         return [found for split, path in splits for found in _named(path, split)]
     return _named(folder, None)
@@ -146,7 +147,8 @@ def _named(folder: Path, split: str | None) -> list[tuple[Path, int, str | None]
             )
         if label is None and slices_below(path, folder)[0]:
             raise ValueError(
-                f"Folder {display_path(folder)} holds a folder {path.name!r} that names neither class: call it {SPELLINGS}."
+                f"Folder {display_path(folder)} holds a folder {path.name!r} that names neither class: call it "
+                f"{SPELLINGS}."
             )
     if complete:
         return [(path, label, split) for path, label in found if label is not None]
@@ -245,7 +247,8 @@ def _read_csv(folder: Path, split: str) -> pd.DataFrame:
             table = pd.read_csv(io.StringIO(text), **how)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning, UnicodeDecodeError) as error:
         raise ValueError(
-            f"{display_path(path)} is not a readable CSV file ({' '.join(str(error).split())}): save it anew, in UTF-8, with "
+            f"{display_path(path)} is not a readable CSV file ({' '.join(str(error).split())}): save it anew, in "
+            "UTF-8, with "
             "quotes around a name that has a comma in it."
         ) from None
     table.columns = _names(table)
@@ -254,7 +257,8 @@ def _read_csv(folder: Path, split: str) -> pd.DataFrame:
     labels = table.label.map(class_of, na_action="ignore")
     for row in table[labels.isna()].itertuples():
         raise ValueError(
-            f"{row.place} in {display_path(folder)} has the unknown label {row.label!r}: write 1 or COVID, 0 or non-COVID."
+            f"{row.place} in {display_path(folder)} has the unknown label {row.label!r}: write 1 or COVID, 0 or "
+            "non-COVID."
         )
     found = {row.Index: _file_of(folder, row.filename, row.place) for row in table.itertuples()}
     patient = canonical(table.patient) if "patient" in table else pd.Series(None, table.index, dtype=object)
@@ -297,7 +301,8 @@ def _file_of(folder: Path, name: object, place: str) -> str:
     elif isinstance(name, str) and (folder / name.strip()).is_symlink():
         hint = " (it is a link that leads nowhere)"
     raise FileNotFoundError(
-        f"{place} names {name!r}, which is not there{hint}: file names start from {display_path(folder)}{_looked(folder)}."
+        f"{place} names {name!r}, which is not there{hint}: file names start from "
+        f"{display_path(folder)}{_looked(folder)}."
     )
 
 
@@ -314,7 +319,8 @@ def _window(table: pd.DataFrame, folder: Path) -> dict[str, pd.Series]:
     wrong = ~(limits["low"] < limits["high"]) & table[["low", "high"]].notna().any(axis=1)
     for row in table[wrong].itertuples():
         raise ValueError(
-            f"{row.place} in {display_path(folder)} has low={row.low!r} and high={row.high!r}: give two numbers, the lower "
+            f"{row.place} in {display_path(folder)} has low={row.low!r} and high={row.high!r}: give two numbers, the "
+            "lower "
             "first."
         )
     return limits

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..core.files import display_path, replace_file
 from ..core.memory import too_large
 from ..core.progress import progress as progress_bar
-from .dicom import read_dicom
+from .dicom import ScanSlice, file_of, read_dicom
 from .discovery import NIFTI, ending, is_dicom, why_unread
 from .nifti import in_volume, read_slice_of
 
@@ -98,7 +98,8 @@ def decode(
             if masks:
                 more = f" and {len(masks) - 1} others have" if len(masks) > 1 else " has"
                 raise ValueError(
-                    f"Slice {min(masks)!r}{more} only two greys, as masks do: move them out of {display_path(folder)}, or "
+                    f"Slice {min(masks)!r}{more} only two greys, as masks do: move them out of "
+                    f"{display_path(folder)}, or "
                     "name their folder masks."
                 )
             file.write(digest.digest())
@@ -129,7 +130,7 @@ def _is_mask(path: Path, image: np.ndarray) -> bool:
 def _traits(folder: Path, path: str) -> tuple:
     """By what a slice file is known again: name, size, time, and bytes at its begin, middle and end."""
     file = folder / path
-    file = file.parent if in_volume(file) else file
+    file = file_of(file)
     try:
         stat, parts = file.stat(), []
         with file.open("rb") as stream:
@@ -185,19 +186,16 @@ def read_file(path: Path, window: Window | None = None) -> Decoded:
         ImportError: DICOM or NIfTI, and the package that reads it is not installed.
     """
     if in_volume(path):
-        values, own, notes = read_slice_of(path)
-        low, high = window or own
-        return Decoded(window_to_uint8(values, low, high), low, high, notes=tuple(notes))
+        return _scanned(read_slice_of(path, window))
     if ending(path) in NIFTI:
         raise ValueError(
             f"{display_path(path)} is a volume of many slices: put it into a class folder, or ask `predict`."
         )
-    if path.stat().st_size == 0:
+    if file_of(path).stat().st_size == 0:
         raise ValueError(f"Slice {display_path(path)} is empty (0 bytes): replace or delete the file.")
     try:
         if is_dicom(path):
-            values, low, high = read_dicom(path, window)
-            decoded = Decoded(window_to_uint8(values, low, high), low, high)
+            decoded = _scanned(read_dicom(path, window))
         else:
             decoded = _read_picture(path, window)
         if decoded.image.min() == decoded.image.max():
@@ -236,6 +234,12 @@ def _read_picture(path: Path, window: Window | None) -> Decoded:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
         return Decoded(np.array(image.convert("L")), 0, 255)
+
+
+def _scanned(scan: ScanSlice) -> Decoded:
+    """A scan's slice in its window."""
+    image = window_to_uint8(scan.values, scan.low, scan.high)
+    return Decoded(image, scan.low, scan.high, notes=(scan.note,) if scan.note else ())
 
 
 def _refuse_bombs(image: Image.Image) -> None:

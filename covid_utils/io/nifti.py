@@ -1,4 +1,4 @@
-"""NIfTI: a volume as axial slices, turned as DICOM shows them."""
+"""NIfTI: a volume as axial slices, turned as DICOM slices are."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import numpy as np
 
 from ..core.files import display_path
 from ..core.memory import too_large
-from .dicom import LUNG_WINDOW, check_size
+from .dicom import AIR, LUNG_WINDOW, PLANES, ScanSlice, check_size
 from .discovery import NIFTI, ending, why_unread
 
 FEW = 32  # distinct whole numbers in a volume: so few are labels, no scan
-AIR = -200  # Hounsfield units: below it lies some of every chest, and nothing of a scale that is none
-PLANES = ("sagittal", "coronal", "axial")  # slices across x, y and z
+OTHER_PLANE = "scanned in {} slices: the network has learned axial ones"
+LOCK = threading.Lock()  # several threads ask for slices of one volume, which one of them reads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Volume:
     Attributes:
         stored: (Z, Y, X), as in the file; rows from the front to the back, columns from the patient's right to left.
         slope, intercept: of the rescale; its result is black at `low` and below, white at `high` and above.
-        places: of the slices along the body in mm, float64 (Z,).
-        notes: what was guessed or looks odd, a few words each.
+        positions: of the slices along the body in mm, float64 (Z,).
+        note: what was guessed or looks odd; may be empty.
     """
 
     stored: np.ndarray
@@ -38,56 +38,52 @@ class Volume:
     intercept: float
     low: float
     high: float
-    places: np.ndarray
-    notes: list[str]
-
-    def values(self, number: int) -> np.ndarray:
-        """A slice's values, float32 (H, W)."""
-        return self.stored[number].astype(np.float32) * np.float32(self.slope) + np.float32(self.intercept)
-
-
-def in_volume(path: Path) -> bool:
-    """Whether a path names a slice of a volume: `p1.nii.gz/0007` is its slice 7, counted from the feet."""
-    return ending(path.parent) in NIFTI and path.parent.is_file()
-
-
-def slices_of(path: Path) -> list[Path]:
-    """A volume's slices as paths, see `in_volume`; another file as it is. Raises as `open_volume`."""
-    if ending(path) not in NIFTI:
-        return [path]
-    with _one_sentence(path):
-        shape, turn = _head(path)[1:]
-        depth = shape[list(turn[:, 0]).index(2)]
-    return [path / f"{number:04d}" for number in range(1, depth + 1)]
-
-
-def read_slice_of(path: Path) -> tuple[np.ndarray, tuple[float, float], list[str]]:
-    """Of a slice named as `in_volume` says its values, float32 (H, W), the black and the white one, and the notes."""
-    volume = open_volume(path.parent)
-    return volume.values(int(path.name) - 1), (volume.low, volume.high), volume.notes
+    positions: np.ndarray
+    note: str
 
 
 def open_volume(path: Path) -> Volume:
     """A NIfTI volume, turned to axial slices as DICOM shows them.
 
-    Values that run below -200 are taken for Hounsfield units, and shown in the lung window. Others are taken for greys,
-    0…255 or 0…1, or go from their lowest to their highest value; a note says so. The last volumes stay in memory, since
-    one is packed as a whole and asked for slice by slice.
+    Values some of which are below -200 are taken for Hounsfield units and shown in the lung window. Others are taken
+    for grey values, 0…255 or 0…1, or go from their lowest to their highest value; a note says so. The last two volumes
+    stay in memory, as one is decompressed as a whole and read slice by slice.
 
     Raises:
         ImportError: nibabel is not installed.
-        ValueError, naming the file: damaged, too large, 4-D, colours, labels instead of greys.
+        ValueError, naming the file: damaged, too large, 4-D, colours, labels instead of intensities.
     """
-    with LOCK, _one_sentence(path):
-        stat = path.stat()
-        return _read(path, stat.st_size, stat.st_mtime_ns)
+    with LOCK, _named(path):
+        return _read(path, path.stat().st_mtime_ns)
 
 
-LOCK = threading.Lock()  # several threads ask for slices of one volume, which one of them reads
+def read_slice_of(path: Path, window: tuple[float, float] | None = None) -> ScanSlice:
+    """A slice of a volume: `p1.nii.gz/0007` is slice 7 of p1.nii.gz, counted from the feet. Raises as `open_volume`."""
+    volume = open_volume(path.parent)
+    stored = volume.stored[int(path.name) - 1].astype(np.float32)
+    values = stored * np.float32(volume.slope) + np.float32(volume.intercept)
+    return ScanSlice(values, *(window or (volume.low, volume.high)), volume.note)
+
+
+def in_volume(path: Path) -> bool:
+    """Whether a path names a slice of a volume, as `read_slice_of` reads it."""
+    return ending(path.parent) in NIFTI and path.parent.is_file()
+
+
+def slices_of(path: Path) -> list[Path]:
+    """A volume's slices as `read_slice_of` reads them; another file as it is. Raises as `open_volume`."""
+    if ending(path) not in NIFTI:
+        return [path]
+    with _named(path):
+        import nibabel
+
+        image, shape = _head(path)
+        axis = [code in "SI" for code in nibabel.aff2axcodes(image.affine)].index(True)
+        return [path / f"{number:04d}" for number in range(1, shape[axis] + 1)]
 
 
 @contextlib.contextmanager
-def _one_sentence(path: Path) -> Iterator[None]:
+def _named(path: Path) -> Iterator[None]:
     """Whatever goes wrong while a volume is read, as one sentence that names it."""
     try:
         if path.stat().st_size == 0:
@@ -105,9 +101,8 @@ def _one_sentence(path: Path) -> Iterator[None]:
 
 
 def _head(path: Path) -> tuple:
-    """The file, opened but not read; its shape in three dimensions; and how to turn it to DICOM's axes."""
+    """The file, opened but not read, and its shape in three dimensions."""
     import nibabel
-    from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
     image = nibabel.load(path, mmap=False)  # a mapped file could not be deleted on Windows
     shape, volumes = image.shape, math.prod(image.shape[3:])
@@ -119,30 +114,26 @@ def _head(path: Path) -> tuple:
     check_size(*sorted(shape)[1:])
     if too_large(math.prod(shape) * image.get_data_dtype().itemsize):
         raise ValueError(f"it says that it has {' × '.join(map(str, shape))} values, too many for this memory")
-    return image, shape, ornt_transform(io_orientation(image.affine), axcodes2ornt("LPS"))
+    return image, shape
 
 
 @lru_cache(maxsize=2)  # threads that read slices in order ask for at most two volumes at a time
-def _read(path: Path, _size: int, _time: int) -> Volume:
-    from nibabel.orientations import apply_orientation, inv_ornt_aff
+def _read(path: Path, _time: int) -> Volume:
+    import nibabel
 
-    image, shape, turn = _head(path)
-    stored = np.asanyarray(image.dataobj.get_unscaled()).reshape(shape)
-    stored = apply_orientation(stored, turn).transpose(2, 1, 0)
-    affine = image.affine @ inv_ornt_aff(turn, shape)
+    image, shape = _head(path)
+    stored = np.asanyarray(image.dataobj.get_unscaled()).reshape(shape)  # scaled they would fill four times the memory
+    turned = nibabel.as_closest_canonical(nibabel.Nifti1Image(stored, image.affine, dtype=stored.dtype))
+    stored = np.asanyarray(turned.dataobj).transpose(2, 1, 0)[:, ::-1, ::-1]
     slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
     low, high, notes = _window(stored, slope, intercept)
     if not (image.header.get("qform_code", 0) or image.header.get("sform_code", 0)):
         notes.append("no orientation in its header: it may be mirrored or upside down")
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    spacing = np.linalg.norm(turned.affine[:3, :3], axis=0)
     if spacing.max() > 1.5 * spacing[2]:
-        notes.append(other_plane(PLANES[int(spacing.argmax())]))
-    return Volume(stored, slope, intercept, low, high, affine[2, 3] + affine[2, 2] * np.arange(len(stored)), notes)
-
-
-def other_plane(name: str) -> str:
-    """What to say of a scan in other slices than the network knows."""
-    return f"scanned in {name} slices: the network has learned axial ones"
+        notes.append(OTHER_PLANE.format(PLANES[int(spacing.argmax())]))
+    positions = turned.affine[2, 3] + turned.affine[2, 2] * np.arange(len(stored))
+    return Volume(stored, slope, intercept, low, high, positions, "; ".join(notes))
 
 
 def _window(stored: np.ndarray, slope: float, intercept: float) -> tuple[float, float, list[str]]:
@@ -157,8 +148,7 @@ def _window(stored: np.ndarray, slope: float, intercept: float) -> tuple[float, 
         raise ValueError(f"it holds no more than {len(distinct)} different whole numbers, as a mask does")
     ends = sorted((float(distinct[0]) * slope + intercept, float(distinct[-1]) * slope + intercept))
     if ends[0] < AIR:
-        centre, width = LUNG_WINDOW
-        return centre - width / 2, centre + width / 2, []
+        return *LUNG_WINDOW, []
     low, high = next(((0, top) for top in (1, 255) if ends[0] >= 0 and ends[1] <= top), ends)
     told = f"its values run from {ends[0]:.4g} to {ends[1]:.4g}, which are no Hounsfield units: taken as greys"
     return float(low), float(high), [told + f" from {low:.4g}, black, to {high:.4g}, white"]

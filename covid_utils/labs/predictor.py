@@ -26,14 +26,14 @@ from .fine_maps import named_map
 from .whole_patients import PatientRule, choose_rule, whole_lungs
 
 SENSITIVITY = 0.95  # of the threshold, on validation slices
-KNOWN = 0.95  # share of the validation slices that are no strangers
+KNOWN = 0.95  # share of the validation slices that are in distribution
 MAPS = ("layer3 × layer2 HiResCAM, nine views", "layer3 HiResCAM, nine views", "layer2 HiResCAM", "layer4 GradCAM")
-WARNING = "\nSTRANGER: do not believe the answer"  # below the title of a picture
-STRANGER = "unlike all that the network has learned from: do not believe the answer"
+WARNING = "\nOUT OF DISTRIBUTION: do not believe the answer"  # below the title of a picture
+OUT_OF_DISTRIBUTION = "unlike all that the network has learned from: do not believe the answer"
 
 
 @dataclasses.dataclass(frozen=True)
-class Reader:
+class Predictor:
     """A trained network, and what its validation slices said of how to read it.
 
     Attributes:
@@ -65,14 +65,14 @@ def trained_file(run_dir: str | Path) -> Path:
     file = next((each for each in files if each.is_file()), None)
     if file is None:
         raise FileNotFoundError(
-            f"There is no trained network in {display_path(folder)}: run the notebooks with this "
-            "run_dir first (make tutorial "
+            f"There is no trained network in {display_path(folder)}: run the notebooks with this run_dir first (make "
+            "tutorial "
             "fills runs/default)."
         )
     return file
 
 
-def read_run(run_dir: str | Path) -> Reader:
+def read_run(run_dir: str | Path) -> Predictor:
     """The network of a run, the transfer model or, where there is none, the one from scratch, ready to answer.
 
     What the validation slices say is worked out once, from the run's own data, and kept beside the checkpoint.
@@ -90,25 +90,25 @@ def read_run(run_dir: str | Path) -> Reader:
             f"{', '.join(sorted(set(parameters) - set(FIELDS)))}): train it anew, with resume=False."
         )
     settings = Settings(**parameters)
-    kept, key = file.with_name("reader.safetensors"), hashlib.sha256(file.read_bytes()).hexdigest()
+    kept, key = file.with_name("predictor.safetensors"), hashlib.sha256(file.read_bytes()).hexdigest()
     if kept.exists():
         state, found = read_weights(kept)
         if found.pop("checkpoint") == key and "rule" in found:
             rule = found.pop("rule")
-            return Reader(model, settings, **found, **state, rule=rule and PatientRule(**rule))
+            return Predictor(model, settings, **found, **state, rule=rule and PatientRule(**rule))
     data = load_data(settings, progress=False)
     if data.fingerprint != notes["parameters"]["data"]:
         raise ValueError(
             f"The slices of {data.name} have changed since {display_path(file)} was trained: train it anew."
         )
-    reader = make_reader(model, data, settings)
-    numbers = {name: getattr(reader, name) for name in ("temperature", "threshold", "map", "limit")}
-    numbers |= {"rule": reader.rule and dataclasses.asdict(reader.rule), "checkpoint": key}
-    save_weights(kept, {"centre": reader.centre, "spread": reader.spread}, numbers)
-    return reader
+    predictor = fit_predictor(model, data, settings)
+    numbers = {name: getattr(predictor, name) for name in ("temperature", "threshold", "map", "limit")}
+    numbers |= {"rule": predictor.rule and dataclasses.asdict(predictor.rule), "checkpoint": key}
+    save_weights(kept, {"centre": predictor.centre, "spread": predictor.spread}, numbers)
+    return predictor
 
 
-def make_reader(model: Net, data: CTData, settings: Settings) -> Reader:
+def fit_predictor(model: Net, data: CTData, settings: Settings) -> Predictor:
     """What the training and validation slices say of how to read a network; test slices are not looked at."""
     split, labels = data.table.split.to_numpy(), data.table.label.to_numpy()
     learned, checked = (data.images[split == part] for part in ("train", "val"))
@@ -122,13 +122,14 @@ def make_reader(model: Net, data: CTData, settings: Settings) -> Reader:
     heat = max(1.0, temperature(logits, truth))  # where validation is all right it would make all answers certain
     threshold = operating_point(logits, truth, SENSITIVITY)
     rule = _rule(model, whole_lungs(data, settings, "val"), threshold)
-    return Reader(model, settings, heat, threshold, best_map(model, data), centre, spread, limit, rule)
+    return Predictor(model, settings, heat, threshold, best_map(model, data), centre, spread, limit, rule)
 
 
 def _rule(model: Net, lungs: CTData, threshold: float) -> PatientRule | None:
     if lungs.table.label.nunique() < 2:
         return None
-    return choose_rule(predict(model, lungs.images).numpy(), lungs.table.label, lungs.table.patient, threshold)
+    rule = choose_rule(predict(model, lungs.images).numpy(), lungs.table.label, lungs.table.patient, threshold)
+    return rule if rule.slope > 0 else None  # else the probability would fall where the score rises
 
 
 def best_map(model: Net, data: CTData) -> str:
@@ -152,13 +153,13 @@ def trunk_features(model: Net, images: Tensor) -> Tensor:
     return adaptive_avg_pool2d(torch.cat(seen), 1).flatten(1)
 
 
-def strangeness(reader: Reader, images: Tensor) -> np.ndarray:
-    """How far slices, uint8 (N, H, H), lie from those of the training: above 1 for strangers. float32 (N,).
+def ood_score(predictor: Predictor, images: Tensor) -> np.ndarray:
+    """How far slices, uint8 (N, H, H), lie from those of the training: above 1 out of distribution. float32 (N,).
 
     The Mahalanobis distance of the trunk's mean features (Lee et al. 2018, https://arxiv.org/abs/1807.03888), over the
     one that 95 % of the validation slices stay within. How well it does: docs/results.md.
     """
-    return _distance(trunk_features(reader.model, images), reader.centre, reader.spread) / reader.limit
+    return _distance(trunk_features(predictor.model, images), predictor.centre, predictor.spread) / predictor.limit
 
 
 def _distance(features: Tensor, centre: Tensor, spread: Tensor) -> np.ndarray:
@@ -166,12 +167,12 @@ def _distance(features: Tensor, centre: Tensor, spread: Tensor) -> np.ndarray:
     return ((beyond @ spread) * beyond).sum(1).clamp_min(0).sqrt().numpy()
 
 
-def slice_logits(reader: Reader, images: Tensor) -> np.ndarray:
+def slice_logits(predictor: Predictor, images: Tensor) -> np.ndarray:
     """The network's logits for slices, uint8 (N, H, H): float64 (N,), or the threshold would lose its last digit."""
-    return predict(reader.model, images).double().numpy()
+    return predict(predictor.model, images).double().numpy()
 
 
-def answer_slices(reader: Reader, images: Tensor, logits: np.ndarray | None = None) -> list[dict]:
+def predict_slices(predictor: Predictor, images: Tensor, logits: np.ndarray | None = None) -> list[dict]:
     """One answer for each slice.
 
     Args:
@@ -180,22 +181,22 @@ def answer_slices(reader: Reader, images: Tensor, logits: np.ndarray | None = No
 
     Returns:
         a dict a slice: `probability` of COVID, 0 to 1, temperature-scaled; `threshold`, as a probability; `decision`,
-        "COVID" or "non-COVID"; `strangeness`, above 1 for slices unlike the training's; `note`, empty or a warning.
+        "COVID" or "non-COVID"; `ood_score`, above 1 for slices unlike the training's; `note`, empty or a warning.
     """
-    logits = slice_logits(reader, images) if logits is None else logits
+    logits = slice_logits(predictor, images) if logits is None else logits
     return [
         {
-            "probability": float(expit(logit / reader.temperature)),
-            "threshold": float(expit(reader.threshold / reader.temperature)),
-            "decision": "COVID" if logit > reader.threshold else "non-COVID",
-            "strangeness": float(strange),
-            "note": STRANGER if strange > 1 else "",
+            "probability": float(expit(logit / predictor.temperature)),
+            "threshold": float(expit(predictor.threshold / predictor.temperature)),
+            "decision": "COVID" if logit > predictor.threshold else "non-COVID",
+            "ood_score": float(score),
+            "note": OUT_OF_DISTRIBUTION if score > 1 else "",
         }
-        for logit, strange in zip(logits, strangeness(reader, images), strict=True)
+        for logit, score in zip(logits, ood_score(predictor, images), strict=True)
     ]
 
 
-def answer_patient(reader: Reader, logits: np.ndarray) -> dict:
+def predict_patient(predictor: Predictor, logits: np.ndarray) -> dict:
     """One answer for a patient, from the logits of all slices, float (n,), by the rule chosen on validation patients.
 
     Returns:
@@ -203,11 +204,11 @@ def answer_patient(reader: Reader, logits: np.ndarray) -> dict:
 
     Raises ValueError if the run's validation patients could not tell which rule to take.
     """
-    rule = reader.rule
+    rule = predictor.rule
     if rule is None:
         raise ValueError(
-            "This network has no rule for whole patients, as its validation patients are all ill, or none is: ask for "
-            "single slices."
+            "This model has no rule for whole patients, as its validation patients are all of one class or it cannot "
+            "tell the classes apart: predict single slices."
         )
     score = rule.score(np.asarray(logits, float))
     return {
@@ -222,6 +223,6 @@ def headline(answer: dict) -> str:
     return f"{answer['decision']}, probability of COVID {answer['probability']:.2f} (limit {answer['threshold']:.2f})"
 
 
-def heat_maps(reader: Reader, images: Tensor, found: list[dict]) -> np.ndarray:
-    """The reader's map of each slice's decision, float32 (N, H, H) in 0…1."""
-    return named_map(reader.model, images, reader.map, [int(each["decision"] == "COVID") for each in found])
+def heat_maps(predictor: Predictor, images: Tensor, found: list[dict]) -> np.ndarray:
+    """The predictor's map of each slice's decision, float32 (N, H, H) in 0…1."""
+    return named_map(predictor.model, images, predictor.map, [int(each["decision"] == "COVID") for each in found])
