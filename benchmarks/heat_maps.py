@@ -23,8 +23,7 @@ from covid_utils.data import CTData, load_data
 from covid_utils.labs import localization
 from covid_utils.labs.fine_maps import MAPS, named_map
 from covid_utils.models import Net
-from covid_utils.runs.load_or_train import find_or_train
-from covid_utils.training import new_model
+from covid_utils.runs.load_or_train import load_or_train, new_model
 
 TRAINED = {"ImageNet": "imagenet frozen", "drawings": "bundled", "scratch": "scratch"}  # as in accuracy.RECIPES
 NONE, UNTRAINED = "no network", ", not trained"
@@ -38,7 +37,7 @@ def load_network(data: CTData, seed: int, name: str) -> Net:
     settings = Settings(seed=seed, run_dir=f"runs/heat-maps/{seed}", **RECIPES["phantom"][recipe])
     if name.endswith(UNTRAINED):
         return new_model(dataclasses.replace(settings, seed=seed + 1)).eval()
-    return find_or_train(data, settings, name)[0]
+    return load_or_train(data, settings, name)[0]
 
 
 def measure(seed: int, network: str, part: str) -> list[dict]:

@@ -21,7 +21,7 @@ from covid_utils.data import CTData, load_data
 from covid_utils.labs import faithfulness, localization
 from covid_utils.labs.fine_maps import named_map
 from covid_utils.models import Net
-from covid_utils.runs.load_or_train import find_or_train
+from covid_utils.runs.load_or_train import load_or_train
 from covid_utils.training import predict
 
 NETWORKS = {"ImageNet, then drawings": "lite0 continued", "ImageNet": "imagenet frozen", "scratch": "scratch"}
@@ -40,7 +40,7 @@ def real_slices() -> CTData:
 def trained(name: str, seed: int) -> Net:
     recipe, data = RECIPES["sars-cov-2-ct"][NETWORKS[name]], real_slices()
     settings = Settings("sars-cov-2-ct", seed=seed, run_dir=f"runs/heat-maps-real/{seed}", **recipe)
-    return find_or_train(data, settings, name)[0]
+    return load_or_train(data, settings, name)[0]
 
 
 @functools.cache

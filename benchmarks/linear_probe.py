@@ -20,10 +20,11 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from covid_utils.core.backbones import BACKBONES
 from covid_utils.core.settings import Settings
 from covid_utils.data import load_data, split_groups
 from covid_utils.labs.audit import grey_shares
-from covid_utils.models import BACKBONES, Net, ask, build_model
+from covid_utils.models import Net, build_model
 
 
 @torch.inference_mode()
@@ -32,7 +33,7 @@ def features(model: Net, images: torch.Tensor) -> np.ndarray:
     model.eval()
     found = []
     for batch in images.split(64):
-        maps = ask(model, batch, model.trunk).float()
+        maps = model.forward_features(model.preprocess(batch))
         found.append(torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], 1))
     return torch.cat(found).cpu().numpy()
 

@@ -17,7 +17,7 @@ from covid_utils.data import load_data
 from covid_utils.evaluation import metrics_with_intervals
 from covid_utils.labs.calibration import operating_point
 from covid_utils.labs.whole_patients import RULES, choose_rule, make_rule, patient_metrics, whole_lungs
-from covid_utils.runs.load_or_train import find_or_train
+from covid_utils.runs.load_or_train import load_or_train
 from covid_utils.training import predict
 
 SCORES = ("accuracy", "sensitivity", "specificity", "auc")
@@ -27,7 +27,7 @@ def measure(seed: int) -> list[dict]:
     """A row for each way to count slices and each rule for patients."""
     settings = Settings(seed=seed, run_dir=f"runs/heat-maps/{seed}", **RECIPES["phantom"]["imagenet frozen"])
     data = load_data(settings, progress=False)
-    model, _, _ = find_or_train(data, settings, "ImageNet")
+    model, _, _ = load_or_train(data, settings, "ImageNet")
     val = data.table[data.table.split == "val"]
     threshold = operating_point(predict(model, data.images[val.index]), val.label)
     (table, logits), (stack, predicted) = (

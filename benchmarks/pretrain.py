@@ -21,17 +21,16 @@ from functools import partial
 
 import numpy as np
 import torch
-from covid_utils.runs.formats import choose_formats
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_logits, interpolate, mse_loss, normalize
 
-from covid_utils.core.device import pick_device
+from covid_utils.core.backbones import BACKBONES
+from covid_utils.core.device import pick_device, use_amp
 from covid_utils.core.files import replace_file, write_json
 from covid_utils.core.progress import progress
 from covid_utils.io.weights import BUNDLED, save_weights
-from covid_utils.models import BACKBONES, Net, ask, build_model, prepare
-from covid_utils.training import update
+from covid_utils.models import Net, build_model
 from ct_phantom.patients import COVID, SOURCE, draw_patient
 
 SEED = 1_000_000  # far from any seed a learner is likely to give the lesson
@@ -50,16 +49,16 @@ class SourceNet(Net):
             start = build_model(backbone, weights)
             self.net, self.preprocess = start.net, start.preprocess
         with torch.no_grad():
-            features = self.eval().trunk(torch.zeros(1, 3, SMALL, SMALL))
-            width = self.pooled(features).shape[1]
+            features = self.eval().forward_features(torch.zeros(1, 3, SMALL, SMALL))
+            width = self.embed(features).shape[1]
         self.train()
         self.head = nn.Linear(width, len(SOURCE) + 2 + BINS)
         self.map = nn.Conv2d(features.shape[1], 1, 1)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Findings' logits, level, area and histogram, (N, F + 2 + BINS), and the lesion map's logits, (N, h, w)."""
-        features = self.trunk(x)
-        return self.head(self.pooled(features)), self.map(features).squeeze(1)
+        features = self.forward_features(self.preprocess(images))
+        return self.head(self.embed(features)), self.map(features).squeeze(1)
 
 
 def draw(count: int, first: int, image_size: int) -> dict[str, Tensor]:
@@ -78,7 +77,7 @@ def draw(count: int, first: int, image_size: int) -> dict[str, Tensor]:
 
 def source_loss(model: SourceNet, images: Tensor, lesions: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """The source task's loss (a sum of four) and the findings' logits, float32 (N, F)."""
-    outputs, maps = (each.float() for each in ask(model, images))
+    outputs, maps = (each.float() for each in model(images))
     target = {name: tensor.float().to(maps.device) for name, tensor in batch.items()}
     share = adaptive_avg_pool2d(lesions.float().to(maps.device), maps.shape[-2:])
     logits, numbers, greys = outputs.split((len(SOURCE), 2, BINS), 1)
@@ -115,11 +114,9 @@ def pretrain(
     started = time.perf_counter()
     held_out = draw(max(patients // 20, 50), 0, image_size)
     content = draw(patients, 10_000, image_size)
+    device = pick_device(device)
     torch.manual_seed(SEED)
-    model = SourceNet(backbone, weights).to(pick_device(device), memory_format=torch.channels_last)
-    plain = Net(backbone).to(pick_device(device), memory_format=torch.channels_last)
-    choose_formats(plain, content["images"], kept=False)
-    model.bfloat16 = plain.bfloat16
+    model = SourceNet(backbone, weights).to(device, memory_format=torch.channels_last)
     batch_size = 64
     steps = epochs * (len(content["images"]) // batch_size)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
@@ -132,8 +129,12 @@ def pretrain(
             batch = {name: tensor[chosen] for name, tensor in content.items()}
             images, lesions = flip_pair(batch.pop("images"), batch.pop("lesions"))
             images = smaller(images, size) if size < image_size else images
-            loss, _ = source_loss(model, images, lesions, batch)
-            update(loss, optimizer, scheduler)
+            with torch.autocast(device.type, torch.bfloat16, enabled=use_amp(model, device)):
+                loss, _ = source_loss(model, images.to(device), lesions, batch)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
             losses.append(loss.item())
         print(f"epoch {epoch}: loss {np.mean(losses):.3f}, {time.perf_counter() - started:.0f} s", flush=True)
     notes = {
@@ -184,7 +185,8 @@ def pack_kernels(state: dict[str, Tensor], step: float) -> dict[str, Tensor]:
 def finding_scores(model: SourceNet, held_out: dict[str, Tensor]) -> dict[str, float]:
     """AUC of each finding on source patients that were not trained on."""
     model.eval()
-    logits = torch.cat([model(prepare(model, i))[0].cpu() for i in held_out["images"].split(64)])
+    device = next(model.parameters()).device
+    logits = torch.cat([model(i.to(device))[0].cpu() for i in held_out["images"].split(64)])
     truth = held_out["findings"].numpy()
     return {name: round(roc_auc_score(truth[:, i], logits[:, i]), 3) for i, name in enumerate(SOURCE)}
 

@@ -19,14 +19,15 @@ from experiment import RESULTS, grid, parser, run
 from covid_utils.core.settings import Settings, typed
 from covid_utils.data import CTData, load_data
 from covid_utils.models import Net
-from covid_utils.training import best_epoch, fit, new_model
+from covid_utils.runs.load_or_train import new_model, train
+from covid_utils.training import best_epoch
 
 
 def trained(settings: Settings, data: CTData) -> tuple[Net, dict]:
     """Train: the best epoch's model; its validation accuracy and loss, the last one's accuracy, and the seconds."""
     started, model = time.perf_counter(), new_model(settings)
     with tempfile.TemporaryDirectory() as folder:
-        history = fit(model, data, settings, Path(folder))
+        history = train(model, data, settings, Path(folder))
     accuracy, best = history.val_accuracy, history.epoch.eq(best_epoch(history)).idxmax()
     scores = {"best": accuracy[best], "last": accuracy.iloc[-1], "loss": history.val_loss[best]}
     return model, scores | {"seconds": round(time.perf_counter() - started)}

@@ -33,7 +33,6 @@ import numpy as np
 import PIL.Image
 import torch
 import torchvision
-from covid_utils.runs.formats import choose_formats
 from experiment import RESULTS
 from pytorch_grad_cam.utils.model_targets import BinaryClassifierOutputTarget
 from torch import nn
@@ -41,14 +40,16 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms as T
 
-from covid_utils.core.device import autocast, has_bfloat16, near, pick_device
+from covid_utils.core.backbones import BACKBONES
+from covid_utils.core.device import has_bfloat16, pick_device, to_device_if_fits, use_amp
 from covid_utils.core.files import read_json, resolve, write_json
 from covid_utils.core.settings import Settings
-from covid_utils.data import CTData, load_data, loader
+from covid_utils.data import CTData, Slices, augment, load_data, loader
 from covid_utils.explain import METHODS, cam
-from covid_utils.models import BACKBONES, LAST, Tail, freeze, prepare
-from covid_utils.runs.feature_cache import CachedAugmentations
-from covid_utils.training import make_optimizer, new_model, train_one_epoch
+from covid_utils.models import FeatureHead, freeze
+from covid_utils.runs.feature_cache import CachedFeatures
+from covid_utils.runs.load_or_train import new_model
+from covid_utils.training import make_optimizer, train_one_epoch
 from ct_phantom.patients import phantom
 
 TOO_FEW = "too few pictures for so many and so large batches: give smaller --batches or --batch"
@@ -62,41 +63,41 @@ TENSORS = [T.RandomHorizontalFlip(), T.ToTensor(), T.Normalize((0.485, 0.456, 0.
 def ours(folder: Path, o: argparse.Namespace) -> dict[str, float]:
     """`training.train_one_epoch` on decoded slices, and the same network on one constant batch in memory, in turns."""
     data, settings, model = _ours(folder, o)
-    optimizer, _ = make_optimizer(model, settings, steps=10_000)
-    x, y = prepare(model, data.images[: o.batch]), torch.ones(o.batch, device=o.device)
+    optimizer, _ = make_optimizer(model, settings.learning_rate, steps=10_000)
+    device = torch.device(o.device)
+    x, y = model.preprocess(data.images[: o.batch].to(device)), torch.ones(o.batch, device=device)
 
     def course() -> None:
-        train_one_epoch(
-            model, itertools.islice(loader(data, "train", o.batch, shuffle=True, augmented=True), o.batches), optimizer
-        )
+        batches = itertools.islice(loader(data, "train", o.batch, shuffle=True, augmented=True), o.batches)
+        train_one_epoch(model, batches, optimizer, None, device)
 
     def bare() -> None:
         for _ in range(o.batches):
-            with autocast(x.device, model.bfloat16.get("learning", True)):
-                logit = model(x)
+            with torch.autocast(device.type, torch.bfloat16, enabled=use_amp(model, device)):
+                logit = model.net(x).flatten()
             loss = nn.functional.binary_cross_entropy_with_logits(logit.float(), y)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
 
-    train_one_epoch(model, [(data.images[: o.batch], y)], optimizer)
+    train_one_epoch(model, [(data.images[: o.batch], y)], optimizer, None, device)
     seconds = {function.__name__: _seconds(function) for function in (course, bare)}
     return {"images/s": o.batches * o.batch / seconds["course"], "bare images/s": o.batches * o.batch / seconds["bare"]}
 
 
 def cached(folder: Path, o: argparse.Namespace) -> dict[str, float]:
     """`training.train_one_epoch` on kept features of the frozen trunk; and how fast they are made."""
-    data, settings, model = _ours(folder, o, kept=True)
+    (data, settings, model), device = _ours(folder, o), torch.device(o.device)
     train_rows = np.flatnonzero(data.table.split == "train")[: o.batches * o.batch]
     rows = np.concatenate([train_rows, np.flatnonzero(data.table.split == "val")[:2]])
     data = dataclasses.replace(data, table=data.table.iloc[rows], images=data.images[rows])
     with tempfile.TemporaryDirectory() as place:
-        cache = CachedAugmentations(model, data, settings, Path(place))
-        made = _seconds(lambda: cache.epoch(1))
-        tail, batches, _ = cache.epoch(1)
-        optimizer, _ = make_optimizer(model, settings, steps=10_000)
-        train_one_epoch(tail, itertools.islice(batches, 1), optimizer)
-        seconds = _seconds(lambda: [train_one_epoch(tail, batches, optimizer) for _ in range(3)]) / 3
+        cache = CachedFeatures(model, Slices(data, "train"), o.batch, Path(place), shuffle=True, augment=augment)
+        made, head = _seconds(cache.features), FeatureHead(model)
+        optimizer, _ = make_optimizer(model, settings.learning_rate, steps=10_000)
+        train_one_epoch(head, itertools.islice(cache, 1), optimizer, None, device)
+        epochs = _seconds(lambda: [train_one_epoch(head, cache, optimizer, None, device) for _ in range(3)])
+        seconds = epochs / 3
     return {"images/s": len(train_rows) / seconds, "made images/s": len(train_rows) / made}
 
 
@@ -193,17 +194,16 @@ def _plain(o: argparse.Namespace, outputs: int) -> nn.Module:
     return model.to(o.device).train()
 
 
-def _ours(folder: Path, o: argparse.Namespace, kept: bool = False) -> tuple[CTData, Settings, nn.Module]:
+def _ours(folder: Path, o: argparse.Namespace) -> tuple[CTData, Settings, nn.Module]:
     """Decoded slices, settings, and a network that is frozen if asked for."""
     data = load_data(Settings(str(folder), split="random", image_size=o.image_size), progress=False)
-    data = dataclasses.replace(data, images=near(data.images, torch.device(o.device)))
+    data = dataclasses.replace(data, images=to_device_if_fits(data.images, torch.device(o.device)))
     settings = Settings(backbone=o.backbone, batch_size=o.batch, image_size=o.image_size)
     if (data.table.split == "train").sum() < o.batches * o.batch:
         raise ValueError(TOO_FEW)
     torch.backends.cudnn.deterministic = True  # as `fit` has it
     model = freeze(new_model(settings), "last" if o.frozen else "all")
     model.to(o.device, memory_format=torch.channels_last)
-    choose_formats(model, data.images, kept)
     return data, settings, model
 
 
@@ -216,7 +216,7 @@ def maps(folder: Path, o: argparse.Namespace) -> dict[str, float]:
     images, found = data.images[:16], {}
 
     def example(library: type) -> None:
-        with library(model=model, target_layers=[model.parts(LAST)[-1]]) as explain:
+        with library(model=model, target_layers=[model.parts("layer4")[-1]]) as explain:
             for image in images:
                 x = model.preprocess(image[None]).to(o.device)
                 explain(input_tensor=x, targets=[BinaryClassifierOutputTarget(1)])
@@ -238,7 +238,7 @@ def rate(_: Path, o: argparse.Namespace) -> dict[str, float]:
             network(x).sum().backward()
         return counted.get_total_flops() / len(x) / 1e9
 
-    whole, tail = cost(model, x), cost(Tail(freeze(model)), model.trunk(x).detach())
+    whole, tail = cost(model, x), cost(FeatureHead(freeze(model)), model.forward_features(x).detach())
     size = 8192 if o.device == "cuda" else 2048
     number = torch.bfloat16 if has_bfloat16(x.device) else torch.float32
     a, b = torch.rand(2, size, size, device=o.device).to(number)

@@ -17,7 +17,8 @@ from experiment import RESULTS, grid, parser, run
 from covid_utils.core.settings import Settings
 from covid_utils.data import load_data
 from covid_utils.evaluation import metrics_with_intervals
-from covid_utils.training import fit, new_model, predict
+from covid_utils.runs.load_or_train import new_model, train
+from covid_utils.training import predict
 
 
 def measure(seed: int, copies: int) -> list[dict]:
@@ -26,7 +27,7 @@ def measure(seed: int, copies: int) -> list[dict]:
     settings, started = Settings(weights="bundled", seed=seed, copies=copies), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         model = new_model(settings)
-        history = fit(model, data, settings, Path(folder))
+        history = train(model, data, settings, Path(folder))
     seconds, test = time.perf_counter() - started, data.table[data.table.split == "test"]
     score = metrics_with_intervals(predict(model, data.images[test.index]), test.label, test.patient)
     row = {"accuracy": score["accuracy"], "auc": score["auc"], "seconds": round(seconds, 1)}

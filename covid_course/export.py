@@ -39,8 +39,8 @@ class ExportedNet(nn.Module):
             enlarged = round(size / preprocess.crop_fraction)
             images = center_crop(resize(images, [enlarged], InterpolationMode(preprocess.interpolation)), [size])
         mean, std = (torch.as_tensor(each).view(-1, 1, 1) for each in (preprocess.mean, preprocess.std))
-        features = self.model.trunk(((images.float() / 255 - mean) / std).expand(-1, 3, -1, -1))
-        logit = self.model.tail(features)
+        features = self.model.forward_features(((images.float() / 255 - mean) / std).expand(-1, 3, -1, -1))
+        logit = self.model.forward_head(features)
         difference = features.mean((2, 3)) - self.centre
         distance = ((difference @ self.spread) * difference).sum(1).clamp_min(0).sqrt()
         return logit, torch.sigmoid(logit / self.temperature), distance / self.limit

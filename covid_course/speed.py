@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from covid_utils.core.device import has_bfloat16, pick_device, repeatable
+from covid_utils.core.device import has_bfloat16, pick_device, seeded
 from covid_utils.core.files import PROJECT, read_json
 from covid_utils.core.settings import Settings
 from covid_utils.data import augment
-from covid_utils.training import make_optimizer, new_model, predict, train_one_epoch
+from covid_utils.runs.load_or_train import new_model
+from covid_utils.training import make_optimizer, predict, train_one_epoch
 from ct_phantom.patients import draw_patient
 
 from .machine import Check
@@ -32,7 +33,7 @@ def draw() -> tuple[Tensor, Tensor]:
     return torch.from_numpy(np.concatenate([patient.images for patient in patients])), labels.repeat_interleave(4)
 
 
-@repeatable(0)
+@seeded(0)
 def measure(slices: Tensor, labels: Tensor, device: str = "auto", seconds: float = 2.0) -> dict[str, float]:
     """How fast the network of notebook 2 trains here, with as much inference in between as in one of its epochs.
 
@@ -45,15 +46,17 @@ def measure(slices: Tensor, labels: Tensor, device: str = "auto", seconds: float
     """
     settings, chosen = Settings(device=device), pick_device(device)
     model = new_model(settings).to(chosen, memory_format=torch.channels_last)
-    optimizer, scheduler = make_optimizer(model, settings, steps=100_000)
+    optimizer, scheduler = make_optimizer(model, settings.learning_rate, steps=100_000)
 
     def per_second(bfloat16: bool) -> float:
-        model.bfloat16 = {"learning": bfloat16, "answering": bfloat16}
-        train_one_epoch(model, [(slices, labels)], optimizer)  # the first step includes one-off preparations
+        model.amp = bfloat16
+        train_one_epoch(
+            model, [(slices, labels)], optimizer, None, chosen
+        )  # the first step includes one-off preparations
         started, trained = time.perf_counter(), 0
         while time.perf_counter() - started < seconds:
             batches = ((augment(slices), labels) for _ in range(BATCHES))
-            train_one_epoch(model, batches, optimizer, scheduler)
+            train_one_epoch(model, batches, optimizer, scheduler, chosen)
             predict(model, slices)
             trained += BATCHES * len(slices)
         return trained / (time.perf_counter() - started)
@@ -62,7 +65,7 @@ def measure(slices: Tensor, labels: Tensor, device: str = "auto", seconds: float
     if has_bfloat16(chosen):
         found["bfloat16"] = per_second(True)
     if chosen.type == "cpu" and torch.get_num_threads() > 1:
-        torch.set_num_threads(1)  # `repeatable` restores it
+        torch.set_num_threads(1)  # `seeded` restores it
         found["one thread"] = per_second(found.get("bfloat16", 0) > found["float32"])
     return found
 

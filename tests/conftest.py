@@ -31,11 +31,11 @@ def toy_run(tmp_path_factory):
 
     from covid_utils.core.settings import Settings
     from covid_utils.labs import predictor
-    from covid_utils.training import fit, new_model
+    from covid_utils.runs.load_or_train import new_model, train
 
     folder = tmp_path_factory.mktemp("run")
     settings = Settings(run_dir=folder, image_size=32, epochs=2, batch_size=16)
-    fit(new_model(settings), tiny_data(), settings, folder / "scratch")
+    train(new_model(settings), tiny_data(), settings, folder / "scratch")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(predictor, "load_data", lambda *_, **__: tiny_data())
         predictor.read_run(folder)  # what it works out is kept from now on

@@ -23,13 +23,14 @@ from safetensors.torch import load_file
 from torch.utils._pytree import tree_map
 from toy import ToyNetwork, tiny_data
 
-from covid_utils import models, training
+from covid_utils import models
 from covid_utils.core import backbones, memory
 from covid_utils.core.files import replace_file
 from covid_utils.core.settings import Settings
 from covid_utils.io.datasets import cached_phantom
 from covid_utils.io.images import decode
 from covid_utils.io.weights import save_weights
+from covid_utils.runs.load_or_train import new_model, train
 
 SEED = 20261127
 TOY = models.Backbone(ToyNetwork, *models.RESNET)
@@ -37,7 +38,7 @@ TOY = models.Backbone(ToyNetwork, *models.RESNET)
 
 def pixels(folder: Path, **changes) -> None:
     settings = Settings(image_size=32, epochs=3, batch_size=8, backbone="toy", device="cpu", run_dir=folder, **changes)
-    training.fit(training.new_model(settings), tiny_data(), settings, folder / "scratch")
+    train(new_model(settings), tiny_data(), settings, folder / "scratch")
 
 
 def features(folder: Path) -> None:

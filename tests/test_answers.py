@@ -18,7 +18,7 @@ from covid_utils.core.settings import Settings
 from covid_utils.data import load_data
 from covid_utils.labs import predictor
 from covid_utils.labs.whole_patients import whole_lungs
-from covid_utils.training import fit, new_model
+from covid_utils.runs.load_or_train import new_model, train
 from covid_utils.training import predict as predict_logits
 
 
@@ -28,7 +28,7 @@ def run(tmp_path_factory):
     home = tmp_path_factory.mktemp("run")
     settings = Settings(data_dir=home / "data", run_dir=home / "run", patients=60, image_size=64, epochs=4)
     data = load_data(settings, progress=False)
-    fit(new_model(settings), data, settings, home / "run" / "scratch")
+    train(new_model(settings), data, settings, home / "run" / "scratch")
     return home / "run", data, settings
 
 

@@ -10,7 +10,7 @@ import torch
 from covid_utils.core.settings import Settings
 from covid_utils.data import CTData
 from covid_utils.labs import cam_checks
-from covid_utils.training import new_model
+from covid_utils.runs.load_or_train import new_model
 
 SETTINGS = Settings(image_size=32, backbone="resnet18", device="cpu")
 N = 24

@@ -1,7 +1,6 @@
 """The knobs of fine-tuning do what they say."""
 
 import copy
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,12 +14,11 @@ from covid_utils.labs.finetuning import (
     batch_sizes,
     kept_per_slice,
     layerwise_rates,
-    number_formats,
+    precisions,
     range_test,
     time_answers,
 )
 from covid_utils.models import Net, freeze
-from covid_utils.runs import formats
 from covid_utils.training import predict
 
 SETTINGS = Settings(image_size=32, epochs=2, batch_size=8)
@@ -78,33 +76,18 @@ def test_the_range_test_raises_the_rate_in_equal_factors_until_the_loss_explodes
     assert len(wild) < 40 and not wild.loss.iloc[-1] < 4 * wild.loss.min()
 
 
-def test_number_formats_are_put_back_and_equal_without_bfloat16(model, monkeypatch):
+def test_precisions_are_equal_without_bfloat16_and_nothing_moves(model, monkeypatch):
     monkeypatch.setattr(device, "BFLOAT16", False)
-    images, model.bfloat16 = tiny_data().images[:4], {"learning": False}
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    table, logits = number_formats(model, images, repeats=1)
-    assert model.bfloat16 == {"learning": False} and all(p.grad is None for p in model.parameters())
+    images, before = tiny_data().images[:4], {name: value.clone() for name, value in model.state_dict().items()}
+    table, logits = precisions(model, images, repeats=1)
+    assert all(p.grad is None for p in model.parameters())
     assert torch.equal(logits[0], logits[1]) and torch.equal(logits[0], predict(model, images))
-    assert table.index.tolist() == ["float32", "bfloat16"] and (table[["answering", "learning"]] > 0).all(axis=None)
+    assert table.index.tolist() == ["float32", "bfloat16"] and (table[["inference", "training"]] > 0).all(axis=None)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items()), "nothing moved"
 
 
-def test_each_row_of_number_formats_is_computed_in_its_format(model, monkeypatch):
-    """On a clock that a busy machine does not disturb: a step in bfloat16 takes two seconds, another one second."""
-    real, clock = formats.ask, SimpleNamespace(now=0.0)
-
-    def ask(network, images):
-        clock.now += 1 + network.bfloat16["learning" if torch.is_grad_enabled() else "answering"]
-        return real(network, images)
-
-    monkeypatch.setattr(formats, "ask", ask)
-    monkeypatch.setattr(formats, "time", SimpleNamespace(perf_counter=lambda: clock.now))
-    table, _ = number_formats(model, tiny_data().images[:4], repeats=2)
-    assert table.to_dict("list") == {"answering": [250, 500], "learning": [250, 500]}
-
-
 def test_what_a_slice_keeps_for_the_backward_pass(model):
-    model.bfloat16, images = {"learning": False}, tiny_data().images
+    images = tiny_data().images
     kept = {stage: kept_per_slice(freeze(model, stage), images[:8]) for stage in ("head", "last", "layer2", "all")}
     assert kept["head"] == 512 * 4, "the head needs its input, 512 numbers of 4 bytes"
     assert kept["head"] < kept["last"] < kept["layer2"] < kept["all"]

@@ -24,7 +24,8 @@ from covid_utils.core.settings import Settings
 from covid_utils.io.images import read_slice
 from covid_utils.io.preprocessing import Preprocessing
 from covid_utils.labs import predictor
-from covid_utils.training import new_model, predict
+from covid_utils.runs.load_or_train import new_model
+from covid_utils.training import predict
 
 CASES = {
     "resnet18": ("resnet18", Preprocessing()),

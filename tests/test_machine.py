@@ -156,11 +156,11 @@ def clock(monkeypatch):
     """An epoch takes 1 s in float32 and ½ s in bfloat16, double on one thread; answering a batch takes nothing."""
     now, epochs = [0.0], []
 
-    def train(model, batches, optimizer, scheduler=None):
+    def train(model, batches, optimizer, scheduler, device):
         sizes = [len(images) for images, _ in batches]
         if len(sizes) > 1:  # the first step is not timed
-            epochs.append((sizes, torch.get_num_threads(), model.bfloat16["learning"]))
-            now[0] += (0.5 if model.bfloat16["learning"] else 1) * (2 if torch.get_num_threads() == 1 else 1)
+            epochs.append((sizes, torch.get_num_threads(), model.amp))
+            now[0] += (0.5 if model.amp else 1) * (2 if torch.get_num_threads() == 1 else 1)
 
     threads = torch.get_num_threads()
     torch.set_num_threads(2)

@@ -23,7 +23,7 @@ from toy import ToyNetwork, tiny_data
 
 from covid_course import predict
 from covid_course.notebooks import NOTEBOOKS
-from covid_utils import models, training
+from covid_utils import models
 from covid_utils.core import backbones, memory
 from covid_utils.core.files import PROJECT, clear_leftovers, replace_file, write_json
 from covid_utils.core.settings import Settings, read_profile
@@ -34,7 +34,7 @@ from covid_utils.io.weights import read_weights, save_weights
 from covid_utils.labs import predictor
 from covid_utils.runs import feature_cache
 from covid_utils.runs.checkpoints import read_last
-from covid_utils.runs.load_or_train import find_or_train
+from covid_utils.runs.load_or_train import load_or_train, new_model, train
 
 ROOT = getattr(os, "geteuid", lambda: -1)() == 0
 WINDOWS = sys.platform == "win32"
@@ -54,7 +54,7 @@ def settings_in(folder, **changes):
 
 def fitted(folder, on_epoch=None, **changes):
     settings = settings_in(folder, **changes)
-    training.fit(training.new_model(settings), tiny_data(), settings, folder, on_epoch)
+    train(new_model(settings), tiny_data(), settings, folder, on_epoch)
 
 
 def pictures(folder, count=6):
@@ -197,7 +197,7 @@ folder = Path(sys.argv[1])
 def fit(**changes):
     wanted = dict(image_size=32, epochs=2, batch_size=8, backbone="toy", device="cpu", run_dir=folder / "run")
     settings = Settings(**wanted | changes)
-    training.fit(training.new_model(settings), tiny_data(size=settings.image_size), settings, folder / "run")
+    train(new_model(settings), tiny_data(size=settings.image_size), settings, folder / "run")
 
 def said(work):
     try:
@@ -298,7 +298,7 @@ def test_two_trainings_in_one_folder_do_not_mix(tmp_path):
     with pytest.raises(OSError, match="Another process trains in .*run, too: wait for it and run this again"):
         fitted(folder, another, epochs=3)
     assert_same_bits(outcome(folder), outcome(tmp_path / "whole"))
-    model, history, _ = find_or_train(tiny_data(), settings_in(tmp_path, epochs=3), "run")
+    model, history, _ = load_or_train(tiny_data(), settings_in(tmp_path, epochs=3), "run")
     assert len(history) == 3 and torch.equal(
         model.net.fc.weight, read_weights(folder / "checkpoints" / "best.safetensors")[0]["net.fc.weight"]
     )
@@ -329,7 +329,7 @@ def test_a_notebook_from_another_folder_with_spaces_and_other_letters(tmp_path, 
 def test_weights_with_a_program_inside_are_refused(tmp_path, name):
     torch.save({"net.fc.weight": Bomb(tmp_path / "ran")}, tmp_path / name)
     with pytest.raises(ValueError, match=f"{name} is damaged or holds no weights of ours"):
-        training.new_model(settings_in(tmp_path, weights=str(tmp_path / name)))
+        new_model(settings_in(tmp_path, weights=str(tmp_path / name)))
     assert not (tmp_path / "ran").exists()
 
 

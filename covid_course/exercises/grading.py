@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from covid_utils.core.device import repeatable
+from covid_utils.core.device import seeded
 from covid_utils.core.files import PROJECT
 
 LIMIT = 20  # seconds that an answer may take; a right one needs less than one
@@ -83,7 +83,7 @@ def grade(exercise: Exercise, answer: Any, misses: int = 0) -> tuple[str, str]:
         the kind of the mistake, "" if there is none, and the text to show.
     """
     try:
-        with repeatable(0), warnings.catch_warnings():
+        with seeded(0), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if answer is ...:
                 raise WrongAnswer("untried")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..core.files import display_path
+from .dicom import file_of
 from .discovery import NIFTI, SUFFIXES, ending, is_service, is_slice, sentence, slices_below
 from .patients import canonical, describe_source, disambiguate_ids, from_headers, says_no_patient, with_blocks
 from .scans import usable_slices
@@ -83,7 +84,7 @@ def _class_table(folder: Path) -> tuple[pd.DataFrame, str]:
         slices, passed = usable_slices(files)
         left_out += passed
         for part in slices:
-            within, patient = _inside(class_folder, label, part.relative_to(class_folder).parts)
+            within, patient = _inside(class_folder, label, file_of(part).relative_to(class_folder).parts)
             place = " ".join(filter(None, (class_folder.name, split or within)))
             path = part.relative_to(folder).as_posix()
             rows.append((path, label, split or within, patient, place, os.path.realpath(part)))

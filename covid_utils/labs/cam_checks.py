@@ -12,7 +12,7 @@ from ..core.device import pick_device
 from ..core.settings import Settings
 from ..data import CTData
 from ..models import Net
-from ..training import new_model
+from ..runs.load_or_train import new_model
 from .cam_figures import first_convolution
 from .faithfulness import retrain
 from .fine_maps import named_map

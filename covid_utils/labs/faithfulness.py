@@ -14,10 +14,10 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from ..core.device import repeatable
+from ..core.backbones import BACKBONES
+from ..core.device import seeded
 from ..data import batches_of
-from ..models import BACKBONES, LAYERS, Net, Tail, ask, freeze
-from ..runs.formats import choose_formats
+from ..models import LAYERS, FeatureHead, Net, freeze
 from ..training import predict, train_one_epoch
 
 CASCADE = ("head", *LAYERS[::-1], "stem")
@@ -130,7 +130,7 @@ def cascading_randomisation(model: Net, seed: int) -> Iterator[tuple[str, Net]]:
     Yields:
         name of the stage that was randomised last, and the network: the same object every time.
     """
-    with repeatable(seed):
+    with seeded(seed):
         fresh, broken = Net(model.backbone), copy.deepcopy(model).eval()
     for stage in CASCADE:
         for part, random in zip(broken.parts(stage), fresh.parts(stage), strict=True):
@@ -153,13 +153,14 @@ def retrain(base: Net, images: Tensor, labels: Tensor, seed: int, epochs: int = 
         network in eval mode, and its accuracy on these slices in the last epoch.
     """
     model = freeze(copy.deepcopy(base)).eval()
-    choose_formats(model, images, kept=True)
+    device = next(model.parameters()).device
     with torch.no_grad():
-        features = torch.cat([ask(model, some, model.trunk).float() for some in images.split(64)])
-    with repeatable(seed):
+        batches = (model.preprocess(some.to(device)) for some in images.split(64))
+        features = torch.cat([model.forward_features(batch) for batch in batches])
+    with seeded(seed):
         model.net.get_submodule(BACKBONES[model.backbone].output).reset_parameters()
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-4)
-        batches, tail = batches_of(TensorDataset(features, labels.to(features.device)), 64, shuffle=True), Tail(model)
+        loader = batches_of(TensorDataset(features, labels.to(device)), 64, shuffle=True)
         for _ in range(epochs):
-            last = train_one_epoch(tail, batches, optimizer)
+            last = train_one_epoch(FeatureHead(model), loader, optimizer, None, device)
     return model.eval(), last["accuracy"]

@@ -1,9 +1,10 @@
-"""Knobs of fine-tuning: learning rate, a rate for each stage, when to unfreeze, number formats, size of a batch."""
+"""Knobs of fine-tuning: learning rate, a rate for each stage, precision, size of a batch."""
 
 from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Callable
 from itertools import chain, islice, repeat
 
 import pandas as pd
@@ -12,12 +13,11 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from ..core.device import repeatable
+from ..core.device import has_bfloat16, seeded
 from ..core.settings import Settings
 from ..data import CTData, loader
-from ..models import STAGES, Net, Tail, ask, freeze, train_mode
-from ..runs.formats import time_steps
-from ..training import predict, update
+from ..models import STAGES, FeatureHead, Net, freeze, train_with_frozen_bn
+from ..training import predict
 
 
 def range_test(
@@ -31,21 +31,23 @@ def range_test(
 
     Returns:
         a row a step: `rate`, `loss`, and `smooth`, the mean of the last five or so. It ends early once the loss is four
-        times the lowest, or no number any more.
+        times the lowest, or NaN.
     """
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lowest, weight_decay=0.05)
     faster = torch.optim.lr_scheduler.ExponentialLR(optimizer, (highest / lowest) ** (1 / (steps - 1)))
     batches = chain.from_iterable(repeat(loader(data, "train", settings.batch_size, shuffle=True, augmented=True)))
-    rows = []
-    with repeatable(settings.seed):
-        train_mode(model)
+    rows, device = [], next(model.parameters()).device
+    with seeded(settings.seed):
+        train_with_frozen_bn(model)
         for images, labels in islice(batches, steps):
-            logits = ask(model, images).float()
-            loss = binary_cross_entropy_with_logits(logits, labels.to(logits.device))
+            loss = binary_cross_entropy_with_logits(model(images.to(device)), labels.to(device))
             rows.append({"rate": optimizer.param_groups[0]["lr"], "loss": loss.item()})
             if not rows[-1]["loss"] < 4 * min(row["loss"] for row in rows):
                 break
-            update(loss, optimizer, faster)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            faster.step()
     table = pd.DataFrame(rows)
     return table.assign(smooth=table.loss.ewm(span=5).mean())
 
@@ -62,31 +64,43 @@ def layerwise_rates(model: Net, rate: float, factor: float) -> list[dict]:
     return [group for group in groups if group["params"]]
 
 
-@repeatable()
-def number_formats(model: Net, images: Tensor, repeats: int = 3) -> tuple[pd.DataFrame, Tensor]:
-    """A copy of the network in 32-bit and in 16-bit numbers (bfloat16): how fast, and how far the logits lie apart.
+def precisions(model: Net, images: Tensor, repeats: int = 3) -> tuple[pd.DataFrame, Tensor]:
+    """A copy of the network in float32 and in bfloat16: how fast, and how far the logits lie apart.
 
-    Where the processor does not multiply in bfloat16, both are computed in 32 bits and equal.
+    Where the processor does not multiply in bfloat16, both are computed in float32 and equal.
 
     Args:
-        images: uint8 (N, H, W).
+        images: uint8 (N, H, H).
 
     Returns:
-        milliseconds a slice for "answering" and "learning" (forwards and backwards), a row a format, the fastest of
+        milliseconds a slice for "inference" and "training" (forward and backward), a row a precision, the fastest of
         `repeats`; and the logits of both, float32 (2, N).
     """
-    trial, columns, logits = copy.deepcopy(model).eval(), {}, []
-    for bfloat16 in (False, True):
-        trial.bfloat16 = {"answering": bfloat16}
-        logits.append(predict(trial, images))
-    for direction in ("answering", "learning"):
-        seconds = time_steps(trial, images, direction, repeats)
-        columns[direction] = [1000 * min(seconds[bfloat16]) / len(images) for bfloat16 in (False, True)]
-    return pd.DataFrame(columns, index=["float32", "bfloat16"]), torch.stack(logits)
+    device = next(model.parameters()).device
+    images, rows, logits = images.to(device), {}, []
+    for name, wanted in (("float32", False), ("bfloat16", has_bfloat16(device))):
+        trial = copy.deepcopy(model)
+        with torch.autocast(device.type, torch.bfloat16, enabled=wanted):
+            logits.append(predict(trial, images))
+            inference = [_seconds(predict, trial, images) for _ in range(repeats)]
+            train_with_frozen_bn(trial)
+            training = [_seconds(_step, trial, images) for _ in range(repeats)]
+        rows[name] = {"inference": 1000 * min(inference) / len(images), "training": 1000 * min(training) / len(images)}
+    return pd.DataFrame.from_dict(rows, orient="index"), torch.stack(logits)
 
 
-def time_answers(ways: dict[str, tuple[Net | Tail, Tensor]]) -> pd.DataFrame:
-    """The same slices asked in several ways: how long each takes, and whether the answers are the same.
+def _step(model: Net, images: Tensor) -> None:
+    model(images).sum().backward()
+
+
+def _seconds(function: Callable, *arguments) -> float:
+    started = time.perf_counter()
+    function(*arguments)
+    return time.perf_counter() - started
+
+
+def time_answers(ways: dict[str, tuple[Net | FeatureHead, Tensor]]) -> pd.DataFrame:
+    """The same slices predicted in several ways: how long each takes, and whether the logits are the same.
 
     Args:
         ways: {title: (network, what it takes)}, first the one that the others are compared with; may be empty.
@@ -151,8 +165,10 @@ def _kept(model: Net, images: Tensor) -> int:
         sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    train_mode(model)
+    train_with_frozen_bn(model)
     with saved_tensors_hooks(note, lambda tensor: tensor):
-        logits = ask(model, images)  # holds the graph, so that no memory is freed and used again
+        logits = model(
+            images.to(next(model.parameters()).device)
+        )  # holds the graph, so that no memory is freed and used again
     del logits
     return sum(sizes.values())

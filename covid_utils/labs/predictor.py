@@ -12,12 +12,11 @@ from scipy.special import expit
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from ..core.device import repeatable
 from ..core.files import display_path, resolve
 from ..core.settings import FIELDS, Settings
 from ..data import CTData, load_data
 from ..io.weights import read_weights, save_weights
-from ..models import Net, ask
+from ..models import Net
 from ..runs.load_or_train import load_model
 from ..training import predict
 from . import localization
@@ -144,12 +143,12 @@ def best_map(model: Net, data: CTData) -> str:
     return max(scores, key=scores.get)
 
 
-@repeatable()
 @torch.inference_mode()
 def trunk_features(model: Net, images: Tensor) -> Tensor:
-    """What the trunk sees in slices, uint8 (N, H, H), averaged over all places: float32 (N, C) on the CPU."""
+    """The features before layer4 of slices, uint8 (N, H, H), averaged over all locations: float32 (N, C) on the CPU."""
     model.eval()
-    seen = [ask(model, some, model.trunk).float().cpu() for some in images.split(64)]
+    device = next(model.parameters()).device
+    seen = [model.forward_features(model.preprocess(some.to(device))).cpu() for some in images.split(64)]
     return adaptive_avg_pool2d(torch.cat(seen), 1).flatten(1)
 
 
