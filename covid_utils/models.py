@@ -92,7 +92,7 @@ def check_stages(model: Net) -> None:
     """
     model.eval()
     x = torch.linspace(-1, 1, 3 * 64 * 64).sin().view(1, 3, 64, 64)
-    own, staged = model(x), model.forward_head(model.forward_features(x))
+    own, staged = model.net(x).flatten(), model.forward_head(model.forward_features(x))
     model.train()
     if not torch.allclose(own, staged, rtol=1e-3, atol=1e-4):
         raise ValueError(

@@ -27,6 +27,7 @@ TREE = {  # the side bar
     "In depth": [
         "docs/teaching",
         "docs/reporting",
+        "docs/extend",
         "docs/design",
         "docs/reliability",
         "docs/anywhere",

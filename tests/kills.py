@@ -33,7 +33,7 @@ from covid_utils.io.weights import save_weights
 from covid_utils.runs.load_or_train import new_model, train
 
 SEED = 20261127
-TOY = models.Backbone(ToyNetwork, *models.RESNET)
+TOY = backbones.Backbone(ToyNetwork, *backbones.RESNET)
 
 
 def pixels(folder: Path, **changes) -> None:
@@ -145,6 +145,6 @@ def differing(kind: str, folder: Path, times: int) -> set[str]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    models.BACKBONES["toy"] = backbones.BACKBONES["toy"] = TOY
+    backbones.BACKBONES["toy"] = TOY
     kind, folder, times = sys.argv[1:]
     print(json.dumps(sorted(differing(kind, Path(folder), int(times)))))

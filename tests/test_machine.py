@@ -6,7 +6,6 @@ import sys
 import types
 from importlib import metadata
 
-import minutes as benchmark
 import pytest
 import torch
 
@@ -17,7 +16,6 @@ from covid_course.notebooks import find_notebooks
 from covid_utils.core import device as devices
 from covid_utils.core import memory
 from covid_utils.core.files import PROJECT, read_json, write_json
-from covid_utils.core.settings import Settings
 
 GIB = 2**30
 
@@ -241,25 +239,6 @@ def test_the_estimate_holds_within_a_factor_of_two_on_a_machine_that_was_not_rec
         seconds = run["seconds"].get(name, 60 * minutes)
         if max(seconds, 60 * minutes) > 30:  # notebook 1 takes seconds, where a factor of two does not matter
             assert 0.5 < 60 * minutes / seconds < 2, f"{name}: {seconds} s, {60 * minutes:.0f} expected"
-
-
-def test_a_run_is_recorded_only_if_it_is_whole_and_of_the_default_recipe(tmp_path):
-    parameters = vars(Settings())
-    manifest = {
-        section: {"seconds": 10.0 * i, "parameters": parameters, "versions": {"torch": "2.9"}}
-        for i, section in enumerate(["machine", *benchmark.SECTIONS])
-    }
-    write_json(tmp_path / "metrics.json", {"machine": {"slices/s": {"float32": 20.04}}})
-    write_json(tmp_path / "manifest.json", manifest)
-    found = benchmark.record(tmp_path, "here")
-    assert found["slices/s"] == {"float32": 20.0} and found["seconds"]["02_scratch"] == 20 and found["torch"] == "2.9"
-    manifest["scratch"]["parameters"] = parameters | {"patients": 40}
-    write_json(tmp_path / "manifest.json", manifest)
-    with pytest.raises(ValueError, match="patients=40"):
-        benchmark.record(tmp_path, "here")
-    write_json(tmp_path / "manifest.json", {name: manifest[name] for name in ("machine", "data")})
-    with pytest.raises(ValueError, match="no section 'scratch'"):
-        benchmark.record(tmp_path, "here")
 
 
 # -------------------------------------------------------------------------------------------------------- as it is told

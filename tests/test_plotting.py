@@ -1,4 +1,3 @@
-import learning_curve_figure
 import nbformat
 import numpy as np
 import pandas as pd
@@ -76,35 +75,6 @@ def test_roc_and_precision_recall_curves(monkeypatch):
     dots = [line.get_xydata()[0].tolist() for line in recall.lines if line.get_marker() == "o"]
     assert dots == [[1, 0.5], [1, 1]]
     assert [0, 1] in roc.lines[2].get_xydata().tolist()
-
-
-def test_learning_curve_pairs_seeds_and_tells_budgets_apart():
-    def row(model, slices, seed, accuracy, epochs=10):
-        test = {"accuracy": {"value": accuracy}}
-        return {"model": model, "slices": slices, "seed": seed, "epochs": epochs, "test": test}
-
-    rows = [row("scratch", n, s, a) for n, s, a in ((100, 0, 0.6), (100, 1, 0.8), (400, 0, 0.8), (400, 1, 0.9))]
-    rows += [row("transfer", 100, 0, 0.7), row("transfer", 100, 1, 0.9), row("transfer", 400, 0, 0.9)]
-    rows += [
-        row("transfer", 400, 1, 0.1),
-        row("transfer", 400, 1, 0.9, epochs=20),
-        row("grey histogram", 400, 1, 0.5, 0),
-    ]
-    equal = learning_curve_figure.paired_gain(learning_curve_figure.learning_curve(rows), "transfer", "scratch")
-    assert equal[400]["value"] == pytest.approx(-0.35)
-    longer = learning_curve_figure.learning_curve(rows, longer=True)
-    assert longer.index.tolist() == [(400, 1)] and longer.transfer.tolist() == [0.9]
-    rows[-3]["test"]["accuracy"]["value"] = 0.9
-    gains = learning_curve_figure.paired_gain(learning_curve_figure.learning_curve(rows), "transfer", "scratch")
-    assert gains[100] == pytest.approx({"value": 0.1, "low": 0.1, "high": 0.1})  # every seed gains as much
-    assert gains[400]["value"] == pytest.approx(0.05) and gains[400]["low"] < 0 < gains[400]["high"]
-    left, right = learning_curve_figure.draw_learning_curve(rows).axes
-    names = [learning_curve_figure.CURVE[m][0] for m in ("scratch", "transfer", "grey histogram")]
-    assert left.get_legend_handles_labels()[1] == [
-        *names,
-        "ResNet-18, bundled weights, trained longer",
-    ]
-    assert [text.get_text() for text in right.get_xticklabels()] == ["100", "400"]
 
 
 def test_an_empty_map_says_so():

@@ -23,7 +23,6 @@ from toy import ToyNetwork, tiny_data
 
 from covid_course import predict
 from covid_course.notebooks import NOTEBOOKS
-from covid_utils import models
 from covid_utils.core import backbones, memory
 from covid_utils.core.files import PROJECT, clear_leftovers, replace_file, write_json
 from covid_utils.core.settings import Settings, read_profile
@@ -43,8 +42,7 @@ ODD = "Ärzte & Söhne, 胸部 CT 'neu' [1]"  # spaces, accents, another script,
 
 @pytest.fixture(autouse=True)
 def toy_network(monkeypatch):
-    for rows in (models.BACKBONES, backbones.BACKBONES):
-        monkeypatch.setitem(rows, "toy", models.Backbone(ToyNetwork, *models.RESNET))
+    monkeypatch.setitem(backbones.BACKBONES, "toy", backbones.Backbone(ToyNetwork, *backbones.RESNET))
 
 
 def settings_in(folder, **changes):
@@ -54,7 +52,7 @@ def settings_in(folder, **changes):
 
 def fitted(folder, on_epoch=None, **changes):
     settings = settings_in(folder, **changes)
-    train(new_model(settings), tiny_data(), settings, folder, on_epoch)
+    train(new_model(settings), tiny_data(), settings, folder, on_epoch and SimpleNamespace(update=on_epoch))
 
 
 def pictures(folder, count=6):
@@ -184,14 +182,15 @@ def test_a_full_disk_has_no_room_for_features(disk, monkeypatch):
 NO_MEMORY = """
 import resource, sys
 from pathlib import Path
+from types import SimpleNamespace
 import psutil
 from toy import ToyNetwork, tiny_data
-from covid_utils import models, training
 from covid_utils.core import backbones
 from covid_utils.core.settings import Settings
 from covid_utils.data import load_data
+from covid_utils.runs.load_or_train import new_model, train
 
-models.BACKBONES["toy"] = backbones.BACKBONES["toy"] = models.Backbone(ToyNetwork, *models.RESNET)
+backbones.BACKBONES["toy"] = backbones.Backbone(ToyNetwork, *backbones.RESNET)
 folder = Path(sys.argv[1])
 
 def fit(**changes):

@@ -28,8 +28,7 @@ from test_folders import dicom
 
 from covid_course import predict as prediction
 from covid_course.commands import main
-from covid_utils.__main__ import predict
-from covid_utils.io.images import read_slice, resized, stretch
+from covid_utils.io.images import read_slice, resized, window_to_uint8
 from covid_utils.io.scans import Stack, find_scans, read_stack, usable_slices
 from covid_utils.labs import predictor
 
@@ -81,7 +80,7 @@ def stack(path, size=32):
 
 
 def wanted(volume, size=32):
-    return np.stack([resized(stretch(each.astype(np.float32), -1350, 150), size) for each in volume])
+    return np.stack([resized(window_to_uint8(each.astype(np.float32), -1350, 150), size) for each in volume])
 
 
 # ---------------------------------------------------------------------------------------------- DICOM series
@@ -359,7 +358,7 @@ def test_values_that_are_no_hounsfield_units_are_greys(tmp_path, top, kind, said
     greys[0, 0, :2] = 0, top
     found = stack(nifti(tmp_path / "v.nii.gz", greys))
     assert found.note.startswith(said)
-    assert np.abs(found.images.astype(int) - [resized(stretch(each, 0, top), 32) for each in greys]).max() <= 1
+    assert np.abs(found.images.astype(int) - [resized(window_to_uint8(each, 0, top), 32) for each in greys]).max() <= 1
 
 
 def test_what_else_is_said_of_a_volume(tmp_path):
@@ -468,7 +467,7 @@ def people(run, tmp_path):
 def test_from_a_folder_to_a_table_of_patients(run, reader, people, tmp_path, capsys):
     _, data, _ = run
     out = tmp_path / "out"
-    code = main(["predict", str(run[0]), str(people), "--out", str(out)], predict=predict)
+    code = main(["predict", str(run[0]), str(people), "--out", str(out)])
     said = capsys.readouterr()
     assert code == 1 and len(said.err.strip().splitlines()) == 3
     for words in ("broken.png cannot be read", "dora.nii.gz cannot be read", "Patient 'emil' in", "2 sizes"):
@@ -525,7 +524,7 @@ def test_the_widget_gives_patients_the_same_answers(run, reader, people, tmp_pat
     ]
     facts = {"type": "", "size": 1, "last_modified": pd.Timestamp(0, tz="UTC")}
     controls["files"].value = [facts | {"name": file.name, "content": file.read_bytes()} for file in files]
-    main(["predict", str(run[0]), str(people), "--out", str(tmp_path / "out")], predict=predict)
+    main(["predict", str(run[0]), str(people), "--out", str(tmp_path / "out")])
     table = pd.read_csv(tmp_path / "out" / "patients.csv").set_index("patient")
     text = controls["answers"].value
     cells = np.reshape(re.findall(r"<td>(.*?)</td>", text.split("<table")[2]), (2, -1))
@@ -548,12 +547,12 @@ def test_the_widget_gives_patients_the_same_answers(run, reader, people, tmp_pat
 
 def test_no_patient_of_an_earlier_call_is_left(run, reader, people, tmp_path, capsys):
     out = tmp_path / "out"
-    main(["predict", str(run[0]), str(people), "--out", str(out)], predict=predict)
+    main(["predict", str(run[0]), str(people), "--out", str(out)])
     before = (out / "patients.csv").read_bytes()
     (tmp_path / "none.png").write_bytes(b"")
-    assert main(["predict", str(run[0]), str(tmp_path / "none.png"), "--out", str(out)], predict=predict) == 1
+    assert main(["predict", str(run[0]), str(tmp_path / "none.png"), "--out", str(out)]) == 1
     assert (out / "patients.csv").read_bytes() == before  # where nothing is answered nothing is lost
-    main(["predict", str(run[0]), str(people / "loose.png"), "--out", str(out)], predict=predict)
+    main(["predict", str(run[0]), str(people / "loose.png"), "--out", str(out)])
     assert len(pd.read_csv(out / "answers.csv")) == 1
     assert not (out / "patients.csv").exists() and not (out / "patients.json").exists()
 
@@ -564,7 +563,7 @@ def test_a_folder_without_an_answer(run, reader, tmp_path, capsys):
     data = pydicom.dcmread(file)
     del data.PixelData, data.Rows, data.Columns
     data.save_as(file)
-    assert main(["predict", str(run[0]), str(tmp_path / "reports")], predict=predict) == 1
+    assert main(["predict", str(run[0]), str(tmp_path / "reports")]) == 1
     said = capsys.readouterr().err.strip()
     assert said.endswith("reports hold no slices. Left out: objects without a picture (1).") and "\n" not in said
 

@@ -93,7 +93,7 @@ def decode(
                 digest.update(pixels)
                 file.write(pixels)
                 masks.extend([name] * mask)
-                notes.update([(Path(name).parent.name, note) for note in decoded.notes])
+                notes.update([(file_of(folder / name).name, note) for note in decoded.notes])
                 notes["own range"] += decoded.own_range
             if masks:
                 more = f" and {len(masks) - 1} others have" if len(masks) > 1 else " has"
@@ -119,7 +119,7 @@ def _tell(notes: Counter, count: int) -> None:
         )
     for told in sorted({note for _, note in notes}):
         volumes = sorted(name for name, note in notes if note == told)
-        print(f"Volume {volumes[0]!r}{f' and {len(volumes) - 1} more' if volumes[1:] else ''}: {told}.")
+        print(f"Scan {volumes[0]!r}{f' and {len(volumes) - 1} more' if volumes[1:] else ''}: {told}.")
 
 
 def _is_mask(path: Path, image: np.ndarray) -> bool:

@@ -15,7 +15,7 @@ from ..core.files import display_path
 from ..core.progress import progress
 from .dicom import NO_PICTURE, Header, file_of, read_headers
 from .discovery import NIFTI, ending, is_dicom, natural, sentence, slices_below
-from .images import read_slice
+from .images import read_file, resized
 from .nifti import OTHER_PLANE, open_volume, slices_of
 
 SAME_DIRECTION = 0.02  # of a unit vector: slices of one series point the same way but for rounding
@@ -176,8 +176,10 @@ def read_stack(scan: Scan, image_size: int, bar: str = "") -> Stack:
     images, numbers, errors, seen = [], [], [], []
     for number, path in enumerate(progress(paths, bar, len(paths)) if bar else paths, start=1):
         try:
-            images.append(read_slice(path, image_size, notes=seen))
+            decoded = read_file(path)
+            images.append(resized(decoded.image, image_size))
             numbers.append(number)
+            seen += decoded.notes
         except ImportError:
             raise
         except ValueError as error:
@@ -188,7 +190,7 @@ def read_stack(scan: Scan, image_size: int, bar: str = "") -> Stack:
         raise ValueError(unread)
     if errors:
         notes.append(f"{len(errors)} of {len(paths)} slices cannot be read")
-    notes += dict.fromkeys(note.removesuffix(".") for _, note in seen if note.endswith("."))
+    notes += dict.fromkeys(seen)
     return Stack(
         np.stack(images), [file_of(paths[number - 1]) for number in numbers], numbers,
         None if positions is None else positions[np.array(numbers) - 1],

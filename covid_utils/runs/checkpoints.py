@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from ..core.files import clear_leftovers, display_path, replace_file
-from ..core.memory import out_of_memory
+from ..core.memory import OutOfMemory, out_of_memory
 from ..core.settings import Settings
 from ..io.weights import read_weights, save_weights
 from ..training import best_epoch
@@ -130,10 +130,12 @@ class Checkpoint:
                 f"Epoch {self.epoch + 1}: {error}. Lower learning_rate (now {self.parameters['learning_rate']}) and "
                 f"set resume=False, or give another run_dir; {display_path(self.last)} still holds epoch {self.epoch}."
             ) from None
+        except OutOfMemory:
+            raise
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
-            raise MemoryError(
+            raise OutOfMemory(
                 f"Epoch {self.epoch + 1}: out of memory: lower batch_size (now {self.parameters['batch_size']}) or "
                 f"image_size (now {self.parameters['image_size']}) and give another run_dir, or close other programs "
                 f"and notebooks and run this again; {display_path(self.last)} still holds epoch {self.epoch}."
