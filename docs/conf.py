@@ -73,11 +73,13 @@ def complete(app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def rooms() -> str:
-    """Markdown: the rooms of the package with their modules, each with the first sentence it says of itself."""
-    lines = []
-    for room in sorted((PROJECT / "covid_utils").glob("*/__init__.py")):
-        lines += [f"\n### `covid_utils.{room.parent.name}`\n", f"{said(room)}\n"]
-        lines += [f"- `{path.stem}`: {said(path)}" for path in sorted(room.parent.rglob("[!_]*.py"))]
+    """Markdown: the packages and their folders with their modules, each with the first sentence it says of itself."""
+    lines, packages = [], ("covid_utils", "covid_course", "ct_phantom")
+    for room in sorted(path for package in packages for path in (PROJECT / package).rglob("__init__.py")):
+        name = ".".join(room.relative_to(PROJECT).parts[:-1])
+        if name != "covid_utils":  # its own modules are what is taught, and listed above
+            lines += [f"\n### `{name}`\n", f"{said(room)}\n"]
+            lines += [f"- `{path.stem}`: {said(path)}" for path in sorted(room.parent.glob("[!_]*.py"))]
     return "\n".join(lines) + "\n"
 
 
