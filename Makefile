@@ -1,7 +1,7 @@
 # `make` alone lists what can be made.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test check weekly mutants committed series unit slow lab demo notebooks lint format browser lab-browser pages-browser site slides handout bench weights resolve clean
+.PHONY: help tutorial test check weekly committed series unit slow lab demo notebooks lint format browser lab-browser pages-browser site slides handout bench weights resolve clean
 
 # JupyterLab asks nobody for news or updates.
 QUIET := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
@@ -46,14 +46,10 @@ unit: .venv/test
 slow: .venv/test
 	$(BIN)/python -m pytest $(filter-out %notebooks.py,$(SLOW))
 
-weekly: .venv/test resolve  ## what is slow and rarely breaks: kill -9, fuzzing, mutants, versions, notebooks and pages in a browser
+weekly: .venv/test resolve  ## what is slow and rarely breaks: kill -9, fuzzing, versions, notebooks and pages in a browser
 	$(BIN)/python -m pytest -m weekly
 	FUZZ=2000 $(BIN)/python -m pytest tests/test_fuzz.py
-	$(MAKE) mutants browser
-
-mutants: .venv/test  ## change the taught files in hundreds of ways: which changes does no test notice?
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[mutants]"
-	$(BIN)/mutmut run && $(BIN)/mutmut results
+	$(MAKE) browser
 
 browser: lab-browser pages-browser  ## run every notebook in JupyterLab, and look at demo, site and slides, in a headless Chromium
 
