@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from markdown_it import MarkdownIt
 from nbformat import NotebookNode
 
+TABLE = ("|", "<table")  # how a table begins, in Markdown and as pandas writes it
 WORDS = 60  # of prose on a slide
 CAPTION = 35  # words beside a figure or much code
 LINES = 20  # of code on a slide
@@ -50,7 +51,7 @@ class Slide:
 
 def words(*texts: str) -> int:
     """How many there are; a table fills a slide."""
-    return sum(WORDS if text.startswith("|") else len(text.split()) for text in texts)
+    return sum(WORDS if text.startswith(TABLE) else len(text.split()) for text in texts)
 
 
 def blocks(source: str) -> list[str]:

@@ -5,7 +5,7 @@ import re
 import nbformat
 import pytest
 import slides
-from deck import LINES, WORDS, Deck, blocks, divided, kind_of, sentences, without_docstrings, words
+from deck import LINES, TABLE, WORDS, Deck, blocks, divided, kind_of, sentences, without_docstrings, words
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 
 from covid_course.notebooks import find_notebooks
@@ -131,7 +131,7 @@ def test_nothing_of_a_notebook_is_lost(path):
 @each
 def test_slides_are_short(path):
     for number, slide in enumerate(Deck(nbformat.read(path, 4).cells).slides, start=1):
-        counted = words(*[text for text in slide.text if not text.startswith("|")])
+        counted = words(*[text for text in slide.text if not text.startswith(TABLE)])
         assert slide.title and counted <= WORDS + 15, f"slide {number} of {path.name} has {counted} words"
         assert len(slide.code.splitlines()) <= LINES, f"slide {number} of {path.name}"
 
