@@ -111,8 +111,6 @@ class LiveCurves:
         alt = f"Curves of loss and accuracy over {len(history)} epochs, training and validation."
         self.place.draw(draw_curves(history, self.epochs, self.title), metadata={"image/png": {"alt": alt}})
 
-    __call__ = update  # `fit(…, on_epoch=curves)` calls it
-
 
 @styled
 def draw_curves(history: pd.DataFrame, epochs: int, title: str = "") -> Figure:

