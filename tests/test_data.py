@@ -512,7 +512,7 @@ def test_truncated_zero_byte_and_false_pictures(folder):
     path.write_bytes(content[: len(content) // 2])
     refuses(r"Slice .*Non-Covid \(7\)\.png cannot be read \(.*\): replace or delete", folder)
     path.write_bytes(b"")
-    refuses(r"Slice .*Non-Covid \(7\)\.png is empty \(0 bytes\)", folder)
+    refuses(r"Slice .*Non-Covid \(7\)\.png cannot be read \(it is empty, 0 bytes", folder)
     path.write_text("<html>not found</html>")
     refuses(r"Slice .*Non-Covid \(7\)\.png cannot be read", folder)
     path.write_bytes(content)

@@ -9,15 +9,13 @@ from collections.abc import Iterable
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-LUNG_WINDOW = (-1350, 150)  # Hounsfield units shown black and white: centre -600, width 1500
-AIR = -200  # Hounsfield units: some of every chest slice lies below
+from .slices import AIR, LUNG_WINDOW, OWN_RANGE, PLANES, Slice, Window, own_range, windowed
+
 MOST_PIXELS = 178_956_970  # of a slice: Pillow's limit for pictures, for scans too
-PLANES = ("sagittal", "coronal", "axial")  # slices across x, y and z
-NO_HOUNSFIELD = "no Hounsfield units: each slice is shown in its own window"
 NO_PICTURE = "objects without a picture"  # reports, directories and the like
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # begins the UIDs of screenshots, such as reports of the dose
 GROUPS = (  # where enhanced objects keep what others have at the top of their headers
@@ -30,15 +28,6 @@ TAGS = (
 )  # fmt: skip
 
 
-class ScanSlice(NamedTuple):
-    """A slice of a scan: values, float32 (H, W); which of them are black and white; what was guessed, or empty."""
-
-    values: np.ndarray
-    low: float
-    high: float
-    note: str
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Header:
     """What a header says of one slice.
@@ -49,9 +38,9 @@ class Header:
         problem: why it is no CT slice; empty if it is one.
         series: SeriesInstanceUID, or empty.
         size: height and width in pixels.
-        position: of the first pixel in mm, (3,), x to the patient's left, y to the back, z to the head; or None.
-        axes: along a row and down a column, (2, 3) unit vectors; or None.
-        number, acquisition: InstanceNumber or None, AcquisitionNumber or 0.
+        axes: along a row and down a column, (2, 3) unit vectors, x to the patient's left, y to the back, z to the head.
+        place: where it lies along the axis of the stack, in mm; None, as `axes`, if the header does not say.
+        order: AcquisitionNumber and InstanceNumber, 0 if missing.
     """
 
     path: Path
@@ -59,15 +48,14 @@ class Header:
     problem: str = ""
     series: str = ""
     size: tuple[int, int] = (0, 0)
-    position: np.ndarray | None = None
     axes: np.ndarray | None = None
-    number: float | None = None
-    acquisition: float = 0
+    place: float | None = None
+    order: tuple[float, float] = (0, 0)
 
     @property
-    def plane(self) -> str | None:
-        """Axial, coronal or sagittal, whichever is nearest; None if the header does not say."""
-        return None if self.axes is None else _plane(self.axes)
+    def plane(self) -> str:
+        """Axial, coronal or sagittal, whichever is nearest; axial if the header does not say."""
+        return "axial" if self.axes is None else _plane(self.axes)
 
 
 def file_of(path: Path) -> Path:
@@ -75,7 +63,7 @@ def file_of(path: Path) -> Path:
     return path.parent if path.name.isdigit() and path.parent.is_file() else path
 
 
-def read_dicom(path: Path, window: tuple[float, float] | None = None) -> ScanSlice:
+def read_dicom(path: Path, window: Window | None = None) -> Slice:
     """A DICOM slice; of a file with many slices `path` names one, as in `Header.path`.
 
     A CT slice in Hounsfield units (with a negative intercept, or some values below -200) is shown in the lung window,
@@ -96,56 +84,42 @@ def read_dicom(path: Path, window: tuple[float, float] | None = None) -> ScanSli
         raise ValueError(f"it holds {dataset.NumberOfFrames} slices, save each as a file of its own")
     with warnings.catch_warnings(action="ignore"):  # of values that break the standard, and do no harm here
         stored = _pixels(dataset, frame).reshape(dataset.Rows, dataset.Columns)
-    values, padded = stored.astype(np.float32), np.zeros(stored.shape, bool)
+    values = stored.astype(np.float32)
     if dataset.get("PixelPaddingValue") is not None:  # stands where nothing was measured; it may lack its sign
-        padded = stored == np.array(dataset.PixelPaddingValue).astype(stored.dtype)
-    slope, intercept = (_number(dataset, name, frame) for name in ("RescaleSlope", "RescaleIntercept"))
-    rescaled = None not in (slope, intercept) and (dataset.get("Modality") or "CT") == "CT"
-    if None not in (slope, intercept):
+        values[stored == np.array(dataset.PixelPaddingValue).astype(stored.dtype)] = np.nan
+    slope, intercept, centre, width = (
+        _number(dataset, name, frame) for name in ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth")
+    )
+    rescaled, inverted = None not in (slope, intercept), dataset.get("PhotometricInterpretation") == "MONOCHROME1"
+    if rescaled:
         values = values * slope + intercept
-    inverted = dataset.get("PhotometricInterpretation") == "MONOCHROME1"
-    if rescaled and inverted:
+    rescaled_ct = rescaled and (dataset.get("Modality") or "CT") == "CT"
+    if rescaled_ct and inverted:
         raise ValueError("it is a CT slice with inverted greys, MONOCHROME1, whose Hounsfield units can't be trusted")
-    known = values if padded.all() else values[~padded]
-    hounsfield = rescaled and (intercept < 0 or float(known.min()) < AIR)
-    centre, width = (_number(dataset, name, frame) for name in ("WindowCenter", "WindowWidth"))
-    low, high = float(known.min()), float(known.max())
-    if window:
-        low, high = window
-    elif hounsfield:
-        low, high = LUNG_WINDOW
-    elif not rescaled and centre is not None and width:  # a window in Hounsfield units does not fit what is none
-        low, high = centre - width / 2, centre + width / 2
-    values[padded] = high if inverted else low
-    if inverted:
-        values, low, high = -values, -high, -low
+    note = ""
+    if window is None and rescaled_ct and (intercept < 0 or (values < AIR).any()):
+        window = LUNG_WINDOW
+    elif window is None:
+        has_own = not rescaled_ct and centre is not None and width  # one in Hounsfield units fits nothing else
+        window = (centre - width / 2, centre + width / 2) if has_own else own_range(values)
+        note = OWN_RANGE
     axes = _value(dataset, "ImageOrientationPatient", frame)
     if axes is not None:
         values = upright(values, np.array(axes, float).reshape(2, 3))
-    return ScanSlice(values, low, high, "" if hounsfield or window else NO_HOUNSFIELD)
+    return windowed(values, window, note, inverted)
 
 
 def upright(image: np.ndarray, axes: np.ndarray) -> np.ndarray:
-    """An axial slice with the patient's right at the left and the front at the top; other planes as they are.
+    """An axial slice, (H, W), with the patient's right at the left and the front at the top; other planes as they are.
 
-    Args:
-        image: (H, W).
-        axes: along a row and down a column, (2, 3) unit vectors.
+    `axes` are those of `Header`.
     """
     if _plane(axes) != "axial":
         return image
     across, down = axes
     if abs(across[0]) < abs(across[1]):
         image, across, down = image.T, down, across
-    return np.ascontiguousarray(image[:: 1 if down[1] > 0 else -1, :: 1 if across[0] > 0 else -1])
-
-
-def check_size(height: int, width: int) -> None:
-    """Raise ValueError for a slice that says it is larger than any picture that is read, before memory fills."""
-    if height * width > MOST_PIXELS:
-        raise ValueError(
-            f"it says that a slice has {height} × {width} pixels, more than {MOST_PIXELS // 10**6} million"
-        )
+    return image[:: 1 if down[1] > 0 else -1, :: 1 if across[0] > 0 else -1]
 
 
 def read_headers(path: Path) -> list[Header]:
@@ -153,32 +127,27 @@ def read_headers(path: Path) -> list[Header]:
 
     Raises ImportError if pydicom is not installed.
     """
-    try:
-        import pydicom
-    except ImportError:
-        raise ImportError(
-            "DICOM files need a package that is not installed: run 'python -m pip install pydicom'."
-        ) from None
-
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            head = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=list(TAGS))
-            return _headers(head, path)
-    except Exception:  # a damaged header: reading the pixels will say so
-        return []
+    if find_spec("pydicom") is None:
+        raise ImportError("DICOM files need a package that is not installed: run 'python -m pip install pydicom'.")
+    with contextlib.suppress(Exception), warnings.catch_warnings(action="ignore"):  # reading the pixels will say so
+        return _headers(_head(path), path)
+    return []
 
 
 def patient_ids(paths: Iterable[Path]) -> dict[Path, str]:
-    """The PatientID of each file that has one; nothing if pydicom is not installed (reading the pixels says so)."""
+    """The PatientID of each file that has one; none of a damaged header (reading the pixels says so)."""
     found = {}
-    with contextlib.suppress(ImportError):
-        import pydicom
-
-        for path in paths:
-            with contextlib.suppress(Exception), warnings.catch_warnings(action="ignore"):  # the pixels will say so
-                head = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=["PatientID"])
-                found[path] = str(head.get("PatientID") or "").strip()
+    for path in paths:
+        with contextlib.suppress(Exception), warnings.catch_warnings(action="ignore"):
+            found[path] = str(_head(path).get("PatientID") or "").strip()
     return {path: name for path, name in found.items() if name}
+
+
+def _head(path: Path):
+    """The TAGS of a file, as pydicom's Dataset."""
+    import pydicom
+
+    return pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=list(TAGS))
 
 
 def _headers(head, path: Path) -> list[Header]:
@@ -198,18 +167,20 @@ def _headers(head, path: Path) -> list[Header]:
     if frames > 1 and placed != frames:  # nothing says where they lie, and reading it says so
         return []
     found = [_header(head, path / f"{n + 1:04d}" if frames > 1 else path, n, study) for n in range(frames)]
-    return found if found[0].series or found[0].position is not None else []
+    return found if found[0].series or found[0].place is not None else []
 
 
 def _header(head, path: Path, frame: int, study: tuple) -> Header:
-    place, axes = (_value(head, f"Image{name}Patient", frame) for name in ("Position", "Orientation"))
-    number, acquisition = (_number(head, name) for name in ("InstanceNumber", "AcquisitionNumber"))
-    return Header(
-        path, study, "", str(head.get("SeriesInstanceUID") or ""), (int(head.Rows), int(head.Columns)),
-        None if place is None or axes is None else np.array(place, float),
-        None if axes is None else np.array(axes, float).reshape(2, 3),
-        None if number is None else number + frame, acquisition or 0,
-    )  # fmt: skip
+    position, axes = (_value(head, f"Image{name}Patient", frame) for name in ("Position", "Orientation"))
+    acquisition, number = (_number(head, name) or 0 for name in ("AcquisitionNumber", "InstanceNumber"))
+    place = None
+    if axes is not None:
+        axes = np.array(axes, float).reshape(2, 3)
+        normal = np.cross(*axes)
+        normal *= np.sign(normal[np.abs(normal).argmax()])  # to the left, the back or the head
+        place = None if position is None else round(float(np.array(position, float) @ normal), 2)
+    series, size = str(head.get("SeriesInstanceUID") or ""), (int(head.Rows), int(head.Columns))
+    return Header(path, study, "", series, size, axes, place, (acquisition, number + frame))
 
 
 def _plane(axes: np.ndarray) -> str:
@@ -227,7 +198,8 @@ def _open(path: Path, _time: int):
         raise ValueError("it holds no picture")
     if dataset.get("SamplesPerPixel", 1) != 1:
         raise ValueError("it is a colour picture, as of a screenshot, and no scan")
-    check_size(dataset.Rows, dataset.Columns)
+    if dataset.Rows * dataset.Columns > MOST_PIXELS:  # told before memory fills
+        raise ValueError(f"it says that it has {dataset.Rows} × {dataset.Columns} pixels, too many for a slice")
     return dataset
 
 

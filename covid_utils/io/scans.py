@@ -16,7 +16,8 @@ from ..core.progress import progress
 from .dicom import NO_PICTURE, Header, file_of, read_headers
 from .discovery import NIFTI, ending, is_dicom, natural, sentence, slices_below
 from .images import read_file, resized
-from .nifti import OTHER_PLANE, open_volume, slices_of
+from .nifti import open_volume, slices_of
+from .slices import OTHER_PLANE
 
 SAME_DIRECTION = 0.02  # of a unit vector: slices of one series point the same way but for rounding
 
@@ -68,45 +69,48 @@ def find_scans(paths: list[Path]) -> tuple[list[Scan], list[Path], Counter]:
         the scans; the other slice files; how many files of folders were passed over, for which reason.
 
     Raises:
-        FileNotFoundError: something is not there, or a folder holds no slices.
+        FileNotFoundError: something is not there, or no slices are.
         ImportError: DICOM files, and pydicom is not installed.
     """
-    left_out, scans, loose, homes = Counter(), [], [], {}
+    left_out, homes, found, loose = Counter(), {}, [], []
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f"There is no file or folder {path} (looked in {Path.cwd()}): check the path.")
-        inside, passed = slices_below(path, path) if path.is_dir() else ([], Counter())
+        inside, passed = slices_below(path, path) if path.is_dir() else ([path], Counter())
+        homes |= dict.fromkeys(inside, path)
         left_out += passed
-        if path.is_dir() and not inside:
-            raise FileNotFoundError(f"Folder {path} holds no slices.{sentence(left_out)}")
-        homes |= dict.fromkeys(inside, path) if inside else {path: None}
-    studies: dict[tuple, list[Header]] = {}  # by the folder that was given, and examination
+    studies: dict[tuple, list[Header]] = {}  # by the folder that was given, or None, and the examination
     for file, home in progress(homes.items(), "looking into files", len(homes)):
         headers = read_headers(file) if is_dicom(file) else []
         if ending(file) in NIFTI:
-            scans.append(Scan(_name(file, home, len(paths) > 1), file))
+            found.append((file, []))
         elif headers:
-            studies.setdefault((home, headers[0].study), []).extend(headers)
+            studies.setdefault((None if home == file else home, headers[0].study), []).extend(headers)
         else:
             loose.append(file)
     for (home, _), headers in studies.items():
-        files = list(dict.fromkeys(file_of(each.path) for each in headers))
-        series = Counter(each.series for each in headers if not each.problem)
-        if home is None and max(series.values(), default=0) < 2:
-            loose += files
+        slices = [each for each in headers if not each.problem]
+        files = list(dict.fromkeys(file_of(each.path) for each in slices or headers))
+        if home is None and max(Counter(each.series for each in slices).values(), default=0) < 2:
+            loose += list(dict.fromkeys(file_of(each.path) for each in headers))
         elif {each.problem for each in headers} == {NO_PICTURE}:
             left_out[NO_PICTURE] += len(headers)
         else:
-            files = list(dict.fromkeys(file_of(each.path) for each in headers if not each.problem)) or files
             place = files[0] if len(files) == 1 else Path(os.path.commonpath([file.parent for file in files]))
-            scans.append(Scan(_name(place, home, len(paths) > 1), place, headers))
-    if not scans and not loose:
-        raise FileNotFoundError(f"{' and '.join(map(str, paths))} hold no slices.{sentence(left_out)}")
-    scans = sorted(scans, key=lambda scan: natural(scan.path.as_posix()))
-    places = {name: {scan.path for scan in scans if scan.name == name} for name in {scan.name for scan in scans}}
-    names = [scan.name if len(places[scan.name]) == 1 else scan.path.as_posix() for scan in scans]
-    named = zip(scans, unique_names(names), strict=True)
-    return [dataclasses.replace(scan, name=name) for scan, name in named], loose, left_out
+            found.append((place, headers))
+    if not found and not loose:
+        raise FileNotFoundError(f"There are no slices in {' and '.join(map(str, paths))}.{sentence(left_out)}")
+    found.sort(key=lambda each: natural(each[0].as_posix()))
+    root = os.path.commonpath([os.path.abspath(path if path.is_dir() else path.parent) for path in paths])
+    names = unique_names(_name(place, root) for place, _ in found)
+    return [Scan(name, place, headers) for name, (place, headers) in zip(names, found, strict=True)], loose, left_out
+
+
+def _name(place: Path, root: str) -> str:
+    """What to call a patient: its folder or file, as seen from the folder that holds all that was given."""
+    inside = Path(os.path.relpath(place, root))
+    name = inside.as_posix() if inside.name else Path(root).name
+    return name[: -len(ending(place))] if place.is_file() and ending(place) else name
 
 
 def usable_slices(files: list[Path]) -> tuple[list[Path], Counter]:
@@ -117,30 +121,34 @@ def usable_slices(files: list[Path]) -> tuple[list[Path], Counter]:
 
     Returns: the slices, in the order of the files; how many files or slices were left out, for which reason.
     """
-    left_out, studies, kept = Counter(), {}, {}
+    left_out, studies, paths = Counter(), {}, []
     for file in files:
         headers = read_headers(file) if is_dicom(file) else []
-        kept[file] = slices_of(file) if ending(file) in NIFTI else [each.path for each in headers] or [file]
+        paths += slices_of(file) if ending(file) in NIFTI else [each.path for each in headers] or [file]
         for header in headers:
             studies.setdefault(header.study, []).append(header)
     unused = set()
     for headers in studies.values():
-        slices = [each for each in headers if not each.problem]
-        chosen = largest_series(slices)[0] if slices else []
-        left_out.update(each.problem or "slices of other series" for each in headers if each not in chosen)
-        unused |= {each.path for each in headers if each not in chosen}
-    return [path for file in files for path in kept[file] if path not in unused], left_out
+        chosen = largest_series(headers)[0]
+        others = [each for each in headers if each not in chosen]
+        left_out.update(each.problem or "slices of other series" for each in others)
+        unused |= {each.path for each in others}
+    return [path for path in paths if path not in unused], left_out
 
 
 def largest_series(headers: list[Header]) -> tuple[list[Header], str]:
     """Of an examination's CT slices the axial series with most slices, else the largest one; and a word on others."""
-    series = [[each for each in headers if each.series == name] for name in dict.fromkeys(h.series for h in headers)]
-    best = max(series, key=lambda each: (each[0].plane in (None, "axial"), len(each)))
-    if len(series) == 1:
+    series: dict[str, list[Header]] = {}
+    for header in headers:
+        if not header.problem:
+            series.setdefault(header.series, []).append(header)
+    if not series:
+        return [], ""
+    best, *others = sorted(series.values(), key=lambda each: (each[0].plane != "axial", -len(each)))
+    if not others:
         return best, ""
-    others = [len(each) for each in series if each is not best]
-    axial = "axial one " if max(others) > len(best) else ""
-    return best, f"the largest {axial}of {len(series)} series ({len(best)} slices; the others: {str(others)[1:-1]})"
+    sizes = ", ".join(str(len(each)) for each in others)
+    return best, f"one of {len(series)} series ({len(best)} slices; the others: {sizes})"
 
 
 def read_stack(scan: Scan, image_size: int, bar: str = "") -> Stack:
@@ -153,49 +161,37 @@ def read_stack(scan: Scan, image_size: int, bar: str = "") -> Stack:
         ImportError: nibabel is not installed, or what pydicom needs to decompress the pixels.
         ValueError: damaged or too large; no CT slices; slices of several sizes or directions.
     """
-    left_out = Counter(each.problem for each in scan.headers if each.problem)
-    reasons = [sentence(left_out).strip(" .").replace("Left", "left")] if left_out else []
+    left_out = sentence(Counter(each.problem for each in scan.headers if each.problem))
+    left_out = left_out.strip(" .").replace("Left", "left")
     if scan.headers:
+        slices, told = largest_series(scan.headers)
         try:
-            slices = [each for each in scan.headers if not each.problem]
-            if not slices:
-                raise ValueError(f"no CT slices; {reasons[0]}")
-            slices, told = largest_series(slices)
             slices, positions, notes = in_order(slices)
         except ValueError as error:
+            reasons = "; ".join(filter(None, [str(error), left_out]))
             raise ValueError(
-                f"Patient {scan.name!r} in {display_path(scan.path)} cannot be answered ({error})."
+                f"Patient {scan.name!r} in {display_path(scan.path)} cannot be predicted ({reasons})."
             ) from None
         paths, notes = [each.path for each in slices], [told, *notes]
-        if slices[0].plane not in (None, "axial"):
-            notes.append(OTHER_PLANE.format(slices[0].plane))
     else:
         paths, positions, notes = slices_of(scan.path), open_volume(scan.path).positions, []
-    if len(paths) == 1:
-        notes.append("one slice only, no stack")
     images, numbers, errors, seen = [], [], [], []
     for number, path in enumerate(progress(paths, bar, len(paths)) if bar else paths, start=1):
         try:
-            decoded = read_file(path)
-            images.append(resized(decoded.image, image_size))
-            numbers.append(number)
-            seen += decoded.notes
-        except ImportError:
-            raise
+            found = read_file(path)
         except ValueError as error:
             errors.append(str(error))
-    unread = f"Patient {scan.name!r}: {len(errors)} of {len(paths)} slices cannot be read. " if errors else ""
-    unread += errors[0] if errors else ""
+        else:
+            images.append(resized(found.image, image_size))
+            numbers.append(number)
+            seen.append(found.note)
+    unread = f"{len(errors)} of {len(paths)} slices cannot be read" if errors else ""
+    told = f"Patient {scan.name!r}: {unread}. {errors[0]}" if errors else ""
     if not images:
-        raise ValueError(unread)
-    if errors:
-        notes.append(f"{len(errors)} of {len(paths)} slices cannot be read")
-    notes += dict.fromkeys(seen)
-    return Stack(
-        np.stack(images), [file_of(paths[number - 1]) for number in numbers], numbers,
-        None if positions is None else positions[np.array(numbers) - 1],
-        "; ".join(note for note in [*notes, *reasons] if note), unread,
-    )  # fmt: skip
+        raise ValueError(told)
+    note = "; ".join(filter(None, [*notes, unread, *dict.fromkeys(seen), left_out]))
+    places = None if positions is None else positions[np.array(numbers) - 1]
+    return Stack(np.stack(images), [file_of(paths[i - 1]) for i in numbers], numbers, places, note, told)
 
 
 def in_order(headers: list[Header]) -> tuple[list[Header], np.ndarray | None, list[str]]:
@@ -203,38 +199,31 @@ def in_order(headers: list[Header]) -> tuple[list[Header], np.ndarray | None, li
 
     Returns: the slices; their positions along the axis of the stack in mm, float64 (N,), or None; what was guessed.
 
-    Raises ValueError for slices of several sizes or directions.
+    Raises ValueError for no slices, or slices of several sizes or directions.
     """
-    sizes = Counter(each.size for each in headers)
-    if len(sizes) > 1:
-        several = ", ".join(f"{count} of {high} × {wide}" for (high, wide), count in sizes.most_common(3))
-        raise ValueError(f"its slices have {len(sizes)} sizes ({several} pixels): put each size into its own folder")
+    if not headers:
+        raise ValueError("it has no CT slices")
     axes = [each.axes for each in headers if each.axes is not None]
-    if axes and max(np.abs(each - axes[0]).max() for each in axes) > SAME_DIRECTION:
-        raise ValueError("its slices lie in several directions: put each direction into its own folder")
-    by_name = sorted(headers, key=lambda each: natural(each.path.as_posix()))
-    if any(each.position is None for each in headers):
-        if any(each.number is None for each in headers):
-            return by_name, None, ["no positions and no numbers in the headers: in the order of the file names"]
-        ordered = sorted(by_name, key=lambda each: each.number)
-        return ordered, None, ["no positions in the headers: in the order of InstanceNumber"]
-    normal = np.cross(*axes[0])
-    normal *= np.sign(normal[np.abs(normal).argmax()])  # to the left, the back or the head
-    found, twice = {}, 0
-    for header in sorted(by_name, key=lambda each: (each.acquisition, each.number or 0)):
-        place = round(float(header.position @ normal), 2)
-        twice += place in found
-        found.setdefault(place, header)
-    places = np.array(sorted(found))
-    notes = [f"{twice} slices lie where another one does: the first of each place is taken"] if twice else []
-    steps = np.diff(places)
-    wide = np.flatnonzero(steps > 1.5 * np.median(steps)) if len(steps) else []
-    if len(wide):
-        missing = int(sum(max(1, round(steps[i] / np.median(steps)) - 1) for i in wide))
-        more = f" and in {len(wide) - 1} more places" if len(wide) > 1 else ""
-        where = f"{places[wide[0]]:g} and {places[wide[0] + 1]:g} mm"
-        notes.append(f"a gap: about {missing} slice{'s are' if missing > 1 else ' is'} missing between {where}{more}")
-    return [found[place] for place in places], places, notes
+    if len({each.size for each in headers}) > 1 or (axes and np.ptp(axes, axis=0).max() > SAME_DIRECTION):
+        raise ValueError("its slices have several sizes or directions: put those of each kind into a folder of its own")
+    headers = sorted(headers, key=lambda each: (each.order, natural(each.path.as_posix())))
+    if any(each.place is None for each in headers):
+        return headers, None, ["no positions in the headers: in the order of InstanceNumber, or of the file names"]
+    placed: dict[float, Header] = {}
+    for header in sorted(headers, key=lambda each: each.place):
+        placed.setdefault(header.place, header)
+    positions, notes = np.array(list(placed)), []
+    if headers[0].plane != "axial":
+        notes.append(OTHER_PLANE.format(headers[0].plane))
+    if len(placed) < len(headers):
+        notes.append(
+            f"{len(headers) - len(placed)} slices lie where another one does: the first of each place is taken"
+        )
+    steps = np.diff(positions)
+    missing = int((np.round(steps / np.median(steps)) - 1).clip(0).sum()) if len(steps) else 0
+    if missing:
+        notes.append(f"gaps: about {missing} slices are missing")
+    return list(placed.values()), positions, notes
 
 
 def unique_names(names: Iterable[str]) -> list[str]:
@@ -243,20 +232,11 @@ def unique_names(names: Iterable[str]) -> list[str]:
     >>> unique_names(["1", "1-2", "1"])
     ['1', '1-2', '1-3']
     """
-    names, unique, taken = list(names), [], set()
-    given = set(names)
+    names, unique = list(names), {}
+    taken = set(names)
     for name in names:
-        if name in taken:
-            name = next(each for n in count(2) if (each := f"{name}-{n}") not in taken | given)
-        taken.add(name)
-        unique.append(name)
-    return unique
-
-
-def _name(path: Path, home: Path | None, several: bool) -> str:
-    """What to call a patient: its folder or file, as seen from the folder that was given, or was one of several."""
-    if home in (None, path):
-        name = path.resolve().name
-    else:
-        name = (Path(home.name) if several else Path()).joinpath(path.relative_to(home)).as_posix()
-    return name.removesuffix(path.name[-len(ending(path)) :]) if path.is_file() and ending(path) else name
+        if name in unique:
+            name = next(each for n in count(2) if (each := f"{name}-{n}") not in taken)
+            taken.add(name)
+        unique[name] = None
+    return list(unique)
