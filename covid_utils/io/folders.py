@@ -13,8 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from ..core.files import display_path
-from .dicom import file_of
 from .discovery import NIFTI, SUFFIXES, ending, is_service, is_slice, sentence, slices_below
+from .nifti import file_of
 from .patients import canonical, describe_source, disambiguate_ids, from_headers, says_no_patient, with_blocks
 from .scans import usable_slices
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from ..core.files import display_path, replace_file
 from ..core.memory import too_large
 from ..core.progress import progress as progress_bar
-from .dicom import file_of, read_dicom
+from .dicom import read_dicom
 from .discovery import NIFTI, ending, is_dicom
-from .nifti import in_volume, read_slice_of
+from .nifti import file_of, in_volume, open_volume, read_volume_slice
 from .slices import OWN_RANGE, Slice, Window, own_range, reading, windowed
 
 LARGEST = 45_000_000  # pixels of a picture: a slice has less than one million, a camera's photograph of one up to 40
@@ -138,10 +138,11 @@ def read_file(path: Path, window: Window | None = None) -> Slice:
         ImportError: DICOM or NIfTI, and the package that reads it is not installed.
     """
     if in_volume(path):
-        return read_slice_of(path, window)
+        return read_volume_slice(path, window)
     if ending(path) in NIFTI:
-        raise ValueError(f"{display_path(path)} is a volume of many slices: put it into a class folder, or `predict`.")
-    with reading(file_of(path)):
+        open_volume(path)  # a damaged one says so
+        raise ValueError(f"{display_path(path)} is a volume of many slices: put it into a class folder.")
+    with reading(path):
         found = read_dicom(path, window) if is_dicom(path) else _read_picture(path, window)
         if found.image.min() == found.image.max():
             raise ValueError("it is blank, one grey level throughout")

@@ -1,4 +1,4 @@
-"""NIfTI: a volume as axial slices, turned as DICOM slices are; `p1.nii.gz/0007` names slice 7, from the feet."""
+"""NIfTI: a volume as axial slices, turned as DICOM slices are."""
 
 from __future__ import annotations
 
@@ -12,7 +12,19 @@ import numpy as np
 
 from ..core.memory import too_large
 from .discovery import NIFTI, ending
-from .slices import AIR, LUNG_WINDOW, OTHER_PLANE, OWN_RANGE, PLANES, Slice, Window, own_range, reading, windowed
+from .slices import (
+    AIR,
+    LUNG_WINDOW,
+    OTHER_PLANE,
+    OWN_RANGE,
+    PLANES,
+    Header,
+    Slice,
+    Window,
+    own_range,
+    reading,
+    windowed,
+)
 
 FEW = 32  # distinct values in a volume: so few are labels, no scan
 LOCK = threading.Lock()  # several threads ask for slices of one volume, which one of them reads
@@ -24,14 +36,22 @@ class Volume(NamedTuple):
     Attributes:
         values: float32 (Z, Y, X); rows from the front to the back, columns from the patient's right to left.
         window: the values that become black and white.
-        positions: of the slices along the body in mm, float64 (Z,).
         note: what was guessed or looks odd; may be empty.
     """
 
     values: np.ndarray
     window: Window
-    positions: np.ndarray
     note: str
+
+
+def in_volume(path: Path) -> bool:
+    """Whether a path names a slice of a volume: `p1.nii.gz/0007` is slice 7 of p1.nii.gz, counted from the feet."""
+    return ending(path.parent) in NIFTI and path.parent.is_file()
+
+
+def file_of(path: Path) -> Path:
+    """The file in which a slice lies: of a slice of a volume the volume's, else the path itself."""
+    return path.parent if in_volume(path) else path
 
 
 def open_volume(path: Path) -> Volume:
@@ -48,25 +68,23 @@ def open_volume(path: Path) -> Volume:
         return _read(path, path.stat().st_mtime_ns)
 
 
-def read_slice_of(path: Path, window: Window | None = None) -> Slice:
+def read_volume_slice(path: Path, window: Window | None = None) -> Slice:
     """A slice of a volume, as `in_volume` says. Raises as `open_volume`."""
     volume = open_volume(path.parent)
     return windowed(volume.values[int(path.name) - 1], window or volume.window, volume.note)
 
 
-def in_volume(path: Path) -> bool:
-    """Whether a path names a slice of a volume: `p1.nii.gz/0007`."""
-    return ending(path.parent) in NIFTI and path.parent.is_file()
-
-
-def slices_of(path: Path) -> list[Path]:
-    """A volume's slices, as `in_volume` says. Raises as `open_volume`."""
+def volume_headers(path: Path) -> list[Header]:
+    """The header of each slice of a volume, from the feet to the head. Raises as `open_volume`."""
     with reading(path):
         import nibabel
 
         image = _load(path)
-        axis = [code in "SI" for code in nibabel.aff2axcodes(image.affine)].index(True)
-        return [path / f"{number:04d}" for number in range(1, image.shape[axis] + 1)]
+        turn = nibabel.io_orientation(image.affine)
+        affine = image.affine @ nibabel.orientations.inv_ornt_aff(turn, image.shape[:3])
+        count = image.shape[:3][int(turn[:, 0].tolist().index(2))]
+        places = affine[2, 3] + affine[2, 2] * np.arange(count)
+        return [Header(path / f"{n:04d}", (str(path),), place=float(place)) for n, place in enumerate(places, start=1)]
 
 
 def _load(path: Path):
@@ -91,24 +109,18 @@ def _read(path: Path, _time: int) -> Volume:
     values = np.asarray(image.dataobj, np.float32).reshape(image.shape[:3])
     turned = nibabel.as_closest_canonical(nibabel.Nifti1Image(values, image.affine))
     values = np.asarray(turned.dataobj).transpose(2, 1, 0)[:, ::-1, ::-1]
-    window, note = _window(values)
-    notes = [note] if note else []
+    step = max(1, round((values.size / 2e6) ** (1 / 3)))
+    some = values[::step, ::step, ::step]  # judged by some millions of values
+    low, high = own_range(some)
+    if len(np.unique(some)) <= FEW:
+        raise ValueError(f"it holds no more than {FEW} different values, as a mask does")
+    window, notes = LUNG_WINDOW, []
+    if low >= AIR:
+        window = next(((0.0, top) for top in (1.0, 255.0) if low >= 0 and high <= top), (low, high))
+        notes.append(OWN_RANGE)
     if not (image.header.get("qform_code", 0) or image.header.get("sform_code", 0)):
         notes.append("no orientation in its header: it may be mirrored or upside down")
     spacing = np.linalg.norm(turned.affine[:3, :3], axis=0)
     if spacing.max() > 1.5 * spacing[2]:
         notes.append(OTHER_PLANE.format(PLANES[int(spacing.argmax())]))
-    positions = turned.affine[2, 3] + turned.affine[2, 2] * np.arange(len(values))
-    return Volume(values, window, positions, "; ".join(notes))
-
-
-def _window(values: np.ndarray) -> tuple[Window, str]:
-    """Which values of a volume are black and white, and what is guessed; judged by some millions of values."""
-    step = max(1, round((values.size / 2e6) ** (1 / 3)))
-    some = values[::step, ::step, ::step]
-    low, high = own_range(some)
-    if len(np.unique(some)) <= FEW:
-        raise ValueError(f"it holds no more than {FEW} different values, as a mask does")
-    if low < AIR:
-        return LUNG_WINDOW, ""
-    return next(((0.0, top) for top in (1.0, 255.0) if low >= 0 and high <= top), (low, high)), OWN_RANGE
+    return Volume(values, window, "; ".join(notes))

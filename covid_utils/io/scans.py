@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections import Counter
@@ -13,11 +14,11 @@ import numpy as np
 
 from ..core.files import display_path
 from ..core.progress import progress
-from .dicom import NO_PICTURE, Header, file_of, read_headers
+from .dicom import NO_PICTURE, read_header
 from .discovery import NIFTI, ending, is_dicom, natural, sentence, slices_below
 from .images import read_file, resized
-from .nifti import open_volume, slices_of
-from .slices import OTHER_PLANE
+from .nifti import file_of, in_volume, open_volume, volume_headers
+from .slices import OTHER_PLANE, Header
 
 SAME_DIRECTION = 0.02  # of a unit vector: slices of one series point the same way but for rounding
 
@@ -29,12 +30,12 @@ class Scan:
     Attributes:
         name: of its folder or file; never anything out of a header.
         path: its file, or the folder that holds its DICOM files.
-        headers: of all its DICOM files, not in order; none for a NIfTI volume.
+        headers: of all its files' slices, not in order.
     """
 
     name: str
     path: Path
-    headers: list[Header] = dataclasses.field(default_factory=list)
+    headers: list[Header]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +63,7 @@ def find_scans(paths: list[Path]) -> tuple[list[Scan], list[Path], Counter]:
     """What is to be read in files and folders.
 
     Of DICOM files in folders those of one examination (StudyInstanceUID, PatientID) are one scan, however deep they
-    lie; of files given one by one only if at least two share a series. A NIfTI volume, or a DICOM file with many
-    slices, is a scan.
+    lie; of files given one by one only if at least two share a series. A NIfTI volume is a scan.
 
     Returns:
         the scans; the other slice files; how many files of folders were passed over, for which reason.
@@ -81,22 +81,20 @@ def find_scans(paths: list[Path]) -> tuple[list[Scan], list[Path], Counter]:
         left_out += passed
     studies: dict[tuple, list[Header]] = {}  # by the folder that was given, or None, and the examination
     for file, home in progress(homes.items(), "looking into files", len(homes)):
-        headers = read_headers(file) if is_dicom(file) else []
-        if ending(file) in NIFTI:
-            found.append((file, []))
-        elif headers:
-            studies.setdefault((None if home == file else home, headers[0].study), []).extend(headers)
+        if headers := headers_of(file):
+            alone = home == file and ending(file) not in NIFTI
+            studies.setdefault((None if alone else home, headers[0].study), []).extend(headers)
         else:
             loose.append(file)
     for (home, _), headers in studies.items():
         slices = [each for each in headers if not each.problem]
-        files = list(dict.fromkeys(file_of(each.path) for each in slices or headers))
         if home is None and max(Counter(each.series for each in slices).values(), default=0) < 2:
-            loose += list(dict.fromkeys(file_of(each.path) for each in headers))
+            loose += [each.path for each in headers]
         elif {each.problem for each in headers} == {NO_PICTURE}:
             left_out[NO_PICTURE] += len(headers)
         else:
-            place = files[0] if len(files) == 1 else Path(os.path.commonpath([file.parent for file in files]))
+            files = {file_of(each.path) for each in slices or headers}
+            place = files.pop() if len(files) == 1 else Path(os.path.commonpath([file.parent for file in files]))
             found.append((place, headers))
     if not found and not loose:
         raise FileNotFoundError(f"There are no slices in {' and '.join(map(str, paths))}.{sentence(left_out)}")
@@ -104,6 +102,19 @@ def find_scans(paths: list[Path]) -> tuple[list[Scan], list[Path], Counter]:
     root = os.path.commonpath([os.path.abspath(path if path.is_dir() else path.parent) for path in paths])
     names = unique_names(_name(place, root) for place, _ in found)
     return [Scan(name, place, headers) for name, (place, headers) in zip(names, found, strict=True)], loose, left_out
+
+
+def headers_of(file: Path) -> list[Header]:
+    """The header of each slice in a DICOM or NIfTI file; none of a picture, or of what cannot be read.
+
+    Raises ImportError if the package that reads it is not installed.
+    """
+    if ending(file) not in NIFTI:
+        header = read_header(file) if is_dicom(file) else None
+        return [header] if header else []
+    with contextlib.suppress(ValueError):  # reading its slices will say so
+        return volume_headers(file)
+    return []
 
 
 def _name(place: Path, root: str) -> str:
@@ -123,8 +134,8 @@ def usable_slices(files: list[Path]) -> tuple[list[Path], Counter]:
     """
     left_out, studies, paths = Counter(), {}, []
     for file in files:
-        headers = read_headers(file) if is_dicom(file) else []
-        paths += slices_of(file) if ending(file) in NIFTI else [each.path for each in headers] or [file]
+        headers = headers_of(file)
+        paths += [each.path for each in headers] or [file]
         for header in headers:
             studies.setdefault(header.study, []).append(header)
     unused = set()
@@ -151,32 +162,28 @@ def largest_series(headers: list[Header]) -> tuple[list[Header], str]:
     return best, f"one of {len(series)} series ({len(best)} slices; the others: {sizes})"
 
 
-def read_stack(scan: Scan, image_size: int, bar: str = "") -> Stack:
+def read_stack(scan: Scan, image_size: int) -> Stack:
     """The slices of a scan, each as `images.read_slice` reads it.
 
-    Args:
-        bar: what a progress bar says; none is shown if it is empty.
-
     Raises:
-        ImportError: nibabel is not installed, or what pydicom needs to decompress the pixels.
+        ImportError: what pydicom needs to decompress the pixels is not installed.
         ValueError: damaged or too large; no CT slices; slices of several sizes or directions.
     """
     left_out = sentence(Counter(each.problem for each in scan.headers if each.problem))
     left_out = left_out.strip(" .").replace("Left", "left")
-    if scan.headers:
-        slices, told = largest_series(scan.headers)
-        try:
-            slices, positions, notes = in_order(slices)
-        except ValueError as error:
-            reasons = "; ".join(filter(None, [str(error), left_out]))
-            raise ValueError(
-                f"Patient {scan.name!r} in {display_path(scan.path)} cannot be predicted ({reasons})."
-            ) from None
-        paths, notes = [each.path for each in slices], [told, *notes]
-    else:
-        paths, positions, notes = slices_of(scan.path), open_volume(scan.path).positions, []
+    try:
+        slices, others = largest_series(scan.headers)
+        slices, positions, notes = in_order(slices)
+    except ValueError as error:
+        reasons = "; ".join(filter(None, [str(error), left_out]))
+        raise ValueError(
+            f"Patient {scan.name!r} in {display_path(scan.path)} cannot be predicted ({reasons})."
+        ) from None
+    paths = [each.path for each in slices]
+    if in_volume(paths[0]):
+        open_volume(scan.path)  # raises once, not for each slice
     images, numbers, errors, seen = [], [], [], []
-    for number, path in enumerate(progress(paths, bar, len(paths)) if bar else paths, start=1):
+    for number, path in enumerate(paths, start=1):
         try:
             found = read_file(path)
         except ValueError as error:
@@ -189,7 +196,7 @@ def read_stack(scan: Scan, image_size: int, bar: str = "") -> Stack:
     told = f"Patient {scan.name!r}: {unread}. {errors[0]}" if errors else ""
     if not images:
         raise ValueError(told)
-    note = "; ".join(filter(None, [*notes, unread, *dict.fromkeys(seen), left_out]))
+    note = "; ".join(filter(None, [others, *notes, unread, *dict.fromkeys(seen), left_out]))
     places = None if positions is None else positions[np.array(numbers) - 1]
     return Stack(np.stack(images), [file_of(paths[i - 1]) for i in numbers], numbers, places, note, told)
 
@@ -216,9 +223,7 @@ def in_order(headers: list[Header]) -> tuple[list[Header], np.ndarray | None, li
     if headers[0].plane != "axial":
         notes.append(OTHER_PLANE.format(headers[0].plane))
     if len(placed) < len(headers):
-        notes.append(
-            f"{len(headers) - len(placed)} slices lie where another one does: the first of each place is taken"
-        )
+        notes.append(f"{len(headers) - len(placed)} slices lie where another one does, which is taken")
     steps = np.diff(positions)
     missing = int((np.round(steps / np.median(steps)) - 1).clip(0).sum()) if len(steps) else 0
     if missing:
@@ -232,11 +237,8 @@ def unique_names(names: Iterable[str]) -> list[str]:
     >>> unique_names(["1", "1-2", "1"])
     ['1', '1-2', '1-3']
     """
-    names, unique = list(names), {}
-    taken = set(names)
+    names, unique = list(names), {}  # a dictionary keeps the order
     for name in names:
-        if name in unique:
-            name = next(each for n in count(2) if (each := f"{name}-{n}") not in taken)
-            taken.add(name)
-        unique[name] = None
+        new = (each for n in count(2) if (each := f"{name}-{n}") not in {*names, *unique})
+        unique[next(new) if name in unique else name] = None
     return list(unique)

@@ -1,8 +1,9 @@
-"""What the readers of all formats share: a slice with its window, and errors that name the file."""
+"""What the readers of all formats share: a slice in its window, what a header says of it, errors that name the file."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,9 +15,7 @@ from .discovery import NIFTI, ending, why_unread
 
 LUNG_WINDOW = (-1350, 150)  # Hounsfield units shown black and white: centre -600, width 1500
 AIR = -200  # Hounsfield units: some of every chest slice lies below
-OWN_RANGE = (
-    "no Hounsfield units: shown in its own window or range (columns low and high in CSV files set another window)"
-)
+OWN_RANGE = "no Hounsfield units: shown in its own window or range (columns low and high in CSV files set another)"
 OTHER_PLANE = "scanned in {} slices: the network was trained on axial ones"
 PLANES = ("sagittal", "coronal", "axial")  # slices across x, y and z
 Window = tuple[float, float]  # the values that become black and white
@@ -37,12 +36,43 @@ class Slice(NamedTuple):
     note: str = ""
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Header:
+    """What a file says of a slice.
+
+    Attributes:
+        path: the file, or `p1.nii.gz/0007` for slice 7 of a volume, as `nifti.in_volume` says.
+        study: the same for all files of one examination; never to be shown, as it holds the PatientID.
+        problem: why it is no CT slice; empty if it is one.
+        series: SeriesInstanceUID, or empty.
+        size: height and width in pixels.
+        axes: along a row and down a column, (2, 3) unit vectors, x to the patient's left, y to the back, z to the head.
+        place: where it lies along the axis of the stack, in mm; None, as `axes`, if the header does not say.
+        order: AcquisitionNumber and InstanceNumber, 0 if missing.
+    """
+
+    path: Path
+    study: tuple
+    problem: str = ""
+    series: str = ""
+    size: tuple[int, int] = (0, 0)
+    axes: np.ndarray | None = None
+    place: float | None = None
+    order: tuple[float, float] = (0, 0)
+
+    @property
+    def plane(self) -> str:
+        """Axial, coronal or sagittal, whichever is nearest; axial if the header does not say."""
+        return "axial" if self.axes is None else PLANES[int(np.abs(np.cross(*self.axes)).argmax())]
+
+
 def windowed(values: np.ndarray, window: Window, note: str = "", inverted: bool = False) -> Slice:
-    """Values, float (H, W), in a window; with `inverted` its low end is white. What is no number becomes black."""
+    """Values, float (H, W), in a window; with `inverted` its low end is white. NaN becomes black."""
     low, high = window
     if inverted:
         values, low, high = -values, -high, -low
-    return Slice(window_to_uint8(values, low, high), low, high, note)
+    part = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
+    return Slice(np.rint(np.nan_to_num(part) * 255).astype(np.uint8), low, high, note)
 
 
 def own_range(values: np.ndarray) -> Window:
@@ -51,12 +81,6 @@ def own_range(values: np.ndarray) -> Window:
     if not finite.size:
         raise ValueError("it holds no numbers")
     return float(finite.min()), float(finite.max())
-
-
-def window_to_uint8(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Values from `low` to `high` as uint8 0 to 255; what lies outside is cut off, and NaN becomes 0."""
-    part = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
-    return np.rint(np.nan_to_num(part) * 255).astype(np.uint8)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""A trained network answers for a slice of one's own: how likely, why, and whether to believe it."""
+"""A trained network predicts a slice of one's own: how likely COVID is, why, and whether to believe it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ from ..training import predict
 from . import localization
 from .calibration import operating_point, temperature
 from .fine_maps import named_map
-from .whole_patients import PatientRule, choose_rule, whole_lungs
+from .whole_patients import SENSITIVITY, PatientRule, choose_rule, whole_lungs
 
-SENSITIVITY = 0.95  # of the threshold, on validation slices
 KNOWN = 0.95  # share of the validation slices that are in distribution
 MAPS = ("layer3 × layer2 HiResCAM, nine views", "layer3 HiResCAM, nine views", "layer2 HiResCAM", "layer4 GradCAM")
 WARNING = "\nOUT OF DISTRIBUTION: do not believe the answer"  # below the title of a picture
@@ -64,17 +63,14 @@ def trained_file(run_dir: str | Path) -> Path:
     file = next((each for each in files if each.is_file()), None)
     if file is None:
         raise FileNotFoundError(
-            f"There is no trained network in {display_path(folder)}: run the notebooks with this run_dir first (make "
-            "tutorial "
-            "fills runs/default)."
+            f"There is no trained network in {display_path(folder)}: run the notebooks with this run_dir first "
+            "(make tutorial fills runs/default)."
         )
     return file
 
 
 def read_run(run_dir: str | Path) -> Predictor:
-    """The network of a run, the transfer model or, where there is none, the one from scratch, ready to answer.
-
-    What the validation slices say is worked out once, from the run's own data, and kept beside the checkpoint.
+    """The network of `trained_file`; what its validation slices say is worked out once and kept beside it.
 
     Raises:
         FileNotFoundError: no trained network there.
@@ -82,11 +78,12 @@ def read_run(run_dir: str | Path) -> Predictor:
     """
     file = trained_file(run_dir)
     model, notes = load_model(file)
-    parameters = {name: value for name, value in notes["parameters"].items() if name != "data"}
-    if set(parameters) - set(FIELDS):
+    parameters = notes["parameters"].copy()
+    fingerprint = parameters.pop("data")
+    if unknown := sorted(set(parameters) - set(FIELDS)):
         raise ValueError(
             f"{display_path(file)} is of another version of the course (it has the parameters "
-            f"{', '.join(sorted(set(parameters) - set(FIELDS)))}): train it anew, with resume=False."
+            f"{', '.join(unknown)}): train it anew, with resume=False."
         )
     settings = Settings(**parameters)
     kept, key = file.with_name("predictor.safetensors"), hashlib.sha256(file.read_bytes()).hexdigest()
@@ -96,7 +93,7 @@ def read_run(run_dir: str | Path) -> Predictor:
             rule = found.pop("rule")
             return Predictor(model, settings, **found, **state, rule=rule and PatientRule(**rule))
     data = load_data(settings, progress=False)
-    if data.fingerprint != notes["parameters"]["data"]:
+    if data.fingerprint != fingerprint:
         raise ValueError(
             f"The slices of {data.name} have changed since {display_path(file)} was trained: train it anew."
         )
@@ -118,17 +115,14 @@ def fit_predictor(model: Net, data: CTData, settings: Settings) -> Predictor:
     covariance = torch.cov(features.T) + 0.1 * features.var(0).mean() * torch.eye(features.shape[1])
     spread = torch.linalg.inv(covariance.double()).float()
     limit = float(np.quantile(_distance(trunk_features(model, checked), centre, spread), KNOWN))
-    heat = max(1.0, temperature(logits, truth))  # where validation is all right it would make all answers certain
+    scale = max(1.0, temperature(logits, truth))  # where validation is all right it would make all outputs certain
     threshold = operating_point(logits, truth, SENSITIVITY)
-    rule = _rule(model, whole_lungs(data, settings, "val"), threshold)
-    return Predictor(model, settings, heat, threshold, best_map(model, data), centre, spread, limit, rule)
-
-
-def _rule(model: Net, lungs: CTData, threshold: float) -> PatientRule | None:
-    if lungs.table.label.nunique() < 2:
-        return None
-    rule = choose_rule(predict(model, lungs.images).numpy(), lungs.table.label, lungs.table.patient, threshold)
-    return rule if rule.slope > 0 else None  # else the probability would fall where the score rises
+    lungs, rule = whole_lungs(data, settings, "val"), None
+    if lungs.table.label.nunique() > 1:
+        rule = choose_rule(predict(model, lungs.images).numpy(), lungs.table.label, lungs.table.patient, threshold)
+    if rule and rule.slope <= 0:  # the probability would fall where the score rises
+        rule = None
+    return Predictor(model, settings, scale, threshold, best_map(model, data), centre, spread, limit, rule)
 
 
 def best_map(model: Net, data: CTData) -> str:
@@ -136,11 +130,8 @@ def best_map(model: Net, data: CTData) -> str:
     if data.lesions is None:
         return MAPS[0]
     _, images, lesions, _ = localization.with_lesions(data, "val")
-    scores = {
-        name: np.mean(localization.average_precision(named_map(model, images, name, [1] * len(images)), lesions))
-        for name in MAPS
-    }
-    return max(scores, key=scores.get)
+    maps = {name: named_map(model, images, name, [1] * len(images)) for name in MAPS}
+    return max(MAPS, key=lambda name: np.mean(localization.average_precision(maps[name], lesions)))
 
 
 @torch.inference_mode()

@@ -143,28 +143,19 @@ def whole_lungs(data: CTData, settings: Settings, part: str, n_slices: int = 12)
         table = table.assign(shows=table.label, label=table.groupby("patient").label.transform("max"))
         masks = {name: None if (mask := getattr(data, name)) is None else mask[rows] for name in ("lesions", "lungs")}
         return dataclasses.replace(data, table=table.reset_index(drop=True), images=data.images[rows], **masks)
-    names = table.patient.unique()
-    size, hospital = data.images.shape[-1], entry.hospital
-    stacks = [draw_stack(int(name.removeprefix("p")), settings.seed, hospital, size, n_slices) for name in names]
-    drawn = pd.DataFrame(
-        {
-            "path": [f"{data.name}-stack/{name}_s{i:02d}" for name in names for i in range(n_slices)],
-            "label": np.repeat([stack.label for stack in stacks], n_slices),
-            "patient": np.repeat(names, n_slices),
-            "split": part,
-            "shows": np.concatenate([stack.findings[:, [FINDINGS.index(f) for f in COVID]].any(1) for stack in stacks]),
-        }
-    ).astype({"shows": int})
-    images, lesions, lungs = (
-        torch.from_numpy(np.concatenate([getattr(stack, name) for stack in stacks]))
-        for name in ("images", "lesions", "lungs")
-    )
-    return dataclasses.replace(data, table=drawn, images=images, lesions=lesions, lungs=lungs)
-
-
-def share_showing(stack: pd.DataFrame) -> pd.Series:
-    """Of each ill patient, the share of slices that show the disease; `stack` is the table of `whole_lungs`."""
-    return stack[stack.label == 1].groupby("patient").shows.mean()
+    names, size = table.patient.unique(), data.images.shape[-1]
+    stacks = [draw_stack(int(name[1:]), settings.seed, entry.hospital, size, n_slices) for name in names]
+    findings = np.concatenate([stack.findings for stack in stacks])
+    drawn = {
+        "path": [f"{data.name}-stack/{name}_s{i:02d}" for name in names for i in range(n_slices)],
+        "label": np.repeat([stack.label for stack in stacks], n_slices),
+        "patient": np.repeat(names, n_slices),
+        "split": part,
+        "shows": findings[:, [FINDINGS.index(each) for each in COVID]].any(1).astype(int),
+    }
+    parts = ("images", "lesions", "lungs")
+    tensors = {name: torch.from_numpy(np.concatenate([getattr(stack, name) for stack in stacks])) for name in parts}
+    return dataclasses.replace(data, table=pd.DataFrame(drawn), **tensors)
 
 
 def show_stack(lungs: CTData, patient: str, alt: str) -> None:
