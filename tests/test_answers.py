@@ -1,87 +1,72 @@
-"""One's own slice, one answer: the same by command and widget, refused where the network cannot know."""
+"""Predictions for slices of one's own: kept beside the network, by its validation slices, refused where it must be."""
 
-import json
+import html
 import re
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-import skimage.data
+import test_volumes as volumes
 import torch
 from PIL import Image
+from scipy.special import expit
+from toy import tiny_data
 
 from covid_course import predict as prediction
 from covid_course.commands import main
-from covid_utils.core.files import read_json
 from covid_utils.core.settings import Settings
-from covid_utils.data import load_data
+from covid_utils.io.scans import find_scans
+from covid_utils.io.weights import read_weights, save_weights
 from covid_utils.labs import predictor
-from covid_utils.labs.whole_patients import whole_lungs
 from covid_utils.runs.load_or_train import new_model, train
-from covid_utils.training import predict as predict_logits
+from covid_utils.training import predict
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A trained run on a small phantom, its data, and the settings."""
-    home = tmp_path_factory.mktemp("run")
-    settings = Settings(data_dir=home / "data", run_dir=home / "run", patients=60, image_size=64, epochs=4)
-    data = load_data(settings, progress=False)
-    train(new_model(settings), data, settings, home / "run" / "scratch")
-    return home / "run", data, settings
+    """The folder of a run trained on the toy slices, and these."""
+    folder, data = tmp_path_factory.mktemp("run"), tiny_data(48)
+    settings = Settings(run_dir=folder, image_size=32, epochs=4, batch_size=16)
+    train(new_model(settings), data, settings, folder / "scratch")
+    return folder, data
 
 
 @pytest.fixture(scope="module")
 def reader(run):
-    folder, data, settings = run
+    folder, data = run
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            predictor, "load_data", lambda s, progress: load_data(replace(s, data_dir=settings.data_dir), False)
-        )
+        patch.setattr(predictor, "load_data", lambda *_, **__: data)
         return predictor.read_run(folder)
 
 
-@pytest.fixture
-def own(run, tmp_path):
-    """A folder with four test slices and the cat."""
-    _, data, _ = run
-    for row in data.table.index[data.table.split == "test"][:4]:
-        Image.fromarray(data.images[row].numpy()).save(tmp_path / f"slice {row}.png")
-    Image.fromarray(skimage.data.chelsea()).save(tmp_path / "cat.png")
-    return tmp_path
+def part(data, name):
+    return data.table.index[data.table.split == name]
 
 
 def test_what_is_worked_out_once_is_kept(run, reader, monkeypatch):
-    folder, data, settings = run
     monkeypatch.setattr(predictor, "load_data", None)  # not needed again
-    again = predictor.read_run(folder)
-    assert (again.threshold, again.temperature, again.map, again.limit, again.rule) == (
-        reader.threshold, reader.temperature, reader.map, reader.limit, reader.rule,
-    )  # fmt: skip
-    assert torch.equal(again.spread, reader.spread) and again.settings.image_size == settings.image_size
+    again = predictor.read_run(run[0])
+    assert torch.equal(again.spread, reader.spread) and torch.equal(again.centre, reader.centre)
+    for name in ("threshold", "temperature", "map", "limit", "rule", "settings"):
+        assert getattr(again, name) == getattr(reader, name)
 
 
 def test_threshold_and_limit_are_those_of_validation(run, reader):
-    _, data, _ = run
-    val = data.table.split == "val"
-    found = predictor.predict_slices(reader, data.images[val.to_numpy().nonzero()[0]])
-    called = np.array([each["decision"] == "COVID" for each in found])
-    truth = data.table.label[val].to_numpy() == 1
-    assert called[truth].mean() >= 0.95
+    rows = part(run[1], "val")
+    found = predictor.predict_slices(reader, run[1].images[rows])
+    called, truth = np.array([each["decision"] == "COVID" for each in found]), run[1].table.label[rows] == 1
+    assert called[truth].mean() >= 0.95 and reader.temperature >= 1
     assert np.mean([each["ood_score"] > 1 for each in found]) == pytest.approx(0.05, abs=0.03)
-    for each in found:
-        assert (each["probability"] >= each["threshold"]) == (each["decision"] == "COVID")
-    assert reader.temperature >= 1
+    assert all((each["probability"] >= each["threshold"]) == (each["decision"] == "COVID") for each in found)
 
 
-def test_a_patient_is_answered_by_the_rule_of_validation_patients(run, reader):
-    _, data, settings = run
-    lungs = whole_lungs(data, settings, "val")
-    logits = predict_logits(reader.model, lungs.images).numpy()
+def test_a_patient_is_predicted_by_the_rule_of_validation_patients(run, reader):
+    rows = run[1].table.loc[part(run[1], "val")]
+    logits = predict(reader.model, run[1].images[rows.index]).numpy()
     called, truth = [], []
-    for _, own in lungs.table.groupby("patient"):
-        answer = predictor.predict_patient(reader, logits[own.index])
+    for patient, own in rows.groupby("patient"):
+        answer = predictor.predict_patient(reader, logits[rows.patient == patient])
         assert (answer["probability"] >= answer["threshold"]) == (answer["decision"] == "COVID")
         called.append(answer["decision"] == "COVID")
         truth.append(own.label.iloc[0] == 1)
@@ -90,91 +75,147 @@ def test_a_patient_is_answered_by_the_rule_of_validation_patients(run, reader):
         predictor.predict_patient(replace(reader, rule=None), logits)
 
 
-def test_strangers_are_noticed(run, reader):
-    _, data, _ = run
-    test = data.images[(data.table.split == "test").to_numpy().nonzero()[0]]
+def test_slices_unlike_the_training_slices_are_noticed(run, reader):
+    test = run[1].images[part(run[1], "test")]
     noise = torch.from_numpy(np.random.default_rng(0).integers(0, 256, test.shape, dtype=np.uint8))
-    assert (predictor.ood_score(reader, noise) > 1).mean() > 0.9
-    assert (predictor.ood_score(reader, 255 - test) > 1).mean() > 0.9
-    assert (predictor.ood_score(reader, test) > 1).mean() < 0.8  # few patients, four epochs
+    for other in (noise, 255 - test):
+        assert (predictor.ood_score(reader, other) > 1).mean() > 0.9
+    assert (predictor.ood_score(reader, test) > 1).mean() < 0.5  # few patients, four epochs
     assert predictor.predict_slices(reader, noise[:1])[0]["note"].startswith("unlike all")
 
 
-def test_the_command_answers_each_file_and_says_which_it_could_not_read(run, reader, own, capsys):
-    folder, data, _ = run
-    (own / "broken.png").write_bytes(b"no picture")
-    code = main(["predict", str(folder), str(own), "--out", str(own / "out")])
-    said = capsys.readouterr()
-    assert code == 1 and "broken.png cannot be read" in said.err and "not fit for clinical use" in said.out
-    table = pd.read_csv(own / "out" / "answers.csv")
-    assert len(table) == 5 and json.loads((own / "out" / "answers.json").read_text()) == read_json(
-        own / "out/answers.json"
-    )
-    images = data.images[data.table.index[data.table.split == "test"][:4]]
-    wanted = [each["probability"] for each in predictor.predict_slices(reader, images)]
-    assert np.allclose(table[table.file.str.contains("slice ")].probability, wanted, atol=1e-6)
-    assert table.note[table.file.str.contains("cat")].str.startswith("unlike").all()
-    for picture in table.picture:
-        with Image.open(own / "out" / picture) as shown:
-            assert shown.width > 400
-    assert main(["predict", str(folder), str(own / "cat.png"), "--out", str(own / "out2")]) == 0
-
-
-def test_the_widget_gives_the_same_answers(run, reader, own):
-    folder, _, _ = run
-    (own / "<b>broken.png").write_bytes(b"no picture")
-    controls = prediction.upload(reader)
-    files = sorted(own.glob("*.png"))
-    facts = {"type": "image/png", "size": 1, "last_modified": pd.Timestamp(0, tz="UTC")}
-    controls["files"].value = [facts | {"name": file.name, "content": file.read_bytes()} for file in files]
-    readable = [file.name for file in files if "broken" not in file.name]
-    assert list(controls["number"].options) == readable
-    assert "&lt;b&gt;broken.png cannot be read" in controls["answers"].value  # a name is shown, never run
-    main(["predict", str(folder), *map(str, files), "--out", str(own / "out")])
-    table = pd.read_csv(own / "out" / "answers.csv")
-    cells = np.reshape(re.findall(r"<td>(.*?)</td>", controls["answers"].value), (len(table), -1))
-    assert (
-        np.allclose(table.probability, cells[:, 1].astype(float), atol=1e-3) and (table.decision == cells[:, 3]).all()
-    )
-    first = controls["picture"].value
-    assert len(first) > 1000 and controls["number"].value == readable[0]
-    controls["number"].value = readable[1]
-    assert controls["picture"].value != first
-
-
 @pytest.mark.parametrize(
-    ("what", "message"),
+    ("trained", "given", "message"),
     [
-        ("nothing", "There is no trained network in .*: run the notebooks with this run_dir first"),
-        ("empty", "holds no slices"),
-        ("gone", "There is no file or folder .*gone.png"),
+        (False, "x.png", "There is no trained network in .*: run the notebooks with this run_dir first"),
+        (True, "empty", "There are no slices in .*empty"),
+        (True, "report.dcm", r"no slices in .*Left out: objects without a picture \(1\)"),
+        (True, "gone.png", "There is no file or folder .*gone.png"),
     ],
 )
-def test_what_cannot_be_asked(run, tmp_path, capsys, what, message):
-    folder, _, _ = run
+def test_what_cannot_be_predicted(run, tmp_path, capsys, trained, given, message):
     (tmp_path / "empty").mkdir()
     Image.new("L", (64, 64)).save(tmp_path / "x.png")
-    call = {
-        "nothing": [str(tmp_path), str(tmp_path / "x.png")],
-        "empty": [str(folder), str(tmp_path / "empty")],
-        "gone": [str(folder), str(tmp_path / "gone.png")],
-    }[what]
-    assert main(["predict", *call]) == 1
+    volumes.series(tmp_path / "report.dcm", volumes.chest(1))
+    volumes.without_pixels(tmp_path / "report.dcm" / "IM0000.dcm")
+    assert main(["predict", str(run[0] if trained else tmp_path), str(tmp_path / given)]) == 1
     said = capsys.readouterr().err.strip()
     assert re.search(message, said) and "\n" not in said
 
 
-def test_a_run_of_another_version_or_of_other_data(run, tmp_path, monkeypatch):
-    from covid_utils.io.weights import read_weights, save_weights
-
-    folder, data, settings = run
-    state, notes = read_weights(folder / "scratch" / "checkpoints" / "best.safetensors")
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"colour": "blue"}, r"of another version of the course \(it has the parameters colour\)"),
+        ({"data": "other"}, "slices of toy have changed since"),
+    ],
+)
+def test_a_run_of_another_version_or_of_other_data(run, tmp_path, monkeypatch, changed, message):
+    state, notes = read_weights(run[0] / "scratch" / "checkpoints" / "best.safetensors")
     new = tmp_path / "scratch" / "checkpoints" / "best.safetensors"
     new.parent.mkdir(parents=True)
-    save_weights(new, state, notes | {"parameters": notes["parameters"] | {"colour": "blue"}})
-    with pytest.raises(ValueError, match=r"of another version of the course \(it has the parameters colour\)"):
+    save_weights(new, state, notes | {"parameters": notes["parameters"] | changed})
+    monkeypatch.setattr(predictor, "load_data", lambda *_, **__: run[1])
+    with pytest.raises(ValueError, match=message):
         predictor.read_run(tmp_path)
-    save_weights(new, state, notes | {"parameters": notes["parameters"] | {"data": "other"}})
-    monkeypatch.setattr(predictor, "load_data", lambda *_, **__: data)
-    with pytest.raises(ValueError, match="slices of phantom have changed since"):
-        predictor.read_run(tmp_path)
+
+
+# -------------------------------------------------------------------------- predictions, by command and by widget
+
+
+@pytest.fixture
+def people(run, tmp_path):
+    """Two series, a volume, a picture and what cannot be read; test slices in Hounsfield units."""
+    _, data = run
+    rows = data.images[(data.table.split == "test").to_numpy().nonzero()[0]].numpy()
+    units = [rows[i : i + 6] / 255 * 1500 - 1350 for i in range(0, 18, 6)]
+    home = tmp_path / "people"
+    volumes.series(home / "anna", units[0])
+    volumes.series(home / "bert" / "CT", units[1])
+    volumes.nifti(home / "<b>carl.nii.gz", units[2].astype(np.float32))
+    volumes.nifti(home / "dora.nii.gz", (units[2] > 0).astype(np.uint8))
+    shared = volumes.series(home / "emil", volumes.chest())
+    volumes.series(home / "emil" / "b", volumes.chest()[:, ::2], **shared)
+    Image.fromarray(rows[0]).save(home / "loose.png")
+    (home / "broken.png").write_bytes(b"no picture")
+    return home
+
+
+def test_from_a_folder_to_a_table_of_patients(run, reader, people, tmp_path, capsys):
+    folder, data = run
+    out = tmp_path / "out"
+    code = main(["predict", str(folder), str(people), "--out", str(out)])
+    said = capsys.readouterr()
+    assert code == 1 and len(said.err.strip().splitlines()) == 3 and "not fit for clinical use" in said.out
+    for words in ("broken.png cannot be read", "dora.nii.gz cannot be read", "Patient 'emil' in"):
+        assert words in said.err
+    patients, slices = (pd.read_csv(out / f"{name}.csv") for name in ("patients", "answers"))
+    assert patients.patient.tolist() == ["<b>carl", "anna", "bert/CT"] and (patients.slices == 6).all()
+    assert slices[slices.patient.isna()].file.tolist() == [str(people / "loose.png")] and len(slices) == 19
+    mine = slices[slices.patient == "anna"]
+    assert mine.position.tolist() == [-100 + STEP * i for i in range(6)] and mine.slice.tolist() == [1, 2, 3, 4, 5, 6]
+    rows = data.images[(data.table.split == "test").to_numpy().nonzero()[0][:6]]
+    logits = predictor.slice_logits(reader, rows)
+    assert np.allclose(mine.probability, expit(logits / reader.temperature), atol=1e-2)  # greys are rounded twice
+    anna = patients[patients.patient == "anna"].iloc[0]
+    assert anna.probability == pytest.approx(predictor.predict_patient(reader, logits)["probability"], abs=1e-2)
+    assert anna.out_of_distribution == (mine.ood_score > 1).sum() and anna.decision in said.out
+    assert sorted(path.name for path in out.glob("*.png")) == sorted([*patients.picture, "loose.png"])
+    for picture in patients.picture:
+        with Image.open(out / picture) as shown:
+            assert shown.width > 700 and shown.height > 500
+    everything = said.out + said.err + "".join(path.read_text() for path in out.glob("*.[cj]s*"))
+    everything += "".join(path.read_bytes().decode("latin-1") for path in out.glob("*.png"))
+    assert "SECRET" not in everything.upper() and "anna" in everything
+
+    before = (out / "patients.csv").read_bytes()
+    assert main(["predict", str(folder), str(people / "broken.png"), "--out", str(out)]) == 1
+    assert (out / "patients.csv").read_bytes() == before  # where nothing is predicted nothing is lost
+    assert main(["predict", str(folder), str(people / "loose.png"), "--out", str(out)]) == 0
+    assert len(pd.read_csv(out / "answers.csv")) == 1, "no patient of an earlier call is left"
+    assert not (out / "patients.csv").exists() and not (out / "patients.json").exists()
+
+
+def test_the_picture_of_a_patient_shows_the_slices_with_the_highest_logits(reader, people):
+    (scan,), _, _ = find_scans([people / "anna"])
+    found = prediction.predict_scan(reader, scan)
+    highest = sorted(sorted(range(6), key=lambda i: -found.slices[i]["probability"])[:3])
+    figure = found.draw()
+    titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
+    assert [int(title.split()[1].strip(",")) - 1 for title in titles] == highest
+    assert "3 of 6 slices" in figure._suptitle.get_text()
+
+
+def test_a_patient_unlike_the_training_slices(reader, tmp_path):
+    volumes.series(tmp_path / "p1", np.random.default_rng(0).integers(-1350, 150, (4, 32, 32)))
+    (scan,), _, _ = find_scans([tmp_path])
+    found = prediction.predict_scan(reader, scan)
+    assert found.row["out_of_distribution"] == 4 and found.row["note"] == predictor.OUT_OF_DISTRIBUTION
+    assert "OUT OF DISTRIBUTION" in found.draw()._suptitle.get_text()
+
+
+def test_the_widget_gives_patients_the_same_answers(run, reader, people, tmp_path, capsys):
+    controls = prediction.upload(reader)
+    files = [*sorted((people / "anna").iterdir()), *(people / name for name in ("<b>carl.nii.gz", "dora.nii.gz"))]
+    files += [people / "loose.png", people / "broken.png"]
+    facts = {"type": "", "size": 1, "last_modified": pd.Timestamp(0, tz="UTC")}
+    controls["files"].value = [facts | {"name": file.name, "content": file.read_bytes()} for file in files]
+    main(["predict", str(run[0]), str(people), "--out", str(tmp_path / "out")])
+    text = controls["answers"].value
+    assert "<b>" not in text and "&lt;b&gt;carl" in text and "SECRET" not in text.upper()  # a name is never run
+    assert "Slice dora.nii.gz cannot be read" in text and "broken.png cannot be read" in text and "/tmp" not in text
+    for name, table, wanted_rows in (
+        ("answers", 1, ["loose.png"]),
+        ("patients", 2, ["IM0000.dcm and 5 more", "<b>carl.nii.gz"]),
+    ):
+        cells = text.split("<table")[table]
+        shown = np.reshape(re.findall(r"<td>(.*?)</td>", cells), (len(wanted_rows), -1))
+        shown = pd.DataFrame(shown, columns=re.findall("<th>(.*?)</th>", cells)).map(html.unescape)
+        same = pd.read_csv(tmp_path / "out" / f"{name}.csv")
+        same = same[same.patient.isna()] if name == "answers" else same.set_index("patient").loc[["anna", "<b>carl"]]
+        assert shown.iloc[:, 0].tolist() == wanted_rows and shown.decision.tolist() == same.decision.tolist()
+        assert np.allclose(shown.probability.astype(float), same.probability, atol=1e-3)
+    assert list(controls["number"].options) == ["loose.png", "IM0000.dcm and 5 more", "<b>carl.nii.gz"]
+    first = controls["picture"].value
+    controls["number"].value = "IM0000.dcm and 5 more"
+    assert controls["picture"].value != first and len(first) > 1000
