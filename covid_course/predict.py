@@ -37,7 +37,6 @@ from covid_utils.labs.predictor import (
     predict_patient,
     predict_slices,
     read_run,
-    slice_logits,
 )
 from covid_utils.plotting import compact, styled
 
@@ -86,8 +85,8 @@ def predict_scan(predictor: Predictor, scan: Scan) -> Answer:
     """
     stack = read_stack(scan, predictor.settings.image_size)
     images = torch.from_numpy(stack.images)
-    logits = slice_logits(predictor, images)
-    found = predict_slices(predictor, images, logits)
+    found = predict_slices(predictor, images)
+    logits = np.array([each["logit"] for each in found])
     outside = sum(each["ood_score"] > 1 for each in found)
     notes = [OUT_OF_DISTRIBUTION] if 2 * outside > len(found) else []
     row = {"slices": len(found)} | predict_patient(predictor, logits)
@@ -216,7 +215,7 @@ def upload(predictor: Predictor) -> dict[str, widgets.Widget]:
         with tempfile.TemporaryDirectory() as folder:
             names = _uploaded(button.value, Path(folder))
             scans, files, _ = find_scans(list(names)) if names else ([], [], None)
-            what = [*files, *(dataclasses.replace(scan, name=_called(scan, names)) for scan in scans)]
+            what = [*files, *(dataclasses.replace(scan, name=names[file_of(scan.headers[0].path)]) for scan in scans)]
             for each, answer in zip(what, answers(predictor, what), strict=True):
                 kind, name = ("patient", each.name) if isinstance(each, Scan) else ("file", names[each])
                 if answer.row:
@@ -243,9 +242,3 @@ def _uploaded(uploads, folder: Path) -> dict[Path, str]:
     for file, each in zip(files, uploads, strict=True):
         file.write_bytes(bytes(each["content"]))
     return dict(zip(files, unique_names(each["name"] for each in uploads), strict=True))
-
-
-def _called(scan: Scan, names: dict[Path, str]) -> str:
-    """What to call a patient whose files were uploaded one by one, out of any folder."""
-    files = list(dict.fromkeys(file_of(each.path) for each in scan.headers if not each.problem))
-    return names[files[0]] + (f" and {len(files) - 1} more" if len(files) > 1 else "")

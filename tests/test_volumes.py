@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cv2
 import nibabel
 import numpy as np
 import pydicom
@@ -303,14 +302,13 @@ def test_files_that_say_that_they_are_huge(tmp_path):
     data.compress(pydicom.uid.RLELossless)
     data.Rows = data.Columns = 50_000
     data.save_as(tmp_path / "rle.dcm")
-    cv2.imwrite(str(tmp_path / "deep.png"), np.zeros((15_000, 15_000, 3), np.uint16))
     code = f"""
 import resource
 from pathlib import Path
 from covid_utils.io.images import read_slice
-import cv2, nibabel, pydicom, pydicom.pixels
+import nibabel, pydicom.pixels
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-for name in ("deep.nii", "rle.dcm", "deep.png"):
+for name in ("deep.nii", "rle.dcm"):
     try:
         read_slice(Path({str(tmp_path)!r}) / name, 32)
     except ValueError as error:
@@ -319,10 +317,9 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert said.returncode == 0, said.stderr
-    volume, rle, picture, megabytes = said.stdout.splitlines()
+    volume, rle, megabytes = said.stdout.splitlines()
     assert "deep.nii cannot be read" in volume and "too many values for this memory" in volume
     assert "rle.dcm cannot be read" in rle and "50000 × 50000 pixels" in rle
-    assert "deep.png cannot be read" in picture and "pixels" in picture
     assert int(megabytes) < 200, said.stdout
 
 

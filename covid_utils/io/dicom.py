@@ -40,7 +40,7 @@ def read_dicom(path: Path, window: Window | None = None) -> Slice:
         ImportError: pydicom is not installed, or what it needs to decompress this file.
         ValueError: no picture, a colour picture, several slices, too many pixels, or an inverted CT slice.
     """
-    import pydicom
+    import pydicom.pixels
 
     with warnings.catch_warnings(action="ignore"):  # of values that break the standard, and do no harm here
         dataset = pydicom.dcmread(path, force=True)  # some files lack the preamble
@@ -52,7 +52,10 @@ def read_dicom(path: Path, window: Window | None = None) -> Slice:
             raise ValueError(f"it holds {dataset.NumberOfFrames} slices, convert it to NIfTI with dcm2niix")
         if dataset.Rows * dataset.Columns > MOST_PIXELS:  # told before memory fills
             raise ValueError(f"it says that it has {dataset.Rows} × {dataset.Columns} pixels, too many for a slice")
-        stored = _pixels(dataset).reshape(dataset.Rows, dataset.Columns)
+        syntax = dataset.file_meta.TransferSyntaxUID
+        if not pydicom.pixels.get_decoder(syntax).is_available:
+            raise ImportError(f"its pixels are packed as {syntax.name}")
+        stored = dataset.pixel_array.reshape(dataset.Rows, dataset.Columns)
     values = stored.astype(np.float32)
     if dataset.get("PixelPaddingValue") is not None:  # stands where nothing was measured; it may lack its sign
         values[stored == np.array(dataset.PixelPaddingValue).astype(stored.dtype)] = np.nan
@@ -143,20 +146,6 @@ def _problem(head, kind: str) -> str:
     if (head.get("Modality") or "CT") != "CT":
         return "pictures that are no CT"
     return "scouts" if "LOCALIZER" in (head.get("ImageType") or []) else ""
-
-
-def _pixels(dataset) -> np.ndarray:
-    """The stored values of a slice. Raises ImportError if nothing installed can decompress them."""
-    from pydicom.pixels import pixel_array
-    from pydicom.uid import RLELossless
-
-    try:
-        return pixel_array(dataset)
-    except RuntimeError:
-        syntax = dataset.file_meta.TransferSyntaxUID
-        if find_spec("pylibjpeg") or not syntax.is_compressed or syntax == RLELossless:
-            raise
-        raise ImportError(f"its pixels are packed as {syntax.name}, for which pylibjpeg is missing") from None
 
 
 def _value(dataset, name: str) -> Any:

@@ -19,7 +19,7 @@ from ..core.memory import too_large
 from ..core.progress import progress as progress_bar
 from .dicom import read_dicom
 from .discovery import NIFTI, ending, is_dicom
-from .nifti import file_of, in_volume, open_volume, read_volume_slice
+from .nifti import file_of, in_volume, read_volume_slice, volume_headers
 from .slices import OWN_RANGE, Slice, Window, own_range, reading, windowed
 
 LARGEST = 45_000_000  # pixels of a picture: a slice has less than one million, a camera's photograph of one up to 40
@@ -140,7 +140,7 @@ def read_file(path: Path, window: Window | None = None) -> Slice:
     if in_volume(path):
         return read_volume_slice(path, window)
     if ending(path) in NIFTI:
-        open_volume(path)  # a damaged one says so
+        volume_headers(path)  # a damaged one says so
         raise ValueError(f"{display_path(path)} is a volume of many slices: put it into a class folder.")
     with reading(path):
         found = read_dicom(path, window) if is_dicom(path) else _read_picture(path, window)

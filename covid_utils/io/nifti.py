@@ -6,7 +6,6 @@ import math
 import threading
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -30,20 +29,6 @@ FEW = 32  # distinct values in a volume: so few are labels, no scan
 LOCK = threading.Lock()  # several threads ask for slices of one volume, which one of them reads
 
 
-class Volume(NamedTuple):
-    """A scan from the feet to the head.
-
-    Attributes:
-        values: float32 (Z, Y, X); rows from the front to the back, columns from the patient's right to left.
-        window: the values that become black and white.
-        note: what was guessed or looks odd; may be empty.
-    """
-
-    values: np.ndarray
-    window: Window
-    note: str
-
-
 def in_volume(path: Path) -> bool:
     """Whether a path names a slice of a volume: `p1.nii.gz/0007` is slice 7 of p1.nii.gz, counted from the feet."""
     return ending(path.parent) in NIFTI and path.parent.is_file()
@@ -54,28 +39,26 @@ def file_of(path: Path) -> Path:
     return path.parent if in_volume(path) else path
 
 
-def open_volume(path: Path) -> Volume:
-    """A NIfTI volume, turned to axial slices as DICOM shows them. The last two volumes stay in memory.
+def read_volume_slice(path: Path, window: Window | None = None) -> Slice:
+    """A slice of a volume, as `in_volume` says, turned as DICOM shows it. The last two volumes stay in memory.
 
     Values some of which are below -200 are taken for Hounsfield units and shown in the lung window. Others are taken
     for grey values, 0…255 or 0…1, or go from their lowest to their highest value; a note says so.
+
+    Args:
+        window: the values that become black and white, instead.
 
     Raises:
         ImportError: nibabel is not installed.
         ValueError, naming the file: damaged, too large, 4-D, colours, labels instead of intensities.
     """
-    with LOCK, reading(path):
-        return _read(path, path.stat().st_mtime_ns)
-
-
-def read_volume_slice(path: Path, window: Window | None = None) -> Slice:
-    """A slice of a volume, as `in_volume` says. Raises as `open_volume`."""
-    volume = open_volume(path.parent)
-    return windowed(volume.values[int(path.name) - 1], window or volume.window, volume.note)
+    with LOCK, reading(path.parent):
+        values, own, note = _read(path.parent, path.parent.stat().st_mtime_ns)
+    return windowed(values[int(path.name) - 1], window or own, note)
 
 
 def volume_headers(path: Path) -> list[Header]:
-    """The header of each slice of a volume, from the feet to the head. Raises as `open_volume`."""
+    """The header of each slice of a volume, from the feet to the head. Raises as `read_volume_slice`."""
     with reading(path):
         import nibabel
 
@@ -102,7 +85,8 @@ def _load(path: Path):
 
 
 @lru_cache(maxsize=2)  # threads that read slices in order ask for at most two volumes at a time
-def _read(path: Path, _time: int) -> Volume:
+def _read(path: Path, _time: int) -> tuple[np.ndarray, Window, str]:
+    """Values, float32 (Z, Y, X), from the feet, the front and the patient's right; their window; and a note."""
     import nibabel
 
     image = _load(path)
@@ -123,4 +107,4 @@ def _read(path: Path, _time: int) -> Volume:
     spacing = np.linalg.norm(turned.affine[:3, :3], axis=0)
     if spacing.max() > 1.5 * spacing[2]:
         notes.append(OTHER_PLANE.format(PLANES[int(spacing.argmax())]))
-    return Volume(values, window, "; ".join(notes))
+    return values, window, "; ".join(notes)

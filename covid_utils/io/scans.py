@@ -17,7 +17,7 @@ from ..core.progress import progress
 from .dicom import NO_PICTURE, read_header
 from .discovery import NIFTI, ending, is_dicom, natural, sentence, slices_below
 from .images import read_file, resized
-from .nifti import file_of, in_volume, open_volume, volume_headers
+from .nifti import file_of, in_volume, volume_headers
 from .slices import OTHER_PLANE, Header
 
 SAME_DIRECTION = 0.02  # of a unit vector: slices of one series point the same way but for rounding
@@ -180,13 +180,13 @@ def read_stack(scan: Scan, image_size: int) -> Stack:
             f"Patient {scan.name!r} in {display_path(scan.path)} cannot be predicted ({reasons})."
         ) from None
     paths = [each.path for each in slices]
-    if in_volume(paths[0]):
-        open_volume(scan.path)  # raises once, not for each slice
     images, numbers, errors, seen = [], [], [], []
     for number, path in enumerate(paths, start=1):
         try:
             found = read_file(path)
         except ValueError as error:
+            if in_volume(path):  # which is damaged as a whole
+                raise
             errors.append(str(error))
         else:
             images.append(resized(found.image, image_size))

@@ -157,23 +157,15 @@ def _distance(features: Tensor, centre: Tensor, spread: Tensor) -> np.ndarray:
     return ((beyond @ spread) * beyond).sum(1).clamp_min(0).sqrt().numpy()
 
 
-def slice_logits(predictor: Predictor, images: Tensor) -> np.ndarray:
-    """The network's logits for slices, uint8 (N, H, H): float64 (N,), or the threshold would lose its last digit."""
-    return predict(predictor.model, images).double().numpy()
-
-
-def predict_slices(predictor: Predictor, images: Tensor, logits: np.ndarray | None = None) -> list[dict]:
-    """One answer for each slice.
-
-    Args:
-        images: uint8 (N, H, H), as large as those that the network learned from.
-        logits: those of `slice_logits`, if they are known.
+def predict_slices(predictor: Predictor, images: Tensor) -> list[dict]:
+    """One prediction for each slice, uint8 (N, H, H), as large as those of the training.
 
     Returns:
         a dict a slice: `probability` of COVID, 0 to 1, temperature-scaled; `threshold`, as a probability; `decision`,
-        "COVID" or "non-COVID"; `ood_score`, above 1 for slices unlike the training's; `note`, empty or a warning.
+        "COVID" or "non-COVID"; `ood_score`, above 1 for slices unlike the training's; `note`, empty or a warning;
+        `logit`.
     """
-    logits = slice_logits(predictor, images) if logits is None else logits
+    logits = predict(predictor.model, images).double().numpy()  # else the threshold would lose its last digit
     return [
         {
             "probability": float(expit(logit / predictor.temperature)),
@@ -181,6 +173,7 @@ def predict_slices(predictor: Predictor, images: Tensor, logits: np.ndarray | No
             "decision": "COVID" if logit > predictor.threshold else "non-COVID",
             "ood_score": float(score),
             "note": OUT_OF_DISTRIBUTION if score > 1 else "",
+            "logit": float(logit),
         }
         for logit, score in zip(logits, ood_score(predictor, images), strict=True)
     ]

@@ -106,7 +106,7 @@ def choose_rule(logits, labels, patients, threshold: float) -> PatientRule:
     """
     truth = patient_labels(labels, patients).to_numpy()
     if len(set(truth)) < 2:
-        raise ValueError("To choose a rule for patients, validation needs some who are ill and some who are not.")
+        raise ValueError("To choose a rule for patients, validation needs some with and some without COVID.")
     rules = [make_rule(name, logits, labels, patients, threshold) for name in RULES]
 
     def quality(rule: PatientRule) -> tuple[float, float]:
