@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import html
 import re
 import sys
@@ -91,9 +90,7 @@ def predict_scan(predictor: Predictor, scan: Scan) -> Answer:
     notes = [OUT_OF_DISTRIBUTION] if 2 * outside > len(found) else []
     row = {"slices": len(found)} | predict_patient(predictor, logits)
     row |= {"out_of_distribution": outside, "note": "; ".join(filter(None, [*notes, stack.note]))}
-    places = [None] * len(found) if stack.positions is None else stack.positions.tolist()
-    which = zip(stack.files, stack.numbers, places, found, strict=True)
-    slices = [{"file": str(file), "slice": n, "position": place} | each for file, n, place, each in which]
+    slices = [place | each for place, each in zip(stack.slices, found, strict=True)]
     highest = sorted(np.argsort(-logits, kind="stable")[:SHOWN].tolist())
     shown, pictures = [slices[i] for i in highest], stack.images[highest]
     heats = heat_maps(predictor, images[highest], shown)
@@ -215,7 +212,7 @@ def upload(predictor: Predictor) -> dict[str, widgets.Widget]:
         with tempfile.TemporaryDirectory() as folder:
             names = _uploaded(button.value, Path(folder))
             scans, files, _ = find_scans(list(names)) if names else ([], [], None)
-            what = [*files, *(dataclasses.replace(scan, name=names[file_of(scan.headers[0].path)]) for scan in scans)]
+            what = [*files, *(scan._replace(name=names[file_of(scan.headers[0].path)]) for scan in scans)]
             for each, answer in zip(what, answers(predictor, what), strict=True):
                 kind, name = ("patient", each.name) if isinstance(each, Scan) else ("file", names[each])
                 if answer.row:

@@ -111,10 +111,11 @@ VOLUMES["nii.gz"] = gzip.compress(VOLUMES["nii"])
 def test_volumes(tmp_path_factory, kind, changes):
     path = tmp_path_factory.mktemp("x") / f"scan.{kind}"
     path.write_bytes(content := edited(VOLUMES[kind], changes))
-    found = answer(lambda: read_stack(find_scans([path])[0][0], 32))
+    scans, loose, _ = find_scans([path])
+    found = answer(lambda: read_stack(scans[0], 32) if scans else read_slice(loose[0], 32))
     assert path.read_bytes() == content
     if found is not None:
-        assert found.images.shape[1:] == (32, 32) and len(found.files) == len(found.images) == len(found.positions)
+        assert found.images.shape[1:] == (32, 32) and len(found.slices) == len(found.images)
     shutil.rmtree(path.parent)
 
 
@@ -132,7 +133,7 @@ def test_series(tmp_path_factory, changes, which):
     for scan in scans:
         found = answer(lambda scan=scan: read_stack(scan, 32))
         if found is not None:
-            assert len(found.images) == len(found.numbers) == len(found.files) <= 4 and "\n" not in found.unread
+            assert len(found.images) == len(found.slices) <= 4 and "\n" not in found.unread
             assert len(found.images) + bool(loose) + bool(found.unread) >= 3 or len(scans) > 1 or found.note
     shutil.rmtree(home.parent)
 

@@ -78,9 +78,9 @@ def test_slices_lie_in_the_order_of_their_positions_each_with_its_own_slope(tmp_
     series(tmp_path / "p1", even, slopes=(1, 2))
     found = stack(tmp_path)
     assert np.array_equal(found.images, wanted(even)) and not found.note and not found.unread
-    assert found.positions.tolist() == [-100 + STEP * i for i in range(6)] and found.numbers == [1, 2, 3, 4, 5, 6]
-    for file, image in zip(found.files, found.images, strict=True):
-        assert np.array_equal(read_slice(file, 32), image)
+    for number, (row, image) in enumerate(zip(found.slices, found.images, strict=True)):
+        assert (row["slice"], row["position"]) == (number + 1, -100 + STEP * number)
+        assert np.array_equal(read_slice(Path(row["file"]), 32), image)
 
 
 @pytest.mark.parametrize("axes", [(1, 0, 0, 0, 1, 0), (-1, 0, 0, 0, -1, 0), (1, 0, 0, 0, -1, 0), (0, 1, 0, -1, 0, 0)])
@@ -101,8 +101,8 @@ def test_where_positions_are_missing_the_numbers_tell_and_else_the_names(tmp_pat
     series(tmp_path / "numbers", chest(), ImagePositionPatient=None)
     series(tmp_path / "names", chest(12), ImagePositionPatient=None, InstanceNumber=None)
     numbers, names = stack(tmp_path / "numbers"), stack(tmp_path / "names")
-    assert np.array_equal(numbers.images, wanted(chest())[::-1]) and numbers.positions is None
-    assert [file.name for file in names.files] == [f"IM{i:04d}.dcm" for i in range(12)]
+    assert np.array_equal(numbers.images, wanted(chest())[::-1]) and numbers.slices[0]["position"] is None
+    assert [Path(row["file"]).name for row in names.slices] == [f"IM{i:04d}.dcm" for i in range(12)]
     assert "no positions" in numbers.note and "no positions" in names.note
 
 
@@ -197,7 +197,7 @@ def test_a_damaged_slice_among_many(tmp_path):
     file.write_bytes(file.read_bytes()[:-500])
     found = stack(tmp_path)
     assert len(found.images) == 5 and found.note == "1 of 6 slices cannot be read"
-    missing = ({1, 2, 3, 4, 5, 6} - set(found.numbers)).pop()
+    missing = ({1, 2, 3, 4, 5, 6} - {row["slice"] for row in found.slices}).pop()
     assert np.array_equal(found.images, np.delete(wanted(chest()), missing - 1, axis=0))
     assert "Patient 'p1': 1 of 6 slices cannot be read. Slice" in found.unread and "\n" not in found.unread
 
@@ -209,7 +209,8 @@ def test_pydicoms_own_cd():
     assert not loose and left_out["objects without a picture"] > 50
     found = {scan.name: scan for scan in scans}
     whole = read_stack(found["98892001/CT5N"], 32)
-    assert whole.positions == pytest.approx([-1.24, 1.26, 3.76, 6.26, 8.76]) and whole.note == "left out: scouts (2)"
+    assert [row["position"] for row in whole.slices] == pytest.approx([-1.24, 1.26, 3.76, 6.26, 8.76])
+    assert whole.note == "left out: scouts (2)"
     assert read_stack(found["77654033/CT2"], 32).note.startswith("gaps: about 161 slices are missing")
     with pytest.raises(ValueError, match=r"'77654033' .*no CT slices; left out: pictures that are no CT \(3\)\)"):
         read_stack(found["77654033"], 32)
@@ -226,7 +227,8 @@ def test_a_volume_and_a_series_give_the_same_pixels(tmp_path, axes, name):
     series(tmp_path / "dicom", chest())
     found, same = stack(nifti(tmp_path / name, chest(), axes)), stack(tmp_path / "dicom")
     assert np.array_equal(found.images, wanted(chest())) and np.array_equal(found.images, same.images)
-    assert np.allclose(found.positions, same.positions) and not found.note
+    assert [row["position"] for row in found.slices] == pytest.approx([row["position"] for row in same.slices])
+    assert not found.note
 
 
 def changed(path, place, content):

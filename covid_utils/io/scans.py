@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 from collections import Counter
 from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,8 +23,7 @@ from .slices import OTHER_PLANE, Header
 SAME_DIRECTION = 0.02  # of a unit vector: slices of one series point the same way but for rounding
 
 
-@dataclasses.dataclass(frozen=True)
-class Scan:
+class Scan(NamedTuple):
     """What is to be read for one patient.
 
     Attributes:
@@ -38,23 +37,18 @@ class Scan:
     headers: list[Header]
 
 
-@dataclasses.dataclass(frozen=True)
-class Stack:
-    """The slices of one patient from the feet to the head.
+class Stack(NamedTuple):
+    """The slices of one patient from the feet to the head, those that can be read.
 
     Attributes:
         images: uint8 (N, image_size, image_size), as `images.read_slice` makes them.
-        files: of each slice.
-        numbers: of each slice in the stack, from 1; one that cannot be read is missing.
-        positions: of each slice along the body in mm, float64 (N,), or None if nothing says.
+        slices: of each its `file`, `slice`, the number in the stack from 1, and `position`, in mm or None.
         note: what was guessed, left out or looks odd; may be empty.
         unread: a sentence on slices that could not be read, or empty.
     """
 
     images: np.ndarray
-    files: list[Path]
-    numbers: list[int]
-    positions: np.ndarray | None
+    slices: list[dict]
     note: str
     unread: str
 
@@ -172,39 +166,37 @@ def read_stack(scan: Scan, image_size: int) -> Stack:
     left_out = sentence(Counter(each.problem for each in scan.headers if each.problem))
     left_out = left_out.strip(" .").replace("Left", "left")
     try:
-        slices, others = largest_series(scan.headers)
-        slices, positions, notes = in_order(slices)
+        series, others = largest_series(scan.headers)
+        series, notes = in_order(series)
     except ValueError as error:
         reasons = "; ".join(filter(None, [str(error), left_out]))
         raise ValueError(
             f"Patient {scan.name!r} in {display_path(scan.path)} cannot be predicted ({reasons})."
         ) from None
-    paths = [each.path for each in slices]
-    images, numbers, errors, seen = [], [], [], []
-    for number, path in enumerate(paths, start=1):
+    images, slices, errors, seen = [], [], [], []
+    for number, header in enumerate(series, start=1):
         try:
-            found = read_file(path)
+            found = read_file(header.path)
         except ValueError as error:
-            if in_volume(path):  # which is damaged as a whole
+            if in_volume(header.path):  # which is damaged as a whole
                 raise
             errors.append(str(error))
         else:
             images.append(resized(found.image, image_size))
-            numbers.append(number)
+            slices.append({"file": str(file_of(header.path)), "slice": number, "position": header.place})
             seen.append(found.note)
-    unread = f"{len(errors)} of {len(paths)} slices cannot be read" if errors else ""
+    unread = f"{len(errors)} of {len(series)} slices cannot be read" if errors else ""
     told = f"Patient {scan.name!r}: {unread}. {errors[0]}" if errors else ""
     if not images:
         raise ValueError(told)
     note = "; ".join(filter(None, [others, *notes, unread, *dict.fromkeys(seen), left_out]))
-    places = None if positions is None else positions[np.array(numbers) - 1]
-    return Stack(np.stack(images), [file_of(paths[i - 1]) for i in numbers], numbers, places, note, told)
+    return Stack(np.stack(images), slices, note, told)
 
 
-def in_order(headers: list[Header]) -> tuple[list[Header], np.ndarray | None, list[str]]:
+def in_order(headers: list[Header]) -> tuple[list[Header], list[str]]:
     """Slices of one series from the feet to the head, by position; by InstanceNumber or name where they have none.
 
-    Returns: the slices; their positions along the axis of the stack in mm, float64 (N,), or None; what was guessed.
+    Returns: the slices, one for each place; and what was guessed.
 
     Raises ValueError for no slices, or slices of several sizes or directions.
     """
@@ -215,20 +207,16 @@ def in_order(headers: list[Header]) -> tuple[list[Header], np.ndarray | None, li
         raise ValueError("its slices have several sizes or directions: put those of each kind into a folder of its own")
     headers = sorted(headers, key=lambda each: (each.order, natural(each.path.as_posix())))
     if any(each.place is None for each in headers):
-        return headers, None, ["no positions in the headers: in the order of InstanceNumber, or of the file names"]
-    placed: dict[float, Header] = {}
-    for header in sorted(headers, key=lambda each: each.place):
-        placed.setdefault(header.place, header)
-    positions, notes = np.array(list(placed)), []
-    if headers[0].plane != "axial":
-        notes.append(OTHER_PLANE.format(headers[0].plane))
+        return headers, ["no positions in the headers: in the order of InstanceNumber, or of the file names"]
+    placed = {each.place: each for each in reversed(headers)}  # the first of each place
+    notes = [] if headers[0].plane == "axial" else [OTHER_PLANE.format(headers[0].plane)]
     if len(placed) < len(headers):
         notes.append(f"{len(headers) - len(placed)} slices lie where another one does, which is taken")
-    steps = np.diff(positions)
+    steps = np.diff(sorted(placed))
     missing = int((np.round(steps / np.median(steps)) - 1).clip(0).sum()) if len(steps) else 0
     if missing:
         notes.append(f"gaps: about {missing} slices are missing")
-    return list(placed.values()), positions, notes
+    return [placed[place] for place in sorted(placed)], notes
 
 
 def unique_names(names: Iterable[str]) -> list[str]:
