@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from sklearn.metrics import roc_auc_score
 from toy import tiny_data
 
@@ -48,11 +47,9 @@ def test_the_rule_with_the_best_order_on_validation_is_chosen():
     logits, labels, who = few_ill_slices()
     rule = choose_rule(logits, labels, who, 1.0)
     assert rule.name == "mean of the highest three"
+    mean = make_rule("mean logit", logits, labels, who, 1.0)
     truth = patient_labels(labels, who)
-    order = {
-        name: roc_auc_score(truth, make_rule(name, logits, labels, who, 1.0).scores(logits, who)) for name in RULES
-    }
-    assert order[rule.name] == max(order.values()) and order["mean logit"] < order[rule.name]
+    assert roc_auc_score(truth, mean.scores(logits, who)) < roc_auc_score(truth, rule.scores(logits, who))
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -109,14 +106,3 @@ def test_all_rules_side_by_side_each_with_its_own_limit():
         row = table.loc[f"patients, {name}"]
         assert row["sensitivity"] == percent(found["sensitivity"]) and row["auc"] == percent(found["auc"])
         assert row["auc on validation"].split(" ")[0] == row["auc"].split(" ")[0]
-
-
-def test_the_slices_of_a_patient_are_shown_in_order(monkeypatch):
-    shown = []
-    monkeypatch.setattr(whole_patients, "grid", lambda *given, **named: shown.append((*given, named)))
-    lungs = tiny_data(slices=15)
-    lungs = dataclasses.replace(lungs, table=lungs.table.assign(shows=np.tile([0, 1, 0], len(lungs.table) // 3)))
-    whole_patients.show_stack(lungs, "p3", "a stack")
-    ((images, titles, named),) = shown
-    assert torch.equal(images, lungs.images[45:57]) and titles == ["", "COVID", ""] * 4
-    assert torch.equal(named["outlines"], lungs.lesions[45:57])

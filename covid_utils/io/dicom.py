@@ -19,11 +19,6 @@ SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # begins the UIDs of screenshot
 GROUPS = (  # where enhanced objects keep what others have at the top of their headers
     "PixelValueTransformationSequence", "FrameVOILUTSequence", "PlanePositionSequence", "PlaneOrientationSequence",
 )  # fmt: skip
-TAGS = (
-    "SOPClassUID", "Modality", "ImageType", "Rows", "Columns", "SamplesPerPixel", "NumberOfFrames", "PatientID",
-    "StudyInstanceUID", "SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber",
-    "AcquisitionNumber", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
-)  # fmt: skip
 
 
 def read_dicom(path: Path, window: Window | None = None) -> Slice:
@@ -40,7 +35,7 @@ def read_dicom(path: Path, window: Window | None = None) -> Slice:
         ImportError: pydicom is not installed, or what it needs to decompress this file.
         ValueError: no picture, a colour picture, several slices, too many pixels, or an inverted CT slice.
     """
-    import pydicom.pixels
+    import pydicom
 
     with warnings.catch_warnings(action="ignore"):  # of values that break the standard, and do no harm here
         dataset = pydicom.dcmread(path, force=True)  # some files lack the preamble
@@ -52,10 +47,13 @@ def read_dicom(path: Path, window: Window | None = None) -> Slice:
             raise ValueError(f"it holds {dataset.NumberOfFrames} slices, convert it to NIfTI with dcm2niix")
         if dataset.Rows * dataset.Columns > MOST_PIXELS:  # told before memory fills
             raise ValueError(f"it says that it has {dataset.Rows} × {dataset.Columns} pixels, too many for a slice")
-        syntax = dataset.file_meta.TransferSyntaxUID
-        if not pydicom.pixels.get_decoder(syntax).is_available:
-            raise ImportError(f"its pixels are packed as {syntax.name}")
-        stored = dataset.pixel_array.reshape(dataset.Rows, dataset.Columns)
+        try:
+            stored = dataset.pixel_array.reshape(dataset.Rows, dataset.Columns)
+        except RuntimeError:
+            syntax = dataset.file_meta.TransferSyntaxUID
+            if find_spec("pylibjpeg") or not syntax.is_compressed or syntax == pydicom.uid.RLELossless:
+                raise
+            raise ImportError(f"its pixels are packed as {syntax.name}") from None
     values = stored.astype(np.float32)
     if dataset.get("PixelPaddingValue") is not None:  # stands where nothing was measured; it may lack its sign
         values[stored == np.array(dataset.PixelPaddingValue).astype(stored.dtype)] = np.nan
@@ -130,10 +128,10 @@ def patient_ids(paths: Iterable[Path]) -> dict[Path, str]:
 
 
 def _head(path: Path):
-    """The TAGS of a file, as pydicom's Dataset."""
+    """The header of a file, as pydicom's Dataset."""
     import pydicom
 
-    return pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=list(TAGS))
+    return pydicom.dcmread(path, force=True, stop_before_pixels=True)
 
 
 def _problem(head, kind: str) -> str:

@@ -27,7 +27,7 @@ from .whole_patients import SENSITIVITY, PatientRule, choose_rule, whole_lungs
 KNOWN = 0.95  # share of the validation slices that are in distribution
 MAPS = ("layer3 × layer2 HiResCAM, nine views", "layer3 HiResCAM, nine views", "layer2 HiResCAM", "layer4 GradCAM")
 WARNING = "\nOUT OF DISTRIBUTION: do not believe the answer"  # below the title of a picture
-OUT_OF_DISTRIBUTION = "unlike all that the network has learned from: do not believe the answer"
+OUT_OF_DISTRIBUTION = "unlike all training slices: do not believe the answer"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,7 @@ def read_run(run_dir: str | Path) -> Predictor:
     kept, key = file.with_name("predictor.safetensors"), hashlib.sha256(file.read_bytes()).hexdigest()
     if kept.exists():
         state, found = read_weights(kept)
-        if found.pop("checkpoint") == key and "rule" in found:
+        if found.pop("checkpoint") == key:
             rule = found.pop("rule")
             return Predictor(model, settings, **found, **state, rule=rule and PatientRule(**rule))
     data = load_data(settings, progress=False)

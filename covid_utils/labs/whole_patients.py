@@ -54,7 +54,7 @@ class PatientRule:
     Attributes:
         name: in RULES.
         threshold: of a slice, a logit.
-        limit: a score above it means COVID; 95 % of the ill validation patients lie above.
+        limit: a score above it means COVID; 95 % of the validation patients with COVID lie above.
         slope, offset: the probability of a score is expit(slope * score + offset) (Platt 1999).
     """
 
@@ -74,12 +74,12 @@ class PatientRule:
         return RULES[self.name](logits, self.threshold)
 
     def probability(self, score):
-        """How likely COVID is, 0 to 1, where as many are ill as among the validation patients."""
+        """How likely COVID is, 0 to 1, where as many have it as among the validation patients."""
         return expit(self.slope * score + self.offset)
 
 
 def patient_labels(labels, patients) -> pd.Series:
-    """Who is ill: 1 for a patient with any COVID slice, else 0; by name, in the order in which they come."""
+    """1 for a patient with any COVID slice, else 0; by name, in the order in which they come."""
     return pd.Series(np.asarray(labels, int)).groupby(np.asarray(patients), sort=False).max()
 
 
@@ -102,7 +102,7 @@ def choose_rule(logits, labels, patients, threshold: float) -> PatientRule:
         patients: of each slice, (N,).
         threshold: of a slice, a logit.
 
-    Raises ValueError if the patients are all ill, or none is.
+    Raises ValueError if all patients have COVID, or none has.
     """
     truth = patient_labels(labels, patients).to_numpy()
     if len(set(truth)) < 2:
@@ -121,7 +121,7 @@ def patient_metrics(rule: PatientRule, logits, table: pd.DataFrame) -> dict[str,
 
     Args:
         logits: of the slices, float (N,).
-        table: a row per slice, `patient` and `label` (0 or 1; a patient with any COVID slice is ill).
+        table: a row per slice, `patient` and `label` (0 or 1; a patient with any COVID slice has it).
     """
     scores, truth = rule.scores(logits, table.patient), patient_labels(table.label, table.patient)
     return metrics_with_intervals(scores, truth, truth.index, rule.limit)
@@ -130,7 +130,7 @@ def patient_metrics(rule: PatientRule, logits, table: pd.DataFrame) -> dict[str,
 def whole_lungs(data: CTData, settings: Settings, part: str, n_slices: int = 12) -> CTData:
     """The patients of a split ("train", "val" or "test"), each from the top of the lungs to their base.
 
-    Of imaginary patients the stack is drawn, and `shows` says in which slices COVID can be seen; of real ones it is the
+    Of phantom patients the stack is drawn, and `shows` says in which slices COVID can be seen; of real ones it is the
     slices that there are, and `shows` is their label.
 
     Returns:
@@ -173,12 +173,10 @@ def compare_rules(val: tuple, logits, stack: pd.DataFrame) -> pd.DataFrame:
         val: logits, labels, patients and threshold, as `choose_rule` takes them.
         logits, stack: of the other patients, as `patient_metrics` takes them.
     """
-    rows = {}
+    rows, checked = {}, pd.DataFrame({"label": np.asarray(val[1]), "patient": np.asarray(val[2])})
     for name in RULES:
         rule = make_rule(name, *val)
-        val_scores, truth = rule.scores(val[0], val[2]), patient_labels(val[1], val[2])
-        on_val = metrics_with_intervals(val_scores, truth, truth.index, rule.limit)
-        found = patient_metrics(rule, logits, stack)
+        on_val, found = patient_metrics(rule, val[0], checked), patient_metrics(rule, logits, stack)
         shown = {score: percent(found[score]) for score in ("sensitivity", "specificity", "accuracy", "auc")}
         rows[f"patients, {name}"] = {"auc on validation": percent(on_val["auc"])} | shown
     return pd.DataFrame(rows).T
