@@ -72,7 +72,7 @@ def test_masks_under_another_name_are_refused(tmp_path):
     folder = classes(tmp_path / "set")
     for i in range(3):
         Image.fromarray(np.tri(40, 50, i, dtype=np.uint8) * 255).save(folder / "COVID" / f"x{i}.png")
-    refuses("'COVID/x0.png' and 2 others have only two greys, as masks do", folder, split="random")
+    refuses("'COVID/x0.png' has only two grey levels, as masks do", folder, split="random")
     assert not list((tmp_path / "data" / "cache").glob("*"))
 
 

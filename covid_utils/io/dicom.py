@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .slices import AIR, LUNG_WINDOW, OWN_RANGE, Header, Slice, Window, own_range, windowed
+from .slices import AIR, LUNG_WINDOW, OWN_RANGE, Header, Slice, Window, check_size, own_range, windowed
 
-MOST_PIXELS = 178_956_970  # of a slice: Pillow's limit for pictures, for scans too
 NO_PICTURE = "objects without a picture"  # reports, directories and the like
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # begins the UIDs of screenshots, such as reports of the dose
 GROUPS = (  # where enhanced objects keep what others have at the top of their headers
@@ -45,8 +44,7 @@ def read_dicom(path: Path, window: Window | None = None) -> Slice:
             raise ValueError("it is a colour picture, as of a screenshot, and no scan")
         if int(dataset.get("NumberOfFrames") or 1) > 1:
             raise ValueError(f"it holds {dataset.NumberOfFrames} slices, convert it to NIfTI with dcm2niix")
-        if dataset.Rows * dataset.Columns > MOST_PIXELS:  # told before memory fills
-            raise ValueError(f"it says that it has {dataset.Rows} × {dataset.Columns} pixels, too many for a slice")
+        check_size(dataset.Rows, dataset.Columns)
         try:
             stored = dataset.pixel_array.reshape(dataset.Rows, dataset.Columns)
         except RuntimeError:

@@ -20,9 +20,8 @@ from ..core.progress import progress as progress_bar
 from .dicom import read_dicom
 from .discovery import NIFTI, ending, is_dicom
 from .nifti import file_of, in_volume, read_volume_slice, volume_headers
-from .slices import OWN_RANGE, Slice, Window, own_range, reading, windowed
+from .slices import OWN_RANGE, Slice, Window, check_size, own_range, reading, windowed
 
-LARGEST = 45_000_000  # pixels of a picture: a slice has less than one million, a camera's photograph of one up to 40
 CACHE_VERSION = 5  # raise it when decoding changes, so that no older cache is used
 BITS, PHOTOMETRIC = 258, 262  # TIFF's tags BitsPerSample and PhotometricInterpretation, 0 where 0 is white
 
@@ -89,12 +88,8 @@ def decode(
 
 def _traits(file: Path) -> tuple:
     """By what a file is known again: size, time, and its first bytes (those of a picture's or scan's header)."""
-    try:
-        with file.open("rb") as stream:
-            return file.stat().st_size, file.stat().st_mtime_ns, hashlib.sha256(stream.read(2**16)).hexdigest()
-    except OSError as error:
-        reason = f"cannot be opened ({error.strerror}): check or delete the file."
-        raise OSError(f"Slice {display_path(file)} {reason}") from None
+    with reading(file), file.open("rb") as stream:
+        return file.stat().st_size, file.stat().st_mtime_ns, hashlib.sha256(stream.read(2**16)).hexdigest()
 
 
 def _read_cache(cache: Path) -> tuple[Tensor, Any] | None:
@@ -158,8 +153,7 @@ def _read_picture(path: Path, window: Window | None) -> Slice:
     with Image.open(path) as image:
         if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # a camera's JPEG with a preview
             raise ValueError(f"it holds {image.n_frames} pictures, save each slice as a file of its own")
-        if image.width * image.height > LARGEST:  # a few such pictures fill the memory
-            raise ValueError(f"it says that it has {image.width} × {image.height} pixels, too many for a slice")
+        check_size(image.height, image.width)
         tags = image.tag_v2 if image.format == "TIFF" else {}
         inverted, deep = tags.get(PHOTOMETRIC) == 0, ";16" in str(image.tile) or 16 in tags.get(BITS, ())
         if deep and image.mode in ("RGB", "RGBA", "LA"):  # of 16 bits a colour Pillow keeps 8

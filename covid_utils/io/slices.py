@@ -17,6 +17,7 @@ LUNG_WINDOW = (-1350, 150)  # Hounsfield units shown black and white: centre -60
 AIR = -200  # Hounsfield units: some of every chest slice lies below
 OWN_RANGE = "no Hounsfield units: shown in its own window or range (columns low and high in CSV files set another)"
 OTHER_PLANE = "scanned in {} slices: the network was trained on axial ones"
+MOST_PIXELS = 45_000_000  # a slice has less than one million, a camera's photograph of one up to 40
 PLANES = ("sagittal", "coronal", "axial")  # slices across x, y and z
 Window = tuple[float, float]  # the values that become black and white
 
@@ -73,6 +74,12 @@ def windowed(values: np.ndarray, window: Window, note: str = "", inverted: bool 
         values, low, high = -values, -high, -low
     part = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
     return Slice(np.rint(np.nan_to_num(part) * 255).astype(np.uint8), low, high, note)
+
+
+def check_size(height: int, width: int) -> None:
+    """Raise ValueError for a file that says that it has far more pixels than a slice, before they fill the memory."""
+    if height * width > MOST_PIXELS:
+        raise ValueError(f"it says that it has {height} × {width} pixels, too many for a slice")
 
 
 def own_range(values: np.ndarray) -> Window:
