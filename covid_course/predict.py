@@ -19,7 +19,7 @@ import torch
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
-from covid_utils.core.files import display_path, replace_file, resolve, write_json
+from covid_utils.core.files import display_path, replace_file, resolve
 from covid_utils.core.progress import progress
 from covid_utils.io.discovery import ending
 from covid_utils.io.discovery import sentence as left_out_sentence
@@ -130,9 +130,8 @@ def draw_patient(row: dict, slices: list[dict], images: np.ndarray, heats: np.nd
 def predict_files(run_dir: str | Path, paths: list[Path], out: Path | None = None) -> int:
     """Predict slice files, and the patients and slices in folders.
 
-    Writes a PNG of each slice and each patient, `answers.csv` and `answers.json` with a row for each slice, and
-    `patients.csv` and `patients.json` with one for each patient. Files and patients that can't be read are named, and
-    the others predicted all the same.
+    Writes a PNG of each slice and each patient, `answers.csv` with a row for each slice, and `patients.csv` with one
+    for each patient. Files and patients that can't be read are named, and the others predicted all the same.
 
     Returns:
         an exit code: 0, or 1 if something could not be read.
@@ -158,8 +157,8 @@ def predict_files(run_dir: str | Path, paths: list[Path], out: Path | None = Non
         else:
             loose.append({"file": str(each)} | answer.row | {"picture": picture})
     if slices or loose:
-        _write(out / "answers", slices + loose)
-        _write(out / "patients", patients)
+        _write(out / "answers.csv", slices + loose)
+        _write(out / "patients.csv", patients)
         _print(loose, ["file", "probability", "decision", "ood_score", "note"])
         _print(patients, ["patient", "slices", "probability", "decision", "out_of_distribution"])
         print("".join(f"{row['patient']}: {row['note']}.\n" for row in patients if row["note"]))
@@ -169,14 +168,11 @@ def predict_files(run_dir: str | Path, paths: list[Path], out: Path | None = Non
 
 
 def _write(path: Path, rows: list[dict]) -> None:
-    """The rows as CSV and JSON; if there are none, those of an earlier call go."""
-    if not rows:
-        for kind in (".csv", ".json"):
-            path.with_suffix(kind).unlink(missing_ok=True)
-    else:
-        table = pd.DataFrame(rows).astype({"slice": "Int64"} if "slice" in rows[0] else {})
-        replace_file(path.with_suffix(".csv"), lambda temporary: table.to_csv(temporary, index=False))
-        write_json(path.with_suffix(".json"), rows)
+    """The rows as a CSV file; if there are none, that of an earlier call goes."""
+    table = pd.DataFrame(rows)
+    if "slice" in table:
+        table["slice"] = table["slice"].astype("Int64")
+    replace_file(path, lambda temporary: table.to_csv(temporary, index=False)) if rows else path.unlink(missing_ok=True)
 
 
 def _print(rows: list[dict], columns: list[str]) -> None:

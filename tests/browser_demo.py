@@ -12,10 +12,11 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 from playwright.sync_api import BrowserContext, Page
 
-from covid_utils.core.files import PROJECT, read_json
+from covid_utils.core.files import PROJECT
 from ct_phantom.patients import draw_patient
 
 COURSE = [sys.executable, "-m", "covid_utils"]
@@ -35,7 +36,8 @@ def check_demo(context: BrowserContext, folder: Path) -> str:
     (folder / "broken.png").write_bytes(b"no picture")
     files = [str(folder / name) for name in slices]
     subprocess.run([*COURSE, "predict", str(run), *files, "--out", str(folder / "predicted")], check=True)
-    wanted = {Path(row["file"]).name: row for row in read_json(folder / "predicted" / "answers.json")}
+    table = pd.read_csv(folder / "predicted" / "answers.csv")
+    wanted = {Path(row["file"]).name: row for row in table.to_dict("records")}
 
     log, nobody = folder / "demo-command.log", f"{sys.executable} -c pass %s"  # a browser that does nothing
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C reaches it, however this one was started

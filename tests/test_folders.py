@@ -292,7 +292,7 @@ def test_a_window_from_the_csv_file(csv_folder):
 def test_scaling_by_own_extremes_is_said_once(csv_folder, capsys):
     Image.fromarray(np.arange(2000, dtype=np.uint16).reshape(40, 50)).save(csv_folder / "images" / "3.png")
     load(csv_folder)
-    assert "1 of 12 slices have more than 256 greys" in capsys.readouterr().out
+    assert "1 of 12 slices, the first of them 'images/3.png'" in capsys.readouterr().out
     load(csv_folder)
     assert "greys" not in capsys.readouterr().out
 
