@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import operator
+import itertools
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from scipy.signal import convolve2d, correlate2d
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
-from .grading import WrongAnswer, array, call, mistake, same
+from .grading import array, call, expect, mistake, result, same, wrong_if
 
 
 def _convolution(answer) -> str:
@@ -19,24 +19,19 @@ def _convolution(answer) -> str:
     for size, shape in ((3, (6, 9)), (2, (7, 5))):
         rng = np.random.default_rng(size)
         picture, kernel = rng.normal(size=shape), rng.normal(size=(size, size))
-        truth = correlate2d(picture, kernel, mode="valid")
+        right = correlate2d(picture, kernel, mode="valid")
         out = call(answer, picture.copy(), kernel.copy())
         got = np.shape(out)
-        if got == shape and size > 1:
-            raise WrongAnswer("border", height=truth.shape[0], width=truth.shape[1])
-        if got in (tuple(np.subtract(shape, size)), truth.shape[::-1]):
-            raise WrongAnswer("one short", got=got, wanted=truth.shape)
-        out = array(out, truth.shape, f"an array of shape {truth.shape}")
-        if same(out, truth):
-            continue
-        if not out.any():
-            raise WrongAnswer("zeros")
-        wrong = {
-            "mean": truth / size**2,
+        wrong_if(got == shape, "border", height=right.shape[0], width=right.shape[1])
+        one_short = (tuple(np.subtract(shape, size)), right.shape[::-1])
+        wrong_if(got in one_short, "one short", got=got, wanted=right.shape)
+        kinds = {
+            "zeros": 0 * right,
+            "mean": right / size**2,
             "flipped": convolve2d(picture, kernel, mode="valid"),
             "no kernel": correlate2d(picture, np.ones((size, size)), mode="valid"),
         }
-        raise WrongAnswer(mistake(out, wrong))
+        expect(array(out, right.shape, f"an array of shape {right.shape}"), right, kinds)
     return "That is a convolution; a network has thousands of such kernels, and learns their numbers."
 
 
@@ -73,21 +68,15 @@ def _variant(kind: str):
 
 def _step(answer) -> str:
     """Four steps, compared with those of a right step and of wrong ones."""
-    right, truth = _steps(_variant(""))
-    losses, seen = _steps(answer)
-    still = np.ptp(seen, axis=0).max() == 0
-    if any(loss is ... for loss in losses):
-        raise WrongAnswer("untried")
-    if not same(seen, truth):
-        if still:
-            raise WrongAnswer("still")
-        kinds = ("adds up", "too early", "too early, adds up", "uphill", "sigmoid")
-        kind = mistake(seen, {kind: _steps(_variant(kind))[1] for kind in kinds})
-        raise WrongAnswer(kind.partition(",")[0])
-    if any(loss is None for loss in losses):
-        raise WrongAnswer("nothing")
-    if not all(same(array(loss, (), "one number, the loss"), each) for loss, each in zip(losses, right, strict=True)):
-        raise WrongAnswer("other loss")
+    right_losses, right = _steps(_variant(""))
+    losses, weights = _steps(answer)
+    wrong_if(any(loss is ... for loss in losses), "untried")
+    wrong_if(np.ptp(weights, axis=0).max() == 0, "still")
+    kinds = {kind: _steps(_variant(kind))[1] for kind in ("adds up", "too early", "uphill", "sigmoid")}
+    kinds["too early"] = kinds["too early"], _steps(_variant("too early, adds up"))[1]
+    expect(weights, right, kinds)
+    wrong_if(None in losses, "nothing")
+    wrong_if(not same([array(loss, (), "one number, the loss") for loss in losses], right_losses), "other loss")
     return "Four steps on hidden batches, and all weights lie where they should."
 
 
@@ -113,34 +102,29 @@ def _training(answer) -> str:
     checks = [(torch.randn(n, 3), (torch.rand(n) < 0.5).float()) for n in (9, 2)]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
     history = call(answer, model, batches, checks, optimizer, epochs)
-    passes = [(sum(torch.equal(step["x"], x) for x, _ in batches), step) for step in model.log]
-    learned, validated = ([step for inside, step in passes if inside == wanted] for wanted in (1, 0))
-    if len(learned) != 3 * epochs or not validated or len(validated) % 2:
-        wanted = {"wanted": 3 * epochs, "checks": 2 * epochs}
-        raise WrongAnswer("passes", learned=len(learned), validated=len(validated), **wanted)
-    if len(validated) != 2 * epochs:
-        raise WrongAnswer("seldom", count=len(validated) // 2, epochs=epochs)
-    moved = [
-        not torch.equal(one[1]["weights"], two[1]["weights"]) for one, two in zip(passes, passes[1:], strict=False)
-    ]
-    if any(moves for moves, (inside, _) in zip(moved, passes, strict=False) if not inside):
-        raise WrongAnswer("learns from validation")
-    if not any(moved):
-        raise WrongAnswer("still")
-    if any(step["train"] for step in validated):
-        raise WrongAnswer("no eval")
-    if not all(step["train"] for step in learned):
-        raise WrongAnswer("no train")
+    passes = [(any(torch.equal(step["x"], x) for x, _ in batches), step) for step in model.log]
+    trained, validated = ([step for inside, step in passes if inside == wanted] for wanted in (True, False))
+    wanted = {"wanted": len(batches) * epochs, "checks": len(checks) * epochs}
+    odd = len(trained) != wanted["wanted"] or not validated or len(validated) % len(checks)
+    wrong_if(odd, "passes", learned=len(trained), validated=len(validated), **wanted)
+    wrong_if(len(validated) != wanted["checks"], "seldom", count=len(validated) // len(checks), epochs=epochs)
+    moved = [not torch.equal(one["weights"], two["weights"]) for one, two in itertools.pairwise(model.log)]
+    wrong_if(
+        any(moves for moves, (inside, _) in zip(moved, passes, strict=False) if not inside), "learns from validation"
+    )
+    wrong_if(not any(moved), "still")
+    wrong_if(any(step["train"] for step in validated), "no eval")
+    wrong_if(not all(step["train"] for step in trained), "no train")
     right = [
-        [(step["said"] > 0) == y.bool() for step, (_, y) in zip(validated[i:], checks, strict=False)] for i in (0, 2, 4)
+        [(step["said"] > 0) == y.bool() for step, (_, y) in zip(validated[i : i + 2], checks, strict=True)]
+        for i in (0, 2, 4)
     ]
-    truth = [torch.cat(each).float().mean().item() for each in right]
-    found = array(history, (epochs,), f"a list of {epochs} accuracies")
-    if same(found, truth):
-        return "Train mode to learn, eval mode to validate, and the weights rest while you look."
+    truth = np.array([torch.cat(each).float().mean().item() for each in right])
     batch_means = [np.mean([part.float().mean().item() for part in each]) for each in right]
-    kinds = {"percent": 100 * np.array(truth), "batch means": batch_means, "errors": 1 - np.array(truth)}
-    raise WrongAnswer(mistake(found, kinds, otherwise="accuracy"))
+    kinds = {"percent": 100 * truth, "batch means": batch_means, "errors": 1 - truth}
+    found = array(history, (epochs,), f"a list of {epochs} accuracies")
+    wrong_if(not same(found, truth), mistake(found, kinds, otherwise="accuracy"))
+    return "Train mode to learn, eval mode to validate, and the weights rest while you look."
 
 
 def _best_epoch(answer) -> str:
@@ -154,20 +138,16 @@ def _best_epoch(answer) -> str:
     resumed = history[2:].reset_index(drop=True)  # epochs 3 to 8: the position is not the number
     early = history.assign(val_accuracy=[0.5, 0.9, 0.6, 0.7, 0.8, 0.7, 0.6, 0.5])
     for table, best in ((history, 5), (resumed, 5), (early, 2)):
-        said = array(call(answer, table.copy()), (), "one number, an epoch")
-        if said == best:
-            continue
         by = table.set_index("epoch")
         kinds = {
             "training": by.train_accuracy.idxmax(),
             "loss": by.val_loss.idxmin(),
             "value": by.val_accuracy.max(),
-            "position": best - table.epoch.iloc[0],  # the best epoch's, or the first with its accuracy
-            "position too": table.val_accuracy.argmax(),
+            "position": (best - table.epoch.iloc[0], table.val_accuracy.argmax()),
         }
-        tied = by.index[by.val_accuracy == by.val_accuracy.max()]
-        kind = mistake(said, kinds, operator.eq)
-        raise WrongAnswer("tie" if float(said) in tied else kind.removesuffix(" too"))
+        found = result(answer, table, wanted="one number, an epoch")
+        wrong_if(found != best and found in by.index[by.val_accuracy == by.val_accuracy.max()], "tie")
+        expect(found, best, kinds)
     return "That is the epoch whose weights `fit` keeps."
 
 
