@@ -10,13 +10,11 @@ ROW, COLUMN = np.mgrid[:96, :96]
 
 
 @pytest.mark.parametrize("hospital", HOSPITALS)
-@pytest.mark.parametrize(("image_size", "n_slices"), [(96, 4), (64, 1)])
-def test_without_a_lesion_it_draws_the_phantoms_own_bytes(hospital, image_size, n_slices):
-    healthy = [patient for patient in range(24) if not plan_patient(patient, 1, hospital).chosen]
-    assert len(healthy) >= 4
-    for patient in healthy:
-        image, lesion = draw_with_lesion(patient, seed=1, hospital=hospital, image_size=image_size, n_slices=n_slices)
-        slices = draw_patient(patient, 1, hospital, image_size, n_slices)
+@pytest.mark.parametrize(("size", "n_slices"), [(96, 4), (64, 1)])
+def test_without_a_lesion_it_draws_the_phantoms_own_bytes(hospital, size, n_slices):
+    for patient in [patient for patient in range(24) if not plan_patient(patient, 1, hospital).chosen][:3]:
+        image, lesion = draw_with_lesion(patient, seed=1, hospital=hospital, image_size=size, n_slices=n_slices)
+        slices = draw_patient(patient, 1, hospital, size, n_slices)
         assert np.array_equal(image, slices.images[0])
         assert lesion.dtype == bool and lesion.shape == image.shape and not lesion.any()
 
