@@ -21,10 +21,11 @@ from .progress_store import Attempts, Prediction
 
 GREEN, ORANGE, BLUE = "#009E73", "#D55E00", "#0072B2"  # colour-blind safe, readable on white and on black
 TEXTS = yaml.safe_load(Path(__file__).with_name("exercises.yaml").read_text(encoding="utf-8"))
+COMMON = TEXTS.pop("common")
 MODULES = (nb01_data, nb02_scratch, nb03_transfer, nb04_cam, nb05_evaluation, nb06_sweep)
 GRADERS = {name: grader for module in MODULES for name, grader in module.GRADERS.items()}
 EXERCISES = {
-    name: Exercise(grader=GRADERS[name], **texts)
+    name: Exercise(texts["title"], texts["minutes"], GRADERS[name], COMMON | texts["hints"])
     for notebook in TEXTS.values()
     for name, texts in notebook["exercises"].items()
 }

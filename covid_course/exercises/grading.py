@@ -36,33 +36,14 @@ class Exercise:
         title: the task, in a few words.
         minutes: how long it takes.
         grader: takes the answer; returns a sentence of praise, or raises `WrongAnswer`.
-        hints: {kind of mistake: (what is wrong, how to fix it)}; the second from the second wrong answer on.
+        hints: {kind of mistake: (what is wrong, how to fix it)}, with those that all exercises have in common; the
+            second is shown from the second wrong answer on.
     """
 
     title: str
     minutes: int
     grader: Callable[[Any], str]
     hints: dict[str, tuple[str, str]]
-
-
-COMMON = {
-    "untried": ("there is nothing to check so far.", "Put your code in place of `...` and run the cell again."),
-    "function": (
-        "the function itself is expected, not what it returns.",
-        "Write its name without brackets, as in `check(…, my_function)`.",
-    ),
-    "nothing": ("your function returns nothing.", "Let it end with `return` and the result."),
-    "form": (
-        "your function returns {got}, but {wanted} was expected.",
-        "Look at its `.shape`, or at the `len()` of a list, before you return it.",
-    ),
-    "stopped": (
-        "your code stopped in {where}: {error}",
-        "Call your function in a cell of its own, with a small input, to see the whole message.",
-    ),
-    "unreadable": ("your answer is not of the expected form ({error}).", "Compare it with the text above."),
-    "endless": ("your code was interrupted before it ended.", "Does a loop never end? Look at its condition."),
-}
 
 
 def grade(exercise: Exercise, answer: Any, misses: int = 0) -> tuple[str, str]:
@@ -87,10 +68,10 @@ def grade(exercise: Exercise, answer: Any, misses: int = 0) -> tuple[str, str]:
         kind, facts = "endless", {}
     except (Exception, SystemExit) as error:  # a learner's code may raise anything
         kind, facts = _stopped(error)
-    hint, stronger = (COMMON | exercise.hints)[kind]
+    hint, stronger = exercise.hints[kind]
     if kind == "untried" and not misses:  # no hint before the first try
-        stronger = COMMON["untried"][1]
-    return kind, (f"{hint} {stronger}" if misses or kind == "untried" else hint).format(**facts)
+        return kind, f"{hint} Put your code in place of `...` and run the cell again."
+    return kind, (f"{hint} {stronger}" if misses else hint).format(**facts)
 
 
 def _stopped(error: BaseException) -> tuple[str, dict[str, str]]:

@@ -47,20 +47,21 @@ def _steps(step) -> tuple[list, np.ndarray]:
     return losses, np.array(seen)
 
 
-def _variant(kind: str):
-    """The training step with one mistake; with none if the kind is ""."""
+def _variant(order: str):
+    """A training step that does these things one after the other."""
 
     def step(model, x, labels, optimizer):
         logits = model(x)
-        loss = bce(torch.sigmoid(logits) if kind == "sigmoid" else logits, labels)
-        early = kind.startswith("too early")
-        if early:
-            optimizer.step()
-        if not kind.endswith("adds up"):
-            optimizer.zero_grad()
-        (-loss if kind == "uphill" else loss).backward()
-        if not early:
-            optimizer.step()
+        loss = bce(logits, labels)
+        parts = {
+            "zero": optimizer.zero_grad,
+            "backward": loss.backward,
+            "step": optimizer.step,
+            "uphill": (-loss).backward,
+            "squashed": bce(logits.sigmoid(), labels).backward,
+        }
+        for part in order.split():
+            parts[part]()
         return loss.item()
 
     return step
@@ -68,59 +69,49 @@ def _variant(kind: str):
 
 def _step(answer) -> str:
     """Four steps, compared with those of a right step and of wrong ones."""
-    right_losses, right = _steps(_variant(""))
+    right_losses, right = _steps(_variant("zero backward step"))
     losses, weights = _steps(answer)
     wrong_if(any(loss is ... for loss in losses), "untried")
     wrong_if(np.ptp(weights, axis=0).max() == 0, "still")
-    kinds = {kind: _steps(_variant(kind))[1] for kind in ("adds up", "too early", "uphill", "sigmoid")}
-    kinds["too early"] = kinds["too early"], _steps(_variant("too early, adds up"))[1]
+    kinds = {
+        "adds up": _steps(_variant("backward step"))[1],
+        "too early": (_steps(_variant("step zero backward"))[1], _steps(_variant("step backward"))[1]),
+        "uphill": _steps(_variant("zero uphill step"))[1],
+        "sigmoid": _steps(_variant("zero squashed step"))[1],
+    }
     expect(weights, right, kinds)
     wrong_if(None in losses, "nothing")
     wrong_if(not same([array(loss, (), "one number, the loss") for loss in losses], right_losses), "other loss")
     return "Four steps on hidden batches, and all weights lie where they should."
 
 
-class _Watched(nn.Module):
-    """A tiny network that logs every pass: its mode, its weights, its inputs and outputs."""
-
-    def __init__(self):
-        super().__init__()
-        self.norm, self.line, self.log = nn.BatchNorm1d(3), nn.Linear(3, 1), []
-
-    def forward(self, x):
-        said = self.line(self.norm(x)).flatten()
-        weights = torch.cat([p.detach().flatten() for p in self.parameters()]).clone()
-        self.log.append({"train": self.training, "x": x.detach(), "said": said.detach(), "weights": weights})
-        return said
-
-
 def _training(answer) -> str:
     """Three epochs of three batches, two batches of validation after each, of which one is small."""
     torch.manual_seed(2)
-    model, epochs = _Watched(), 3
+    model, epochs, log = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 1), nn.Flatten(0)), 3, []
     batches = [(torch.randn(6, 3), (torch.rand(6) < 0.5).float()) for _ in range(3)]
     checks = [(torch.randn(n, 3), (torch.rand(n) < 0.5).float()) for n in (9, 2)]
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
-    history = call(answer, model, batches, checks, optimizer, epochs)
-    passes = [(any(torch.equal(step["x"], x) for x, _ in batches), step) for step in model.log]
-    trained, validated = ([step for inside, step in passes if inside == wanted] for wanted in (True, False))
+
+    def note(module, inputs, logits):
+        step = {"mode": module.training, "yes": logits.detach() > 0, "weights": module[1].weight.detach().clone()}
+        log.append(step | {"learn": any(torch.equal(inputs[0], x) for x, _ in batches)})
+
+    model.register_forward_hook(note)
+    history = call(answer, model, batches, checks, torch.optim.SGD(model.parameters(), lr=0.3), epochs)
+    trained, validated = ([step for step in log if step["learn"] == learn] for learn in (True, False))
     wanted = {"wanted": len(batches) * epochs, "checks": len(checks) * epochs}
     odd = len(trained) != wanted["wanted"] or not validated or len(validated) % len(checks)
     wrong_if(odd, "passes", learned=len(trained), validated=len(validated), **wanted)
     wrong_if(len(validated) != wanted["checks"], "seldom", count=len(validated) // len(checks), epochs=epochs)
-    moved = [not torch.equal(one["weights"], two["weights"]) for one, two in itertools.pairwise(model.log)]
-    wrong_if(
-        any(moves for moves, (inside, _) in zip(moved, passes, strict=False) if not inside), "learns from validation"
-    )
-    wrong_if(not any(moved), "still")
-    wrong_if(any(step["train"] for step in validated), "no eval")
-    wrong_if(not all(step["train"] for step in trained), "no train")
-    right = [
-        [(step["said"] > 0) == y.bool() for step, (_, y) in zip(validated[i : i + 2], checks, strict=True)]
-        for i in (0, 2, 4)
-    ]
-    truth = np.array([torch.cat(each).float().mean().item() for each in right])
-    batch_means = [np.mean([part.float().mean().item() for part in each]) for each in right]
+    moved = [step["learn"] for step, after in itertools.pairwise(log) if not same(step["weights"], after["weights"])]
+    wrong_if(not all(moved), "learns from validation")
+    wrong_if(not moved, "still")
+    wrong_if(any(step["mode"] for step in validated), "no eval")
+    wrong_if(not all(step["mode"] for step in trained), "no train")
+    right = [step["yes"] == y.bool() for step, (_, y) in zip(validated, checks * epochs, strict=True)]
+    pairs = [[each.float() for each in right[i : i + 2]] for i in range(0, len(right), 2)]
+    truth = np.array([torch.cat(pair).mean() for pair in pairs])
+    batch_means = np.array([[each.mean() for each in pair] for pair in pairs]).mean(1)
     kinds = {"percent": 100 * truth, "batch means": batch_means, "errors": 1 - truth}
     found = array(history, (epochs,), f"a list of {epochs} accuracies")
     wrong_if(not same(found, truth), mistake(found, kinds, otherwise="accuracy"))

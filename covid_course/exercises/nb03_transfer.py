@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 
 import numpy as np
 import torch
@@ -10,18 +11,6 @@ from scipy.stats import t
 from torch import nn
 
 from .grading import array, call, expect, mistake, near, result, same, wrong_if
-
-
-class _Small(nn.Module):
-    """A network with a trunk and a head, both with batch norm."""
-
-    def __init__(self):
-        super().__init__()
-        self.trunk = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
-        self.head = nn.Sequential(nn.Flatten(), nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 1), nn.Flatten(0))
-
-    def forward(self, x):
-        return self.head(self.trunk(x))
 
 
 def _count(answer) -> str:
@@ -40,7 +29,9 @@ def _count(answer) -> str:
 def _freeze(answer) -> str:
     """Two epochs of a few batches, with an evaluation between; then: what moved?"""
     torch.manual_seed(0)
-    model = _Small()
+    trunk = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+    head = nn.Sequential(nn.Flatten(), nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 1), nn.Flatten(0))
+    model = nn.Sequential(OrderedDict(trunk=trunk, head=head))
     wrong_if(not callable(answer), "function")
     for epoch in (1, 2):
         model.eval()  # as after a validation
@@ -61,32 +52,21 @@ def _freeze(answer) -> str:
     return "The trunk stood still, weights and running means alike, and the head learned."
 
 
-class _Counted(nn.Module):
-    """A trunk that notes how many pictures it was shown at a time."""
-
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.AdaptiveAvgPool2d(2))
-        self.seen = []
-
-    def forward(self, x):
-        self.seen.append(len(x))
-        return self.layers(x)
-
-
 def _features(answer) -> str:
     """Ten pictures in batches of four: the last is smaller. The trunk comes in train mode."""
     torch.manual_seed(0)
-    trunk, images = _Counted(), torch.randn(10, 1, 8, 8) * 3 + 1
+    trunk = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.AdaptiveAvgPool2d(2))
+    images, sizes = torch.randn(10, 1, 8, 8) * 3 + 1, []
     right = copy.deepcopy(trunk).eval()(images).detach().numpy()
+    trunk.register_forward_hook(lambda module, inputs, features: sizes.append(len(inputs[0])))
     out = call(answer, trunk, images.clone(), 4)
     wrong_if(isinstance(out, (list, tuple)), "list")
     wrong_if(getattr(out, "shape", ())[:1] == (8,), "lost")
     found = array(out, right.shape, f"one tensor of shape {right.shape}")
-    wrong_if(trunk.layers[1].num_batches_tracked, "train mode")
+    wrong_if(trunk[1].num_batches_tracked, "train mode")
     shuffled = same(np.sort(found.reshape(10, -1), 0), np.sort(right.reshape(10, -1), 0))
     wrong_if(not same(found, right), "order" if shuffled else "wrong")
-    wrong_if(max(trunk.seen) > 4, "at once")
+    wrong_if(max(sizes) > 4, "at once")
     wrong_if(out.requires_grad, "gradient")
     return "The same features as ever, in their order, and no gradient kept."
 
