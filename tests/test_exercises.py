@@ -11,7 +11,7 @@ from exercise_answers import RIGHT, WRONG
 
 from covid_course import handout
 from covid_course.exercises import checks, progress_store
-from covid_course.exercises.grading import grade
+from covid_course.exercises.grading import grade as grade_by
 from covid_course.notebooks import find_notebooks
 from covid_utils.core.files import PROJECT, read_json
 
@@ -28,6 +28,10 @@ STARTERS = {
     for number, notebook in NOTEBOOKS.items()
     for cell in tagged(notebook, "exercise")
 }
+
+
+def grade(name: str, answer, misses: int = 0) -> tuple[str, str]:
+    return grade_by(checks.GRADERS[name], checks.COMMON | checks.EXERCISES[name]["hints"], answer, misses)
 
 
 def answer(number: str, source: str):
@@ -68,18 +72,18 @@ def test_every_exercise_has_texts_for_all_its_mistakes_and_three_wrong_answers()
 @pytest.mark.parametrize("name", STARTERS)
 def test_a_starter_misses_its_solution_and_another_right_answer_pass(name):
     number, starter = STARTERS[name]
-    kind, hint = grade(checks.EXERCISES[name], answer(number, starter))
+    kind, hint = grade(name, answer(number, starter))
     assert kind == "untried" and len(hint) > 40, (kind, hint)
     solved = tagged(handout.teachers_copy(NOTEBOOKS[number]), "exercise")
     (cell,) = [each for each in solved if f'"{name}"' in each.source]
     for right in (answer(number, cell.source), RIGHT[name]):
-        kind, text = grade(checks.EXERCISES[name], right)
+        kind, text = grade(name, right)
         assert kind == "" and text, text
 
 
 @pytest.mark.parametrize("name,kind", [(name, kind) for name, kinds in WRONG.items() for kind in kinds])
 def test_a_usual_mistake_gets_the_hint_meant_for_it(name, kind):
-    found, hint = grade(checks.EXERCISES[name], WRONG[name][kind], misses=1)
+    found, hint = grade(name, WRONG[name][kind], misses=1)
     assert found == kind and "{" not in hint.replace("{{", ""), hint
 
 
@@ -99,15 +103,14 @@ def test_what_goes_wrong_in_an_answer_is_a_sentence():
     def interrupted(table, seed):
         raise KeyboardInterrupt
 
-    split = checks.EXERCISES["split"]
-    kind, text = grade(split, broken)
+    kind, text = grade("split", broken)
     assert kind == "stopped" and "KeyError" in text and 'table["patients"]' in text and "\n" not in text
     for wrong, kind in ((3, "function"), (lambda *_: None, "nothing"), (..., "untried"), (interrupted, "endless")):
-        assert grade(split, wrong)[0] == kind
-    assert "SystemExit" in grade(split, lambda table, seed: sys.exit(3))[1]
+        assert grade("split", wrong)[0] == kind
+    assert "SystemExit" in grade("split", lambda table, seed: sys.exit(3))[1]
     for odd in (lambda *given: object(), lambda *given: "text", lambda *given: [[1], [1, 2]], lambda *given: np.nan):
-        for name, exercise in checks.EXERCISES.items():
-            kind, text = grade(exercise, odd)
+        for name in checks.EXERCISES:
+            kind, text = grade(name, odd)
             assert kind and text, name
 
 
@@ -162,8 +165,8 @@ def test_my_progress_lists_what_was_done(shown):
     checks.check("sign", RIGHT["sign"])
     checks.predict_first("sum of cells", "logit")
     table = checks.my_progress("04").set_index("exercise").done
-    assert table[checks.EXERCISES["hits"].title] == "missed 1 times so far"
-    assert table[checks.EXERCISES["sign"].title].startswith("passed, 20")
+    assert table[checks.EXERCISES["hits"]["title"]] == "missed 1 times so far"
+    assert table[checks.EXERCISES["sign"]["title"]].startswith("passed, 20")
     assert table["predict: what locations and bias add up to"] == "you said logit"
     assert (table == "open").sum() == len(table) - 3
     assert set(checks.my_progress().index) == set(checks.TEXTS)

@@ -16,19 +16,15 @@ from IPython.display import display
 from covid_utils.core.files import did_you_mean
 
 from . import nb01_data, nb02_scratch, nb03_transfer, nb04_cam, nb05_evaluation, nb06_sweep, progress_store
-from .grading import Exercise, grade
-from .progress_store import Attempts, Prediction
+from .grading import grade
+from .progress_store import Attempts
 
 GREEN, ORANGE, BLUE = "#009E73", "#D55E00", "#0072B2"  # colour-blind safe, readable on white and on black
 TEXTS = yaml.safe_load(Path(__file__).with_name("exercises.yaml").read_text(encoding="utf-8"))
 COMMON = TEXTS.pop("common")
 MODULES = (nb01_data, nb02_scratch, nb03_transfer, nb04_cam, nb05_evaluation, nb06_sweep)
 GRADERS = {name: grader for module in MODULES for name, grader in module.GRADERS.items()}
-EXERCISES = {
-    name: Exercise(texts["title"], texts["minutes"], GRADERS[name], COMMON | texts["hints"])
-    for notebook in TEXTS.values()
-    for name, texts in notebook["exercises"].items()
-}
+EXERCISES = {name: texts for notebook in TEXTS.values() for name, texts in notebook["exercises"].items()}
 PREDICTIONS = {name: title for notebook in TEXTS.values() for name, title in notebook["predictions"].items()}
 LISTS = (list, tuple, set, np.ndarray)
 
@@ -43,7 +39,7 @@ def check(name: str, answer: Any) -> None:
         raise ValueError(f"There is no exercise {name!r}: {did_you_mean(name, EXERCISES)}")
     progress, message = progress_store.read()
     row = progress.exercises.get(name, Attempts())
-    kind, text = grade(EXERCISES[name], answer, row.misses)
+    kind, text = grade(GRADERS[name], COMMON | EXERCISES[name]["hints"], answer, row.misses)
     if kind != "untried":  # an unchanged starter is no wrong answer
         row.misses = row.misses + 1 if kind else 0
         row.passed = row.passed if kind or row.passed else datetime.date.today().isoformat()
@@ -64,7 +60,7 @@ def predict_first(name: str, guess: Any) -> None:
         show("Predict:", f"type your guess in place of `...` and run this cell again ({title}).", BLUE)
         return
     progress, message = progress_store.read()
-    progress.predictions[name] = Prediction(said=list(guess) if isinstance(guess, LISTS) else guess)
+    progress.predictions[name] = {"said": list(guess) if isinstance(guess, LISTS) else guess}
     show("Kept:", f"you say **{_words(guess)}** ({title}).", BLUE, message + progress_store.write(progress))
 
 
@@ -79,11 +75,11 @@ def you_said(name: str, value: Any, unit: str = "") -> None:
     text = f"{_title(name)}: **{_words(value, unit)}**."
     progress, message = progress_store.read()
     prediction = progress.predictions.get(name)
-    if prediction is None:
+    if not prediction:
         show("Measured:", f"{text} You made no prediction.", BLUE, message)
         return
-    prediction.was = value
-    text = f"{_words(prediction.said, unit)}. Measured: {text}{_compared(prediction.said, value, unit)}"
+    said, prediction["was"] = prediction["said"], value
+    text = f"{_words(said, unit)}. Measured: {text}{_compared(said, value, unit)}"
     show("You said:", text, BLUE, message + progress_store.write(progress))
 
 
@@ -102,8 +98,7 @@ def my_progress(notebook: str = "") -> pd.DataFrame:
         for name, title in TEXTS[number]["predictions"].items():
             row, state = progress.predictions.get(name), "open"
             if row:
-                was = "" if row.was is None else f", it was {_words(row.was)}"
-                state = f"you said {_words(row.said)}{was}"
+                state = f"you said {_words(row['said'])}" + (f", it was {_words(row['was'])}" if "was" in row else "")
             rows.append([number, f"predict: {title}", "", state])
         for name, texts in TEXTS[number]["exercises"].items():
             row, state = progress.exercises.get(name), "open"

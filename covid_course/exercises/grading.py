@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import sysconfig
 import traceback
 import warnings
@@ -28,31 +27,16 @@ class WrongAnswer(Exception):
         self.kind, self.facts = kind, facts
 
 
-@dataclasses.dataclass(frozen=True)
-class Exercise:
-    """What a check needs to know.
-
-    Attributes:
-        title: the task, in a few words.
-        minutes: how long it takes.
-        grader: takes the answer; returns a sentence of praise, or raises `WrongAnswer`.
-        hints: {kind of mistake: (what is wrong, how to fix it)}, with those that all exercises have in common; the
-            second is shown from the second wrong answer on.
-    """
-
-    title: str
-    minutes: int
-    grader: Callable[[Any], str]
-    hints: dict[str, tuple[str, str]]
-
-
-def grade(exercise: Exercise, answer: Any, misses: int = 0) -> tuple[str, str]:
+def grade(
+    grader: Callable[[Any], str], hints: dict[str, tuple[str, str]], answer: Any, misses: int = 0
+) -> tuple[str, str]:
     """Try an answer on the hidden inputs of an exercise.
 
     Args:
-        exercise: the task.
+        grader: takes the answer; returns a sentence of praise, or raises `WrongAnswer`.
+        hints: {kind of mistake: (what is wrong, how to fix it)}; the second from the second wrong answer on.
         answer: a function or a value.
-        misses: the number of wrong answers before; if there were any, the hint is a stronger one.
+        misses: the number of wrong answers before.
 
     Returns:
         the kind of the mistake, "" if there is none, and the text to show.
@@ -61,14 +45,14 @@ def grade(exercise: Exercise, answer: Any, misses: int = 0) -> tuple[str, str]:
         with seeded(0), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             wrong_if(answer is ..., "untried")
-            return "", exercise.grader(answer)
+            return "", grader(answer)
     except WrongAnswer as wrong:
         kind, facts = wrong.kind, wrong.facts
     except KeyboardInterrupt:  # the kernel's stop button
         kind, facts = "endless", {}
     except (Exception, SystemExit) as error:  # a learner's code may raise anything
         kind, facts = _stopped(error)
-    hint, stronger = exercise.hints[kind]
+    hint, stronger = hints[kind]
     if kind == "untried" and not misses:  # no hint before the first try
         return kind, f"{hint} Put your code in place of `...` and run the cell again."
     return kind, (f"{hint} {stronger}" if misses else hint).format(**facts)

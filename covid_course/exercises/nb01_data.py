@@ -48,28 +48,24 @@ def _split(answer) -> str:
         given = _table(patients, covid, seed % 3)
         split = pd.Series(np.asarray(call(answer, given.copy(), seed)).ravel(), dtype=object)
         wrong_if(len(split) != len(given), "rows", got=len(split), wanted=len(given))
-        _one_split(split, given)
+        wrong_if(split.isna().any(), "left out", count=int(split.isna().sum()))
+        wrong_if(set(split) == {"train"}, "untried")
+        unknown = set(split) - {"train", "val", "test"}
+        wrong_if(unknown, "names", names=", ".join(sorted(map(str, unknown))))
+        torn = split.groupby(given.patient).nunique() > 1
+        wrong_if(torn.any(), "torn", count=int(torn.sum()), all=len(torn))
+        people = given.assign(split=split).groupby("patient").agg({"label": "first", "split": "first"})
+        for part, least, most in (("train", 0.55, 0.8), ("val", 0.1, 0.225), ("test", 0.1, 0.225)):
+            share = (people.split == part).mean()
+            wrong_if(not least <= share <= most, "sizes", part=part, share=f"{share:.0%}")
+            ill, expected = people.label[people.split == part], people.label.mean()
+            slices = given.label[split == part].mean() - given.label.mean()
+            uneven = abs(ill.sum() - expected * len(ill)) > 1.01 and abs(slices) > 0.03
+            wrong_if(uneven, "classes", part=part, share=f"{ill.mean():.0%}", all=f"{expected:.0%}")
         first = split if first is None else first
     wrong_if(any(np.array_equal(first, call(answer, table.copy(), seed)) for seed in (3, 4)), "seed")
     wrong_if(not np.array_equal(first, call(answer, table.copy(), 0)), "not repeatable")
     return "Whole patients, both classes in every part, and the same split again for the same seed."
-
-
-def _one_split(split: pd.Series, table: pd.DataFrame) -> None:
-    wrong_if(split.isna().any(), "left out", count=int(split.isna().sum()))
-    wrong_if(set(split) == {"train"}, "untried")
-    unknown = set(split) - {"train", "val", "test"}
-    wrong_if(unknown, "names", names=", ".join(sorted(map(str, unknown))))
-    torn = split.groupby(table.patient).nunique() > 1
-    wrong_if(torn.any(), "torn", count=int(torn.sum()), all=len(torn))
-    people = table.assign(split=split).groupby("patient").agg({"label": "first", "split": "first"})
-    for part, least, most in (("train", 0.55, 0.8), ("val", 0.1, 0.225), ("test", 0.1, 0.225)):
-        share = (people.split == part).mean()
-        wrong_if(not least <= share <= most, "sizes", part=part, share=f"{share:.0%}")
-        ill, expected = people.label[people.split == part], people.label.mean()
-        slices = table.label[split == part].mean() - table.label.mean()
-        uneven = abs(ill.sum() - expected * len(ill)) > 1.01 and abs(slices) > 0.03
-        wrong_if(uneven, "classes", part=part, share=f"{ill.mean():.0%}", all=f"{expected:.0%}")
 
 
 def _mirror(answer) -> str:

@@ -24,17 +24,11 @@ def _gradcam(answer) -> str:
             "channels": (g.mean(1, keepdim=True) * activations).sum(1).clamp(min=0),
             "no weights": activations.sum(1),
         }
+        form = {"shape": (3, 4, 6), "wanted": "one map for each slice, of shape (N, h, w)"}
         try:
-            found = result(
-                answer,
-                activations,
-                gradients,
-                target,
-                shape=(3, 4, 6),
-                wanted="one map for each slice, of shape (N, h, w)",
-            )
-        except RuntimeError as error:
-            raise WrongAnswer("dimensions" if "must match the size" in str(error) else "wrong") from error
+            found = result(answer, activations, gradients, target, **form)
+        except RuntimeError as error:  # what PyTorch raises for shapes that do not fit
+            raise WrongAnswer("dimensions", error=error) from error
         kinds.append(mistake(found, mistakes))
     wrong_if(kinds[0], kinds[0])
     wrong_if(kinds[1], "target")

@@ -24,15 +24,11 @@ def _bootstrap(answer) -> str:
     wrong_if(abs(drawn.mean() - accuracy) > 0.02, "off", mean=f"{drawn.mean():.1%}", truth=f"{accuracy:.1%}")
     by_patient = standard_error(right.astype(float), patients)
     by_slice = (accuracy * (1 - accuracy) / len(right)) ** 0.5
-    once = 0.65 < spread / by_patient < 0.9
-    kind = mistake(spread, {"slices": by_slice}, near, otherwise="once" if once else "wrong")
-    wrong_if(not near(spread, by_patient), kind, spread=_points(spread), honest=_points(by_patient))
-    points = f"{_points(spread)} points, is the standard error; slices alone would say {_points(by_slice)}."
+    otherwise = "once" if 0.65 < spread / by_patient < 0.9 else "wrong"
+    kind = mistake(spread, {"slices": by_slice}, near, otherwise)
+    wrong_if(not near(spread, by_patient), kind, spread=100 * spread, honest=100 * by_patient)
+    points = f"{100 * spread:.1f} points, is the standard error; slices alone would say {100 * by_slice:.1f}."
     return f"The spread of your draws, {points}"
-
-
-def _points(share: float) -> str:
-    return f"{100 * share:.1f}"
 
 
 def _scores(seed: int, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -72,8 +68,7 @@ def _temperature(answer) -> str:
         right = temperature(logits, labels)
         said = result(answer, logits, labels, wanted="one number, the temperature")
         facts = {"said": f"{said:.2f}"}
-        only_above_1 = scale < 1 and said > 0.9
-        wrong_if(only_above_1 and not near(said, right), "narrow", **facts)
+        wrong_if(scale < 1 and said > 0.9, "narrow", **facts)  # the right one is far below 1
         wrong_if(said > 20 and said == round(said), "place", **facts)
         loss = np.logaddexp(0, -(2 * labels - 1) * logits / right).mean()
         wrong_if(np.isclose(said, loss, rtol=1e-3), "loss")
@@ -95,7 +90,7 @@ def _pairs(answer) -> str:
         unpaired = np.hypot(*(standard_error(each.astype(float), patients) for each in (a, b)))
         otherwise = "slices" if spread < 0.72 * paired else "wrong"
         kind = mistake(spread, {"unpaired": unpaired}, near, otherwise)
-        wrong_if(not near(spread, paired), kind, spread=_points(spread), honest=_points(paired))
+        wrong_if(not near(spread, paired), kind, spread=100 * spread, honest=100 * paired)
     return "Each draw has the same patients for both models, so what is hard for both cancels."
 
 

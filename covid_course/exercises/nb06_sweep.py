@@ -83,22 +83,18 @@ def _held(answer) -> str:
 
 def _seeds(answer) -> str:
     """Gains of few seeds, and an interval that is wanted."""
-
-    def rounded(number: float) -> tuple[float, ...]:
-        return np.ceil(number), number, round(number)
-
     for gains, reach in (((4.0, -3.0, 8.0), 0.25), ((1.0, 2.5, 0.5, 3.0), 0.3), ((10.0, -4.0, 3.0, 1.0, 7.0), 2.5)):
         gains = np.array(gains)
         said, right = result(answer, gains, reach), seeds_needed(gains, reach)
-        exact = (1.96 * gains.std(ddof=1) / reach) ** 2
+        exact, population = ((1.96 * gains.std(ddof=free) / reach) ** 2 for free in (1, 0))
         kinds = {
             "more": right + 1,
             "rounding": (exact, np.floor(exact), round(exact)),
             "root": (exact**0.5, np.ceil(exact**0.5)),
-            "population": rounded((1.96 * gains.std() / reach) ** 2),
-            "whole width": rounded(4 * exact),
-            "both sides": rounded(exact / 4),
-            "no factor": rounded(exact / 1.96**2),
+            "population": (population, np.ceil(population), round(population)),
+            "whole width": (4 * exact, np.ceil(4 * exact), round(4 * exact)),
+            "both sides": (exact / 4, np.ceil(exact / 4), round(exact / 4)),
+            "no factor": (exact / 1.96**2, np.ceil(exact / 1.96**2), round(exact / 1.96**2)),
         }
         kind = mistake(said, kinds, lambda one, other: np.isclose(one, other, rtol=1e-4))
         wrong_if(said != right, kind, said=f"{said:g}")

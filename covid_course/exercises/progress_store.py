@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -19,18 +19,11 @@ class Attempts(BaseModel):
     passed: str = ""
 
 
-class Prediction(BaseModel):
-    """What was predicted, and the result once it is known."""
-
-    said: Any
-    was: Any = None
-
-
 class Progress(BaseModel):
-    """All exercises that were tried and all predictions, by name."""
+    """All exercises that were tried, and all predictions: {name: {"said": guess, "was": result once it is known}}."""
 
     exercises: dict[str, Attempts]
-    predictions: dict[str, Prediction]
+    predictions: dict[str, dict[Literal["said", "was"], Any]]
 
 
 _unwritten: dict[Path, Progress] = {}  # what could not be written lasts until the kernel ends
