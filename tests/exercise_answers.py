@@ -17,19 +17,19 @@ def distances(new, known):
     return np.abs(new[:, None].astype(float) - known).sum(2)
 
 
-def split(table, seed, by="patient", part=0.15, classes=(0, 1)):
+def split(table, seed, by="patient", classes=(0, 1)):
     rng = np.random.default_rng(seed)
     found = pd.Series("train", index=table.index)
     for label in classes:
         mine = rng.permutation(table[by][(table.label == label) | (len(classes) == 1)].unique())
-        count = round(part * len(mine))
+        count = round(0.15 * len(mine))
         found[table[by].isin(mine[:count])] = "test"
         found[table[by].isin(mine[count : 2 * count])] = "val"
     return found
 
 
-def mirror(images, rng, chance=0.5, changed=np.copy, axis=2):
-    coins, found = rng.random(len(images)) < chance, changed(images)
+def mirror(images, rng, changed=np.copy, axis=2):
+    coins, found = rng.random(len(images)) < 0.5, changed(images)
     found[coins] = np.flip(images, axis)[coins]
     return found
 
@@ -38,19 +38,17 @@ def valid(picture, kernel):
     return correlate2d(picture, kernel, mode="valid")
 
 
-def step(model, x, labels, optimizer, zero=True, early=False, sign=1, squashed=False, wiped=False):
+def step(model, x, labels, optimizer, zero=True, early=False, squashed=False):
     if zero:
         optimizer.zero_grad()
     logits = model(x)
-    loss = sign * bce(torch.sigmoid(logits) if squashed else logits, labels)
+    loss = bce(torch.sigmoid(logits) if squashed else logits, labels)
     if early:
         optimizer.step()
     loss.backward()
-    if wiped:
-        optimizer.zero_grad()
     if not early:
         optimizer.step()
-    return abs(loss.item())
+    return loss.item()
 
 
 def zero_last(model, x, labels, optimizer):
@@ -63,7 +61,7 @@ def zero_last(model, x, labels, optimizer):
     return loss
 
 
-def loop(model, batches, checks, optimizer, epochs, rest=True, again=True, learn=False, means=False, factor=1):
+def loop(model, batches, checks, optimizer, epochs, rest=True, again=True, learn=False, means=False):
     history = []
     model.train()
     for _ in range(epochs):
@@ -80,8 +78,7 @@ def loop(model, batches, checks, optimizer, epochs, rest=True, again=True, learn
                 bce(logits, labels).backward()
                 optimizer.step()
             right.append(((logits > 0) == labels.bool()).float())
-        found = np.mean([each.mean().item() for each in right]) if means else torch.cat(right).mean().item()
-        history.append(factor * found)
+        history.append(np.mean([each.mean() for each in right]) if means else torch.cat(right).mean())
     return history
 
 
@@ -108,12 +105,11 @@ def features(trunk, images, batch_size, rest=True, count=None):
     return torch.cat([trunk(images[i : i + batch_size]) for i in range(0, count or len(images), batch_size)])
 
 
-def gain(right_a, right_b, patients, by_patient=True, paired=True, root=True, arms=2, sign=1):
+def gain(right_a, right_b, patients, by_patient=True, paired=True, arms=2):
     who = patients if by_patient else range(len(patients))
-    means = sign * pd.DataFrame({"a": right_a * 1.0, "b": right_b * 1.0, "who": who}).groupby("who").mean()
+    means = pd.DataFrame({"a": right_a * 1.0, "b": right_b * 1.0, "who": who}).groupby("who").mean()
     spread = (means.b - means.a).std() if paired else np.hypot(means.a.std(), means.b.std())
-    half = arms * spread / (len(means) ** 0.5 if root else 1)
-    value = (means.b - means.a).mean()
+    half, value = arms * spread / len(means) ** 0.5, (means.b - means.a).mean()
     return value, value - half, value + half
 
 
@@ -123,9 +119,9 @@ def bootstrapped_gain(right_a, right_b, patients):
     return right_b.mean() - right_a.mean(), *np.quantile(drawn, [0.025, 0.975])
 
 
-def gradcam(activations, gradients, target, over=(2, 3), cut=True, own=False, heed=True):
+def gradcam(activations, gradients, target, cut=True, own=False, heed=True):
     sign = 1 if target or not heed else -1
-    weights = sign * (gradients if own else gradients.mean(over, keepdim=True))
+    weights = sign * (gradients if own else gradients.mean((2, 3), keepdim=True))
     raw = torch.einsum("nchw,nchw->nhw", weights.expand_as(activations), activations)
     return raw.relu() if cut else raw
 
@@ -160,13 +156,6 @@ def bootstrap(right, patients, draws, rng, by="patients"):
     return np.array([right[drawn_rows(patients, rng, by)].mean() for _ in range(draws)])
 
 
-def weighted_bootstrap(right, patients, draws, rng):
-    """Right, too: how often each patient is drawn, as a weight."""
-    names, who = np.unique(patients, return_inverse=True)
-    weights = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)[:, who]
-    return weights @ right / weights.sum(1)
-
-
 def drawn_pairs(right_a, right_b, patients, draws, rng, by="patients", apart=False):
     found = []
     for _ in range(draws):
@@ -193,10 +182,10 @@ def intervals(table, by=("patients", "weights")):
     return sum(((each.low <= each.accuracy.mean()) & (each.accuracy.mean() <= each.high)).sum() for each in groups)
 
 
-def seeds(gains, reach, free=1, factor=1.96):
+def seeds(gains, reach, free=1):
     """By trying one number after the other."""
     n = 2
-    while factor * gains.std(ddof=free) / n**0.5 > reach:
+    while 1.96 * gains.std(ddof=free) / n**0.5 > reach:
         n += 1
     return n
 
@@ -223,7 +212,7 @@ RIGHT = {  # another way than the notebook's
     "sign": signed,
     "hits": hits,
     "first pixels": first,
-    "bootstrap": weighted_bootstrap,
+    "bootstrap": bootstrap,
     "threshold": threshold,
     "temperature": best_temperature,
     "pairs": drawn_pairs,
@@ -239,26 +228,20 @@ WRONG = {  # {exercise: {kind of mistake: answer}}
         "number": lambda n, k, y: distances(n, k).argmin(1),
         "signed": lambda n, k, y: y[(n[:, None].astype(float) - k).sum(2).argmin(1)],
         "wraps": lambda n, k, y: y[((n[:, None] - k) ** 2).sum(2).argmin(1)],
-        "wrong": lambda n, k, y: np.zeros(len(n), int),
-        "form": lambda n, k, y: y,
     },
     "split": {
         "torn": lambda table, seed: split(table, seed, by="path"),
         "classes": lambda table, seed: split(table, seed, classes=(0,)),
-        "sizes": lambda table, seed: split(table, seed, part=0.3),
         "seed": lambda table, seed: split(table, 0),
         "not repeatable": lambda table, seed: split(table, np.random.default_rng().integers(1_000_000)),
-        "left out": lambda table, seed: split(table, seed).replace("train", None),
     },
     "mirror": {
         "in place": lambda images, rng: mirror(images, rng, changed=np.asarray),
         "all alike": lambda images, rng: images[:, :, ::-1] if rng.random() < 0.55 else images,
         "upside down": lambda images, rng: mirror(images, rng, axis=1),
-        "chance": lambda images, rng: mirror(images, rng, 0.2),
     },
     "undo": {
         "order": lambda x, mean, std: ((x[:, 0] + mean) * std * 255).round().to(torch.uint8),
-        "scale": lambda x, mean, std: x[:, 0] * std + mean,
         "rounding": lambda x, mean, std: ((x[:, 0] * std + mean) * 255).to(torch.uint8),
         "fixed": lambda x, mean, std: ((x[:, 0] * 0.3 + 0.6) * 255).round().to(torch.uint8),
     },
@@ -266,13 +249,10 @@ WRONG = {  # {exercise: {kind of mistake: answer}}
         "border": lambda p, k: correlate2d(p, k, mode="same"),
         "flipped": lambda p, k: convolve2d(p, k, mode="valid"),
         "one short": lambda p, k: valid(p, k)[:-1, :-1],
-        "no kernel": lambda p, k: valid(p, k * 0 + 1),
     },
     "step": {
         "adds up": lambda *given: step(*given, zero=False),
         "too early": lambda *given: step(*given, early=True, zero=False),
-        "still": lambda *given: step(*given, wiped=True),
-        "uphill": lambda *given: step(*given, sign=-1),
         "sigmoid": lambda *given: step(*given, squashed=True),
         "other loss": lambda *given: 0 * step(*given),
     },
@@ -281,12 +261,9 @@ WRONG = {  # {exercise: {kind of mistake: answer}}
         "no train": lambda *given: loop(*given, again=False),
         "learns from validation": lambda *given: loop(*given, learn=True),
         "batch means": lambda *given: loop(*given, means=True),
-        "percent": lambda *given: loop(*given, factor=100),
-        "passes": lambda *given: loop(*given[:4], 1) * given[4],
     },
     "best epoch": {
         "position": lambda history: history.val_accuracy.idxmax(),
-        "training": lambda history: history.epoch[history.train_accuracy.idxmax()],
         "loss": lambda history: history.epoch[history.val_loss.idxmin()],
         "tie": lambda history: history.epoch[history.val_accuracy.idxmax()],
     },
@@ -305,26 +282,21 @@ WRONG = {  # {exercise: {kind of mistake: answer}}
         "train mode": lambda *given: features(*given, rest=False),
         "lost": lambda *given: features(*given, count=8),
         "gradient": lambda trunk, x, size: torch.cat([trunk.eval()(batch) for batch in x.split(size)]),
-        "at once": lambda trunk, x, size: features(trunk, x, len(x)),
         "order": lambda trunk, x, size: features(trunk, x.flip(0), size),
     },
     "paired": {
         "slices": lambda *given: gain(*given, by_patient=False),
         "unpaired": lambda *given: gain(*given, paired=False),
-        "sign": lambda *given: gain(*given, sign=-1),
-        "deviation": lambda *given: gain(*given, root=False),
         "one error": lambda *given: gain(*given, arms=1),
     },
     "gradcam": {
         "no relu": lambda *given: gradcam(*given, cut=False),
         "hirescam": lambda *given: gradcam(*given, own=True),
-        "channels": lambda *given: gradcam(*given, over=1),
         "target": lambda *given: gradcam(*given, heed=False),
         "dimensions": lambda activations, gradients, target: gradients.mean((2, 3)) * activations,
     },
     "sign": {
         "always": lambda component, activations: -component,
-        "absolute": lambda component, activations: np.abs(component),
         "largest": lambda component, activations: component * np.sign(component.flat[np.abs(component).argmax()]),
         "inverted": lambda component, activations: -signed(component, activations),
     },
@@ -332,38 +304,30 @@ WRONG = {  # {exercise: {kind of mistake: answer}}
         "energy": lambda maps, lesions: (maps * lesions).sum((1, 2)) > maps.sum((1, 2)) / 2,
         "threshold": lambda maps, lesions: ((maps > 0.5) & lesions).any((1, 2)),
         "whole batch": lambda maps, lesions: ((maps == maps.max()) & lesions).any((1, 2)),
-        "share": lambda maps, lesions: np.mean(hits(maps, lesions)),
     },
     "first pixels": {
         "ties": lambda heat, share: heat >= np.quantile(heat, 1 - share),
         "coldest": lambda heat, share: first(-heat, share),
         "value": lambda heat, share: heat > share,
-        "mask": lambda heat, share: heat * first(heat, share),
     },
     "bootstrap": {
         "slices": lambda *given: bootstrap(*given, by="slices"),
         "no spread": lambda *given: bootstrap(*given, by="nobody twice"),
         "once": lambda *given: bootstrap(*given, by="once"),
-        "percent": lambda *given: 100 * bootstrap(*given),
     },
     "threshold": {
         "specificity": lambda x, y, wanted: np.quantile(x[y == 0], wanted),
         "everybody": lambda x, y, wanted: np.quantile(x, 1 - wanted),
-        "other end": lambda x, y, wanted: np.quantile(x[y == 1], wanted),
         "too low": lambda x, y, wanted: np.quantile(x[y == 1], 1 - wanted, method="lower"),
-        "probability": lambda x, y, wanted: 1 / (1 + np.exp(-threshold(x, y, wanted))),
     },
     "temperature": {
         "one": lambda x, y: 1.0,
         "inverse": lambda x, y: 1 / best_temperature(x, y),
-        "place": lambda x, y: 256,
-        "logarithm": lambda x, y: np.log(best_temperature(x, y)),
         "narrow": lambda x, y: best_temperature(x, y, least=1),
     },
     "pairs": {
         "disagreement": lambda *given: np.abs(drawn_pairs(*given)),
         "unpaired": lambda *given: drawn_pairs(*given, apart=True),
-        "sign": lambda *given: -drawn_pairs(*given),
         "slices": lambda *given: drawn_pairs(*given, by="slices"),
     },
     "sweep": {
@@ -376,22 +340,16 @@ WRONG = {  # {exercise: {kind of mistake: answer}}
     "stories": {
         "same seed": lambda a, b: [(b - a).max(), (b - a).min()],
         "best of both": lambda a, b: (b.max() - a.max(), b.min() - a.min()),
-        "order": lambda a, b: (b.min() - a.max(), b.max() - a.min()),
-        "subtracted": lambda a, b: (a.max() - b.min(), a.min() - b.max()),
         "second": lambda a, b: (b.max() - a.min(), b.min() - a.min()),
     },
     "intervals": {
-        "not counted": lambda table: table.accuracy > table.low,
         "own": lambda table: (table.accuracy >= table.low).sum(),
         "only patients": lambda table: intervals(table, by=["patients"]),
         "the others": lambda table: len(table) - intervals(table),
-        "share": lambda table: intervals(table) / len(table),
     },
     "how many seeds": {
         "rounding": lambda gains, reach: (1.96 * gains.std(ddof=1) / reach) ** 2,
-        "more": lambda gains, reach: seeds(gains, reach) + 1,
         "population": lambda gains, reach: seeds(gains, reach, free=0),
         "whole width": lambda gains, reach: seeds(gains, reach / 2),
-        "no factor": lambda gains, reach: seeds(gains, reach, factor=1),
     },
 }
