@@ -269,7 +269,7 @@ def test_imagenet_weights_keep_their_published_preprocessing_from_run_to_run(bac
     assert torch.equal(model.preprocess(grey), expected)
     if backbone == "resnet18":
         settings = Settings(backbone=backbone, weights="imagenet", image_size=32, epochs=1, copies=1)
-        train(model, tiny_data(), settings, tmp_path)
+        train(model, tiny_data(patients=6, slices=2), settings, tmp_path)
         checkpoint = tmp_path / "checkpoints" / "best.safetensors"
         for again in (load_model(checkpoint)[0], build_model(backbone, str(checkpoint))):
             assert torch.equal(again.preprocess(grey), expected)

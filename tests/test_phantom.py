@@ -160,17 +160,17 @@ def test_pixels_recognise_the_patient_not_the_disease(small):
 
 
 def test_a_stack_is_ill_in_one_stretch_and_its_label_is_the_patients():
-    stacks = [draw_stack(patient, image_size=64) for patient in range(12)]
+    stacks = [draw_stack(patient, image_size=64) for patient in range(16)]
     columns = [FINDINGS.index(name) for name in COVID]
     rows = [np.flatnonzero(stack.findings[:, columns].any(1)) for stack in stacks]
     ill, label = np.array([len(each) for each in rows]), np.array([stack.label for stack in stacks])
-    assert label.tolist() == [0, 1] * 6 and (ill[label == 0] == 0).all() and (ill[label == 1] > 0).all()
+    assert label.tolist() == [0, 1] * 8 and (ill[label == 0] == 0).all() and (ill[label == 1] > 0).all()
     assert (ill[label == 1] <= 4).any() and ill.max() >= 8, "some are ill in few slices, some in most"
     assert all((np.diff(each) <= 2).all() for each in rows)
     for stack in stacks:
         assert len(stack.level) == 12 and (np.diff(stack.level) > 0).all() and np.ptp(stack.level) > 0.8
     again = draw_stack(1, image_size=64)
     assert np.array_equal(again.images, stacks[1].images) and np.array_equal(again.lesions, stacks[1].lesions)
-    for number in range(1, 12, 2):  # the same person as in a few slices next to each other
+    for number in range(1, 16, 2):  # the same person as in a few slices next to each other
         assert (stacks[number].findings.any(0) & draw_patient(number, image_size=64).findings.any(0)).any()
     assert not np.array_equal(draw_stack(1, seed=1, image_size=64).images, again.images)
