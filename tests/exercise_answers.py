@@ -165,10 +165,6 @@ def drawn_pairs(right_a, right_b, patients, draws, rng, by="patients", apart=Fal
     return np.array(found)
 
 
-def threshold(logits, labels, wanted):
-    return max(value for value in logits if (logits[labels == 1] >= value).mean() >= wanted - 1e-9)
-
-
 def best_temperature(logits, labels, least=0.05):
     def loss(t):
         return np.logaddexp(0, -(2 * labels - 1) * logits / t).mean()
@@ -213,7 +209,7 @@ RIGHT = {  # another way than the notebook's
     "hits": hits,
     "first pixels": first,
     "bootstrap": bootstrap,
-    "threshold": threshold,
+    "threshold": lambda x, y, wanted: max(each for each in x if (x[y == 1] >= each).mean() >= wanted - 1e-9),
     "temperature": best_temperature,
     "pairs": drawn_pairs,
     "sweep": plan(),

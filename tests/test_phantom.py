@@ -7,7 +7,6 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from numpy.random import default_rng
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -15,7 +14,8 @@ from sklearn.preprocessing import StandardScaler
 from covid_utils.io import datasets
 from covid_utils.io.datasets import cached_phantom
 from ct_phantom import patients as module
-from ct_phantom.patients import COVID, FINDINGS, HOSPITALS, draw_patient, draw_stack, phantom, plan_patient, scan
+from ct_phantom.lesion import draw_with_lesion
+from ct_phantom.patients import COVID, FINDINGS, HOSPITALS, draw_patient, draw_stack, phantom, plan_patient
 
 # Drawn by patients 0 to 23 of each hospital, two slices of 64 pixels each, and the means of 16 blocks of patient 1's
 # first slice.
@@ -77,16 +77,6 @@ def test_shapes_and_types(size):
     assert slices.findings.shape == (3, len(FINDINGS)) and slices.findings.dtype == bool
     assert np.all((slices.level >= 0) & (slices.level <= 1)) and np.all(np.diff(slices.level) > 0)
     assert slices.images.std() > 30 and 0.15 < slices.lungs.mean() < 0.8
-
-
-@pytest.mark.parametrize("name", HOSPITALS)
-def test_the_window_turns_its_centre_into_middle_grey(name):
-    """100 HU are 14 to 18 grey values in the windows of these hospitals."""
-    h, rngs, grey = HOSPITALS[name], [default_rng(seed) for seed in range(60)], {}
-    for above in (0, 100):
-        flat = np.full((64, 64), np.mean(h.window_centre) + above, np.float32)
-        grey[above] = np.mean([scan(flat.copy(), rng, rng, h)[:60].mean() for rng in rngs])
-    assert abs(grey[0] - 127) < 5 and 11 < grey[100] - grey[0] < 21
 
 
 def test_every_covid_slice_shows_disease_inside_the_lungs(small):
@@ -174,3 +164,51 @@ def test_a_stack_is_ill_in_one_stretch_and_its_label_is_the_patients():
     for number in range(1, 16, 2):  # the same person as in a few slices next to each other
         assert (stacks[number].findings.any(0) & draw_patient(number, image_size=64).findings.any(0)).any()
     assert not np.array_equal(draw_stack(1, seed=1, image_size=64).images, again.images)
+
+
+# ------------------------------------------------ the lesion lab's patch
+
+
+@pytest.mark.parametrize("hospital", HOSPITALS)
+@pytest.mark.parametrize(("size", "n_slices"), [(96, 4), (64, 1)])
+def test_without_a_lesion_it_draws_the_phantoms_own_bytes(hospital, size, n_slices):
+    for patient in [patient for patient in range(24) if not plan_patient(patient, 1, hospital).chosen][:3]:
+        image, lesion = draw_with_lesion(patient, seed=1, hospital=hospital, image_size=size, n_slices=n_slices)
+        slices = draw_patient(patient, 1, hospital, size, n_slices)
+        assert np.array_equal(image, slices.images[0])
+        assert lesion.dtype == bool and lesion.shape == image.shape and not lesion.any()
+
+
+def test_a_lesion_grows_where_it_is_put():
+    areas = [draw_with_lesion(2, size=size, lungs="both")[1].sum() for size in (0.0, 0.15, 0.3, 0.45)]
+    assert areas == sorted(areas) and areas[0] == 0 < areas[1] < areas[3]
+    for lungs, half in (("left", np.s_[:, 48:]), ("right", np.s_[:, :48])):
+        lesion = draw_with_lesion(2, size=0.3, lungs=lungs)[1]
+        assert lesion[half].sum() > 0.95 * lesion.sum() > 0
+
+
+@pytest.mark.parametrize("patient", [2, 4, 8])
+def test_a_lesion_follows_place_and_depth(patient):
+    row, column = np.mgrid[:96, :96]
+    rows = [row[draw_with_lesion(patient, place, size=0.25, density=0.6)[1]].mean() for place in (-1, -0.5, 0, 0.5, 1)]
+    assert np.all(np.diff(rows) > 7), "from the front to the back"
+    lesions = [draw_with_lesion(patient, 0, depth, size=0.2, density=0.6)[1] for depth in (0.0, 0.2, 0.4)]
+    columns = [column[lesion].mean() for lesion in lesions]
+    assert np.all(np.diff(columns) < -2), "from the pleura inwards"
+
+
+@pytest.mark.parametrize("patient", [2, 4, 8])
+def test_a_lesion_is_brighter_inside_and_the_rest_stays(patient):
+    healthy = draw_with_lesion(patient)[0].astype(float)
+    brighter = []
+    for density in (0.1, 0.4, 0.8):
+        image, lesion = draw_with_lesion(patient, size=0.3, density=density)
+        brighter.append((image - healthy)[lesion].mean())
+        assert np.abs(image - healthy)[~lesion].mean() < 1.5
+    assert brighter[0] > 8 and np.all(np.diff(brighter) > 10)
+
+
+def test_haze_that_nobody_sees_is_no_lesion():
+    """A mask holds changes above VISIBLE, 70 HU: air of -850 HU that becomes muscle by 5 % changes by 45."""
+    faint, clear = ([draw_with_lesion(p, size=0.4, density=d)[1].sum() for p in range(12)] for d in (0.05, 0.2))
+    assert np.median(faint) == 0 and max(faint) < 40 and min(clear) > 60
