@@ -18,7 +18,6 @@ from ..core.settings import Settings
 from ..data import CTData
 from ..evaluation import metrics_with_intervals, percent
 from ..io.datasets import DATASETS
-from ..plotting import grid
 from .calibration import operating_point
 
 SENSITIVITY = 0.95  # of the limit, on validation patients
@@ -155,14 +154,6 @@ def whole_lungs(data: CTData, settings: Settings, part: str, n_slices: int = 12)
     parts = ("images", "lesions", "lungs")
     tensors = {name: torch.from_numpy(np.concatenate([getattr(stack, name) for stack in stacks])) for name in parts}
     return dataclasses.replace(data, table=pd.DataFrame(drawn), **tensors)
-
-
-def show_stack(lungs: CTData, patient: str, alt: str) -> None:
-    """Show up to twelve slices of a patient from top to base, those that show the disease titled and outlined."""
-    rows = lungs.table.index[lungs.table.patient == patient][:12]
-    titles = ["COVID" if shows else "" for shows in lungs.table.shows[rows]]
-    outlines = None if lungs.lesions is None else lungs.lesions[rows]
-    grid(lungs.images[rows], titles, small=True, outlines=outlines, alt=alt)
 
 
 def compare_rules(val: tuple, logits, stack: pd.DataFrame) -> pd.DataFrame:
