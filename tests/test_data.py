@@ -1,13 +1,13 @@
 """Where slices come from: folders, splits, batches, downloads; and every bad input in one clear sentence."""
 
 import http.server
-import io
 import os
 import shutil
 import sys
 import threading
 import types
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -66,11 +66,11 @@ def load(folder, image_size=32, split="random", **settings):
 
 def refuses(message, folder, error=ValueError, **settings):
     """`load` fails with one sentence that matches `message`, and leaves the folder as it was."""
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")} if folder.exists() else {}
+    before = {path: path.lstat().st_mtime_ns for path in folder.rglob("*")} if folder.exists() else {}
     with pytest.raises(error, match=message) as caught:
         load(folder, **settings)
     assert "\n" not in str(caught.value)
-    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    assert {path: path.lstat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
 # ----------------------------------------------------------------------------------------- folders and tables
@@ -449,39 +449,30 @@ def test_too_few_slices_to_split(folder):
 # -------------------------------------------------------------------------------------------------- downloads
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """A local file server that can cut off answers, and counts what was asked."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.asked, self.cut = {}, 0, []
-        self.address = f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        content = self.server.files.get(self.path)
-        self.server.asked += 1
-        if content is None:
-            self.send_error(404)
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content[: self.server.cut.pop(0) if self.server.cut else len(content)])
-
-    def log_message(self, *arguments):
-        pass
-
-
 @pytest.fixture
 def server():
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    """A local server of `files`, which counts what was asked, and cuts its answers to the lengths in `cut`."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            server.asked += 1
+            if self.path not in server.files:
+                return self.send_error(404)
+            content = server.files[self.path]
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content[: server.cut.pop(0) if server.cut else None])
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.files, server.asked, server.cut = {}, 0, []
+        server.address = f"http://127.0.0.1:{server.server_port}"
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()
-        thread.join()
 
 
 CONTENT = bytes(np.random.default_rng(0).integers(0, 256, 600_000, dtype=np.uint8))
@@ -531,36 +522,28 @@ def test_damaged_archive_is_fetched_anew(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def covid_ct_files():
-    """What the repository of COVID-CT serves, with six small pictures a class."""
-    files, number = {}, 0
-    for name in ("COVID", "NonCOVID"):
-        members = {}
-        for split in SPLITS:
-            names = [f"paper {number}%{panel}.png" for panel in range(2)]
-            for panel in names:
-                buffer = io.BytesIO()
-                values = np.random.default_rng(number).integers(0, 256, (40, 40), dtype=np.uint8)
-                Image.fromarray(values).save(buffer, "png")
-                members[f"CT_{name}/{panel}"] = buffer.getvalue()
-            files[f"/Data-split/{name}/{split}CT_{name}.txt"] = "\n".join(names).encode()
-            number += 1
-        buffer = io.BytesIO()
-        make_zip(buffer, members)
-        files[f"/Images-processed/CT_{name}.zip"] = buffer.getvalue()
-    return files
-
-
 def test_covid_ct(server, tmp_path, monkeypatch):
-    server.files = covid_ct_files()
+    for name in ("COVID", "NonCOVID"):  # its repository, two pictures of each class in each split
+        for number, split in enumerate(SPLITS):
+            names = [f"{name} {number}%{panel}.png" for panel in range(2)]
+            for panel in names:
+                picture(tmp_path / name / f"CT_{name}" / panel, number)
+            server.files[f"/Data-split/{name}/{split}CT_{name}.txt"] = "\n".join(names).encode()
+        archive = shutil.make_archive(tmp_path / name, "zip", tmp_path / name)
+        server.files[f"/Images-processed/CT_{name}.zip"] = Path(archive).read_bytes()
     monkeypatch.setattr(downloads, "COVID_CT", server.address)
-    data = load_data(Settings("covid-ct", tmp_path, image_size=32), progress=False)
+    settings = Settings("covid-ct", tmp_path / "data", image_size=32)
+    data = load_data(settings, progress=False)
     assert data.table.split.value_counts().to_dict() == {"train": 4, "val": 4, "test": 4}
     assert data.table.label.sum() == 6 and data.table.patient.nunique() == 6
     assert "panels of one figure" in data.groups and "published" in data.groups
-    asked = server.asked
-    assert load_data(Settings("covid-ct", tmp_path, image_size=32), progress=False).fingerprint == data.fingerprint
-    assert server.asked == asked == 8
+    assert load_data(settings, progress=False).fingerprint == data.fingerprint
+    assert server.asked == 8  # each file once
+    list_of_names = tmp_path / "data/covid-ct/Data-split/COVID/valCT_COVID.txt"
+    list_of_names.write_text("lost.png")
+    (tmp_path / "data/covid-ct/val.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"val\.csv row 2 names 'lost\.png', which is not there"):
+        load_data(settings, progress=False)
 
 
 def test_figures():
