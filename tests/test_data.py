@@ -19,7 +19,7 @@ from covid_utils.core.settings import Settings
 from covid_utils.data import Slices, augment, load_data, loader, split_groups
 from covid_utils.io import downloads
 from covid_utils.io.datasets import DATASETS
-from covid_utils.io.downloads import fetch, figure, unpack
+from covid_utils.io.downloads import fetch, unpack
 from covid_utils.io.folders import SPLITS, class_of
 from covid_utils.io.images import read_slice
 
@@ -544,11 +544,6 @@ def test_covid_ct(server, tmp_path, monkeypatch):
     (tmp_path / "data/covid-ct/val.csv").unlink()
     with pytest.raises(FileNotFoundError, match=r"val\.csv row 2 names 'lost\.png', which is not there"):
         load_data(settings, progress=False)
-
-
-def test_figures():
-    assert figure("Images-processed/CT_COVID/a/x-p27%10.png") == figure("b/a/x-p27%2.png") == "a/x-p27"
-    assert figure("CT_COVID/1.png") != figure("CT_NonCOVID/1.png")
 
 
 def test_kaggle(folder, tmp_path, monkeypatch):

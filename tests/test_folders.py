@@ -13,16 +13,12 @@ from test_data import classes, load, picture, refuses
 from test_data import csv_folder as csv_folder  # a fixture
 from test_data import folder as folder  # a fixture
 
-from covid_utils.io.discovery import is_slice, natural, slices_below
+from covid_utils.io.discovery import is_slice, slices_below
 from covid_utils.io.folders import SPLITS
 from covid_utils.io.images import read_slice
 from covid_utils.io.patients import canonical, guessed
 
 # ------------------------------------------------------------------------------------- which files are slices
-
-
-def test_natural_order():
-    assert sorted(["a10", "a2", "b1", "A1", "7", "a"], key=natural) == ["7", "a", "A1", "a2", "a10", "b1"]
 
 
 @pytest.mark.parametrize("place", ["COVID", "COVID/p1", "."])
