@@ -104,8 +104,8 @@ def open_dataset(settings: Settings, progress: bool) -> tuple[str, pd.DataFrame,
         table["patient"] = table.path.map(entry.patient_of)
     paths, windows = table.path.tolist(), None
     if "low" in table:
-        windows = [None if pd.isna(low) else (low, high) for low, high in zip(table.low, table.high, strict=True)]
-        table = table.drop(columns=["low", "high"])
+        limits = zip(table.pop("low"), table.pop("high"), strict=True)
+        windows = [None if pd.isna(low) else (low, high) for low, high in limits]
 
     @enough_memory("image_size")
     def read() -> tuple:
