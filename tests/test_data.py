@@ -356,16 +356,8 @@ def test_augment_moves_no_further_than_it_says():
     assert places.abs().max() > 3
 
 
-def test_augment_leaves_the_greys_alone_unless_asked():
-    """The same moves with and without: they draw the same random numbers."""
-    plain = torch.full((20, 32, 32), 90, dtype=torch.uint8)
-    assert (augment(plain) == 90).all() and augment(plain, greys=True).unique().numel() > 1
-    dot = torch.zeros(1, 33, 33, dtype=torch.uint8)
-    dot[:, 10:13, 10:13] = 255
-    torch.manual_seed(0)
-    place = augment(dot)[0].argmax()
-    torch.manual_seed(0)
-    assert augment(dot, greys=True)[0].argmax() == place
+def test_augment_leaves_brightness_alone():
+    assert (augment(torch.full((20, 32, 32), 90, dtype=torch.uint8)) == 90).all()
 
 
 # -------------------------------------------------------------------------------------------------- bad input
