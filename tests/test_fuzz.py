@@ -98,9 +98,9 @@ def check(path):
         image = read_slice(path, 32)
         assert image.shape == (32, 32) and image.dtype == np.uint8
     elif path.name.startswith("scan"):
-        stack = read_stack(find_scans([path])[0][0], 32)
-        assert stack.images.shape[1:] == (32, 32)
-        assert len(stack.files) == len(stack.images) == len(stack.positions)
+        scans, loose, _ = find_scans([path])
+        images = read_stack(scans[0], 32).images if scans else read_slice(loose[0], 32)[None]
+        assert images.shape[1:] == (32, 32) and len(images)
     elif path.name == "profile.yaml":
         Settings(**read_profile(path))
     else:  # only what does not matter was changed
@@ -133,7 +133,7 @@ def test_series(tmp_path_factory, changes, which):
     for scan in scans:
         found = answer(lambda scan=scan: read_stack(scan, 32))
         if found is not None:
-            assert len(found.images) == len(found.numbers) == len(found.files) <= 4 and "\n" not in found.unread
+            assert len(found.images) <= 4 and "\n" not in found.unread
             assert len(found.images) + bool(loose) + bool(found.unread) >= 3 or len(scans) > 1 or found.note
     shutil.rmtree(home.parent)
 
