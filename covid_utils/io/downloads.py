@@ -37,7 +37,8 @@ def from_kaggle(handle: str, folder: Path, _progress: bool = True) -> Path:
         ) from error
     with temporary_beside(folder, folder=True) as temporary:
         shutil.copytree(next(found.rglob("COVID"), found / "COVID").parent, temporary, dirs_exist_ok=True)
-        temporary.replace(folder)
+        if not folder.is_dir():  # else another process was faster
+            temporary.replace(folder)
     return folder
 
 
@@ -111,7 +112,8 @@ def unpack(archive: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as content, temporary_beside(folder, folder=True) as temporary:
             content.extractall(temporary)
-            temporary.replace(folder)
+            if not folder.is_dir():  # else another process was faster
+                temporary.replace(folder)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         archive.unlink()
         raise ValueError(
