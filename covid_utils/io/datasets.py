@@ -111,7 +111,8 @@ def open_dataset(settings: Settings, progress: bool) -> tuple[str, pd.DataFrame,
     def read() -> tuple:
         return decode(folder, paths, settings.image_size, home / "cache", progress, windows)[0], None, None
 
-    return folder.name, table, entry.patients or patients, read
+    name = folder.name.replace("<", "‹")  # notebooks show it in Markdown, which would take it for HTML
+    return name, table, entry.patients or patients, read
 
 
 @enough_memory("patients or image_size")
