@@ -70,7 +70,7 @@ def find_scans(paths: list[Path]) -> tuple[list[Scan], list[Path], Counter]:
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f"There is no file or folder {path} (looked in {Path.cwd()}): check the path.")
-        inside, passed = slices_below(path, path) if path.is_dir() else ([path], Counter())
+        inside, passed = slices_below(path) if path.is_dir() else ([path], Counter())
         homes |= dict.fromkeys(inside, path)
         left_out += passed
     studies: dict[tuple, list[Header]] = {}  # by the folder that was given, or None, and the examination
