@@ -138,7 +138,7 @@ def unpack(archive: Path, folder: Path) -> None:
 def _make_folder(folder: Path, write: Callable[[Path], object]) -> None:
     """Write a temporary folder next to `folder`, then give it its name in one step."""
     try:
-        with temporary_beside(folder, folder=True) as temporary:
+        with temporary_beside(folder) as temporary:
             write(temporary)
             temporary.chmod(0o755)
             temporary.replace(folder)
