@@ -20,7 +20,7 @@ import joblib
 import pandas as pd
 from tqdm import tqdm
 
-from covid_utils.core.files import delete, display_path, read_json, replace_file, write_json
+from covid_utils.core.files import delete, display_path, lock_folder, read_json, replace_file, write_json
 from covid_utils.core.progress import progress
 
 from .notebooks import NotebookError, execute
@@ -47,16 +47,7 @@ def sweep(plan: dict | str | Path, scheduler: str | None = None) -> pd.DataFrame
         OSError: the folder cannot be written, another process is at this sweep, or the scheduler is not there.
     """
     folder, runs = read_plan(plan)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / ".lock").acquire(blocking=False)
-    except filelock.Timeout:
-        raise OSError(
-            f"Another process is at the sweep in {display_path(folder)}: wait, or give another folder."
-        ) from None
-    except OSError as error:
-        raise OSError(f"Cannot write {folder}: {error.strerror}. Name another `folder` for the sweep.") from None
-    with lock:
+    with lock_folder(folder):
         rows = {run.name: _earlier(run) for run in runs}
         missing = [run for run in runs if rows[run.name].get("status") != "finished"]
         table = _written(folder, runs, rows)

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 from torch.utils._pytree import tree_map
 from toy import TOY, fitted, tiny_data
@@ -27,8 +26,6 @@ from covid_utils import models
 from covid_utils.core import backbones, memory
 from covid_utils.core.files import replace_file
 from covid_utils.core.settings import Settings
-from covid_utils.io.datasets import cached_phantom
-from covid_utils.io.images import decode
 from covid_utils.io.weights import save_weights
 
 SEED = 20261127
@@ -54,21 +51,7 @@ def writing(folder: Path) -> None:
         replace_file(folder / "table.csv", lambda path, n=number: path.write_text(f"n,x\n{n},{'x' * 1_000_000}\n"))
 
 
-def drawing(folder: Path) -> None:
-    cached_phantom(8, 2, 64, 0, "A", folder)
-
-
-def decoding(folder: Path) -> None:
-    source, names = folder.parent / "slices", [f"{number:02d}.png" for number in range(60)]
-    if not source.exists():
-        source.mkdir()
-        slices = np.random.default_rng(0).integers(0, 256, (60, 256, 256), np.uint8)
-        for name, slice_ in zip(names, slices, strict=True):
-            Image.fromarray(slice_).save(source / name, compress_level=1)
-    decode(source, names, 48, folder, progress=False)
-
-
-WORK = {each.__name__: each for each in (pixels, features, writing, drawing, decoding)}
+WORK = {each.__name__: each for each in (pixels, features, writing)}
 
 
 def content(path: Path) -> str | bytes:
@@ -126,8 +109,8 @@ def differing(kind: str, folder: Path, times: int) -> set[str]:
         time.sleep(rng.uniform(0, seconds))
         os.kill(child, signal.SIGKILL)
         hit += ended(child) != 0
-        if hit % 2:  # every other time it is killed once more before it may finish
-            continue
+        if hit % 2:
+            continue  # every other time it is killed once more before it may finish
         undisturbed(kind, now)
         found = left(now)
         wrong |= {name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)}

@@ -171,14 +171,3 @@ def test_a_gpu_trains_the_same_wherever_its_slices_lie(tiny, frozen, tmp_path, m
     for one, other in zip(there.parameters(), here.parameters(), strict=True):
         assert one.is_cuda
         torch.testing.assert_close(one, other, atol=1e-2, rtol=1e-2)
-
-
-@pytest.mark.weekly
-def test_slices_reach_workers_that_are_started_anew(tiny):
-    """As DataLoader's workers are on Windows and macOS: what they work on is sent to them."""
-    one, many = loader(tiny, "val", 4), loader(tiny, "val", 4)
-    several = torch.utils.data.DataLoader(
-        many.dataset, batch_size=None, sampler=many.sampler, num_workers=2, multiprocessing_context="spawn"
-    )
-    for (images_here, labels_here), (images_there, labels_there) in zip(one, several, strict=True):
-        assert torch.equal(images_here, images_there) and torch.equal(labels_here, labels_there)

@@ -1,4 +1,4 @@
-"""Faults, really brought about: full and read-only disks, no memory, two at once, odd places, hostile files.
+"""Faults, really brought about: full and read-only disks, no memory, two at once, hostile files.
 
 Kills are in `test_kills.py`; docs/reliability.md lists every fault with the test that shows it.
 """
@@ -15,18 +15,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
-import papermill
 import pytest
 import torch
 from PIL import Image
 from toy import TOY, Bomb, assert_same_bits, fitted, tiny_data
 
 from covid_course import predict
-from covid_course.notebooks import NOTEBOOKS
 from covid_utils.core import backbones
 from covid_utils.core.files import DAY, PROJECT, replace_file, write_json
 from covid_utils.core.memory import enough_memory
-from covid_utils.core.settings import Settings, read_profile
+from covid_utils.core.settings import Settings
 from covid_utils.data import load_data
 from covid_utils.io.datasets import cached_phantom
 from covid_utils.io.images import decode
@@ -36,9 +34,7 @@ from covid_utils.runs import feature_cache
 from covid_utils.runs.checkpoints import read_last
 from covid_utils.runs.load_or_train import new_model
 
-ROOT = getattr(os, "geteuid", lambda: -1)() == 0
 WINDOWS = sys.platform == "win32"
-ODD = "Ärzte & Söhne, 胸部 CT 'neu' [1]"  # spaces, accents, another script, quotes, brackets
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +69,7 @@ def disk(tmp_path):
     folder.mkdir()
     made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True, text=True)
     if made.returncode:
-        pytest.skip(f"no disk can be mounted here ({made.stderr.strip()}); as root, or with user namespaces, it can")
+        pytest.skip(f"no disk can be mounted here ({made.stderr.strip()}); as root it can")
 
     def remount(mode):
         subprocess.run(["mount", "-o", f"remount,{mode}", folder], check=True, timeout=30)
@@ -91,17 +87,6 @@ def fill(folder, spare=0):
 
 
 FULL = "No space left on device. Free some space or choose another folder with run_dir or data_dir"
-
-
-@pytest.mark.weekly
-@pytest.mark.skipif(ROOT or not shutil.which("unshare"), reason="root mounts disks without a namespace")
-def test_disks_in_a_namespace_where_nobody_is_root():
-    inside = ["unshare", "--map-root-user", "--mount", sys.executable]
-    if subprocess.run([*inside, "-c", ""], capture_output=True).returncode:
-        pytest.skip("this machine allows no user namespaces")
-    call = [*inside, "-m", "pytest", "-q", __file__, "-k", "disk and not namespace"]
-    ended = subprocess.run(call, cwd=PROJECT, capture_output=True, text=True, timeout=600)
-    assert ended.returncode == 0 and "skipped" not in ended.stdout.splitlines()[-1], ended.stdout[-2000:]
 
 
 def test_a_full_disk_stops_training_after_its_last_whole_epoch(disk, tmp_path):
@@ -137,8 +122,9 @@ def test_a_full_or_read_only_disk_while_drawing_decoding_and_writing(disk, tmp_p
     assert [path.name for path in disk[0].iterdir()] == ["filler"]
     filler.unlink()
     disk[1]("ro")
-    with pytest.raises(OSError, match="Cannot write .*: Read-only file system"):
-        work(disk[0])
+    for refused in (work, trained):
+        with pytest.raises(OSError, match="Cannot write .*: Read-only file system"):
+            refused(disk[0])
     disk[1]("rw")
     assert work(disk[0]) == work(tmp_path / "roomy"), "and it is as if nothing had happened"
 
@@ -179,7 +165,7 @@ def test_two_trainings_in_one_folder_do_not_mix(tmp_path):
     second = []
 
     def another(history):
-        with pytest.raises(OSError, match="Another process trains in .*run: wait, or give another run_dir"):
+        with pytest.raises(OSError, match="Another process is at work in .*run: wait, or choose another"):
             trained(tmp_path / "run")
         second.append(True)
 
@@ -211,21 +197,6 @@ def test_files_are_as_the_umask_says(tmp_path, mask, mode):
         os.umask(before)
     files = {path: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*.*") if not path.name.startswith(".")}
     assert len(files) == 5 and set(files.values()) == {mode}
-
-
-@pytest.mark.weekly
-def test_a_notebook_from_another_folder_with_spaces_and_other_letters(tmp_path, monkeypatch):
-    """Notebook 1, whole, in a kernel that starts elsewhere; data, run and home have such names, too."""
-    place = tmp_path / ODD
-    place.mkdir()
-    monkeypatch.setenv("COVID_UTILS_HOME", str(place))
-    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
-    parameters = read_profile(NOTEBOOKS / "profiles" / "smoke.yaml") | {"run_dir": "läufe/erster 1"}
-    known = papermill.inspect_notebook(NOTEBOOKS / "01_data.ipynb")
-    parameters = {name: value for name, value in parameters.items() if name in known}
-    options = {"kernel_name": "python3", "cwd": place, "progress_bar": False}
-    papermill.execute_notebook(NOTEBOOKS / "01_data.ipynb", place / "01 ö.ipynb", parameters, **options)
-    assert (place / "läufe" / "erster 1" / "metrics.json").is_file() and list((place / "data" / "phantom").iterdir())
 
 
 # ----------------------------------------------------------------------------------------- hostile files

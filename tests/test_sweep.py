@@ -163,7 +163,7 @@ def test_a_folder_that_cannot_be_written_and_a_file_that_cannot_be_read(toy, tmp
     assert main(["sweep", str(written(tmp_path, **plan))]) == 1
     assert main(["sweep", str(tmp_path / "none.yaml")]) == 1
     told = capsys.readouterr().err.strip().splitlines()
-    assert "Cannot write" in told[0] and "Name another `folder`" in told[0] and "Cannot read" in told[-1]
+    assert "Cannot write" in told[0] and "choose another folder" in told[0] and "Cannot read" in told[-1]
 
 
 @pytest.mark.parametrize("path", sorted(PROJECT.glob("notebooks/profiles/*.yaml")), ids=lambda path: path.stem)
@@ -240,7 +240,7 @@ def test_ctrl_c_leaves_what_is_finished(toy, tmp_path):
     listening = [each.laddr.ip for each in psutil.net_connections("tcp") if each.status == "LISTEN" and
                  each.pid in {process.pid for process in tree}]  # fmt: skip
     assert len(listening) > 3 and set(listening) == {"127.0.0.1"}
-    with pytest.raises(OSError, match="Another process is at the sweep in .*all: wait"):
+    with pytest.raises(OSError, match="Another process is at work in .*all: wait"):
         sweep.sweep(plan)
     os.killpg(running.pid, signal.SIGINT)
     out, err = running.communicate(timeout=60)

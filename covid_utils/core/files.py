@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 PROJECT = Path(__file__).resolve().parents[2]
 DAY = 24 * 3600  # seconds after which a temporary file is one that a killed process left
 
@@ -67,10 +69,29 @@ def replace_file(path: str | Path, write: Callable[[Path], Any]) -> None:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
     except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def lock_folder(folder: Path) -> filelock.AcquireReturnProxy:
+    """A context manager that keeps other processes out of a folder, which is made if it is not there.
+
+    Raises OSError, in one sentence, if another process is in it, or it cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return filelock.FileLock(folder / ".lock").acquire(blocking=False)
+    except filelock.Timeout:
         raise OSError(
-            f"Cannot write {path}: {error.strerror or error}. Free some space or choose another folder with run_dir or "
-            "data_dir; what was there before is unchanged."
-        ) from error
+            f"Another process is at work in {display_path(folder)}: wait, or choose another folder."
+        ) from None
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+
+
+def _cannot_write(path: Path, error: OSError) -> OSError:
+    """What to raise where a file or folder cannot be written."""
+    reason = error.strerror or error
+    return OSError(f"Cannot write {path}: {reason}. Free some space or choose another folder with run_dir or data_dir.")
 
 
 @contextlib.contextmanager

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
 
 from ..core.device import pick_device, seeded, to_device_if_fits
-from ..core.files import display_path, resolve
+from ..core.files import display_path, lock_folder, resolve
 from ..core.memory import enough_memory
 from ..core.settings import Settings
 from ..data import CTData, Slices, augment, loader
@@ -57,15 +56,12 @@ def train(model: Net, data: CTData, settings: Settings, folder: Path, curves=Non
     key = run_key(settings, data.fingerprint)
     checkpoint = Checkpoint(folder, key, model, optimizer, scheduler, anew=not settings.resume)
     lower = f"batch_size (now {size}), image_size (now {settings.image_size}) or copies"
-    folder.mkdir(parents=True, exist_ok=True)
     try:
-        with enough_memory(lower), FileLock(folder / ".train.lock", timeout=0):
+        with enough_memory(lower), lock_folder(folder):
             return fit(
                 trained, train_loader, val_loader, optimizer, scheduler, device,
                 settings.epochs, settings.seed, checkpoint, curves,
             )  # fmt: skip
-    except Timeout:
-        raise OSError(f"Another process trains in {display_path(folder)}: wait, or give another run_dir.") from None
     except FloatingPointError as error:
         raise FloatingPointError(
             f"{error}: lower learning_rate (now {settings.learning_rate}) and set resume=False, or give another "
