@@ -127,7 +127,7 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any]) -> Path:
             try:
                 _execute(notebook, temporary, {name: value for name, value in parameters.items() if name in known})
             except NotebookError as error:
-                if not temporary.stat().st_size:  # its kernel never started
+                if not temporary.exists():  # its kernel never started
                     raise
                 os.replace(temporary, failed)
                 raise NotebookError(f"{error}\nThe notebook up to there is {display_path(failed)}.") from None

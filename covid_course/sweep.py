@@ -20,8 +20,7 @@ import joblib
 import pandas as pd
 from tqdm import tqdm
 
-from covid_utils.core.files import delete, display_path, read_json, replace_file, write_json
-from covid_utils.core.memory import total_memory
+from covid_utils.core.files import delete, display_path, lock_folder, read_json, replace_file, write_json
 from covid_utils.core.progress import progress
 
 from .notebooks import NotebookError, execute
@@ -48,23 +47,14 @@ def sweep(plan: dict | str | Path, scheduler: str | None = None) -> pd.DataFrame
         OSError: the folder cannot be written, another process is at this sweep, or the scheduler is not there.
     """
     folder, runs = read_plan(plan)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / ".lock").acquire(blocking=False)
-    except filelock.Timeout:
-        raise OSError(
-            f"Another process is at the sweep in {display_path(folder)}: wait, or give another folder."
-        ) from None
-    except OSError as error:
-        raise OSError(f"Cannot write {folder}: {error.strerror}. Name another `folder` for the sweep.") from None
-    with lock:
+    with lock_folder(folder):
         rows = {run.name: _earlier(run) for run in runs}
         missing = [run for run in runs if rows[run.name].get("status") != "finished"]
         table = _written(folder, runs, rows)
         if missing:
             try:
                 with cluster_of(scheduler, len(runs)) as client:
-                    for row in progress(each_done(client, execute_run, missing), "runs", len(missing), at_once=True):
+                    for row in progress(each_done(client, execute_run, missing), "runs", len(missing), delay=0):
                         rows[row["name"]] = row
                         _written(folder, runs, rows)
             finally:  # after Ctrl-C a run may have finished whose row was still on the way
@@ -232,11 +222,12 @@ def environments(runs: int) -> list[dict[str, str]]:
     that is continued computes with the same threads and gets the same bits.
     """
     import torch
+    from distributed.system import memory_limit
 
     cores = joblib.cpu_count()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count()))))
     gpus = [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
-    count = max(1, min(len(gpus) or min(cores, total_memory() // MEMORY), runs))
+    count = max(1, min(len(gpus) or min(cores, memory_limit() // MEMORY), runs))
     allowed = (os.environ.get("OMP_NUM_THREADS") or str(cores)).split(",")[0]  # a list is for nested loops
     threads = str(min(max(1, cores // count), int(allowed)))
     shares = [dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), threads) for _ in range(count)]

@@ -45,11 +45,11 @@ def test_values_have_the_type_their_name_wants_on_the_command_line_and_in_yaml(t
     ("texts", "words"),
     [
         ({"epoch": "3"}, "Unknown parameter 'epoch': did you mean 'epochs'"),
-        ({"epochs": "three"}, "epochs must be a whole number, not 'three'"),
-        ({"epochs": "1.5"}, "epochs must be a whole number"),
-        ({"epochs": "-1"}, "epochs must lie between 1 and"),
-        ({"resume": "yes"}, "resume must be true or false, not 'yes'"),
-        ({"learning_rate": "nan"}, "learning_rate must lie between"),
+        ({"epochs": "three"}, "epochs: .* integer.*, not 'three'"),
+        ({"epochs": "1.5"}, "epochs: .* integer"),
+        ({"epochs": "-1"}, "epochs: .* greater than or equal to 1, not '-1'"),
+        ({"resume": "maybe"}, "resume: .* boolean.*, not 'maybe'"),
+        ({"learning_rate": "nan"}, "learning_rate: .* not 'nan'"),
         ({"backbone": "resnet19"}, "did you mean 'resnet18'"),
     ],
 )
