@@ -10,7 +10,7 @@ import pandas as pd
 
 from covid_utils.core.files import did_you_mean
 from covid_utils.core.settings import FIELDS, Settings
-from covid_utils.labs.seed_variance import held, seeds_needed, stories
+from covid_utils.labs.seed_variance import held, seeds_needed
 
 from ..notebooks import declared, find_notebooks
 from .grading import WrongAnswer, array, call, mistake
@@ -76,7 +76,7 @@ def _stories(answer) -> str:
         scratch = rng.permutation(np.linspace(0.6, 0.7, 5) + rng.uniform(0, 0.02, 5))
         start = np.roll(scratch, 2) + better + rng.uniform(0, 0.02, 5)
         said = array(call(answer, scratch.copy(), start.copy()), (2,), "a pair of gains")
-        most, least = stories(scratch, start)
+        most, least = start.max() - scratch.min(), start.min() - scratch.max()
         kinds = {
             "order": (least, most),
             "sign": (-most, -least),
