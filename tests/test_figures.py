@@ -9,7 +9,6 @@ import torch
 from covid_utils import plotting
 from covid_utils.evaluation import mean_over_seeds
 from covid_utils.labs import cam_figures, photographs, score_figures
-from covid_utils.labs.calibration import calibration
 
 SCORES = {"one": {"value": 0.5, "low": 0.4, "high": 0.7}, "two": {"value": 0.9, "low": 0.8, "high": 0.95}}
 
@@ -36,18 +35,6 @@ def test_intervals_reach_from_low_to_high_in_percent(shown):
     assert [text.get_text() for text in axis.texts] == ["50.0", "90.0"]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["one", "two"]
     assert axis.yaxis_inverted() and axis.get_xlabel() == "accuracy, %"
-
-
-def test_calibration_has_the_networks_probability_on_x(shown):
-    logits, labels = np.repeat([-2.0, 2.0], 50), np.r_[np.zeros(40), np.ones(10), np.zeros(25), np.ones(25)]
-    table, _ = calibration(logits, labels, bins=2)
-    score_figures.show_calibration({"a": table}, "reliability")
-    (axis,) = shown[0].axes
-    honest, points = axis.lines
-    assert ends(honest) == [[0, 1], [0, 1]]
-    sure = 1 / (1 + np.exp(-2))
-    assert np.allclose(points.get_xdata(), [1 - sure, sure]) and np.allclose(points.get_ydata(), [0.2, 0.5])
-    assert "network" in axis.get_xlabel() and "positives" in axis.get_ylabel()
 
 
 def test_a_confusion_matrix_has_the_truth_in_rows(shown):

@@ -5,7 +5,6 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import pyplot as plt
 
 from covid_utils.labs import seed_variance
 
@@ -48,13 +47,3 @@ def test_the_analysis_of_variance_finds_each_cause():
     assert found["sum of squares"].tolist() == pytest.approx([12 * 100, 8 * 9, 8 * 4, 12])
     assert found["degrees of freedom"].tolist() == [1, 2, 2, 6]
     assert found["share, %"].sum() == pytest.approx(100)
-
-
-def test_the_figure_has_a_mark_for_each_run_and_one_for_each_mean():
-    figure = seed_variance.draw_starts(table(lambda p, w, s: 0.5 + 0.01 * s))
-    (axis,) = figure.axes
-    small = [line for line in axis.lines if line.get_alpha() == 0.5]
-    assert sorted(np.concatenate([line.get_ydata() for line in small])) == pytest.approx(sorted([50, 51, 52] * 6))
-    assert [text.get_text() for text in axis.get_xticklabels()] == ["40", "80"]
-    assert axis.get_legend_handles_labels()[1] == ["scratch", "bundled", "imagenet"]
-    plt.close(figure)

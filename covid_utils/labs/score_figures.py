@@ -1,14 +1,12 @@
-"""Figures of scores: thresholds, calibration, what chance alone would do."""
+"""Figures of scores: thresholds, curves, intervals."""
 
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.special import expit
-from sklearn.calibration import CalibrationDisplay
 from sklearn.metrics import PrecisionRecallDisplay, RocCurveDisplay, confusion_matrix, precision_score, recall_score
 
 from ..evaluation import mean_over_seeds
@@ -75,18 +73,6 @@ def show_roc(models: dict[str, np.ndarray], labels, alt: str) -> None:
     axes[1].set(xlabel="recall = sensitivity", ylabel="precision")
     for axis, place in zip(axes, ("lower right", "lower left"), strict=True):
         axis.legend(fontsize=9, loc=place)
-    figure.tight_layout()
-    show(figure, alt)
-
-
-@styled
-def show_calibration(tables: dict[str, pd.DataFrame], alt: str) -> None:
-    """Reliability diagrams: {title: table of `calibration.calibration`}; calibrated ones lie on the diagonal."""
-    figure, axis = plt.subplots(figsize=(5, 4.2))
-    for (title, table), colour, marker in zip(tables.items(), (RED, BLUE), "so", strict=False):
-        diagram = CalibrationDisplay(table.fraction_of_positives, table.predicted, None)
-        diagram.plot(ax=axis, name=title, color=colour, marker=marker, linestyle="", fillstyle="none", markersize=9)
-    axis.set(xlabel="probability that the network gives", ylabel="fraction of positives (COVID)")
     figure.tight_layout()
     show(figure, alt)
 

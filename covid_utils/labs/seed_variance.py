@@ -1,41 +1,15 @@
-"""What the table of a sweep tells: its figure, differences in pairs, and where the spread comes from."""
+"""What the table of a sweep tells: differences in pairs, and where the spread comes from."""
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from scipy.stats import norm
 
 from ..evaluation import mean_over_seeds, percent
-from ..plotting import BLUE, RED, styled
 from .calibration import verdict
 
 ACCURACY = "network.test.accuracy"  # a column of results.csv, a share; its interval's ends are ….low and ….high
-LOOKS = {"scratch": (BLUE, "o"), "bundled": (RED, "s"), "imagenet": ("#555555", "^")}
-
-
-@styled
-def draw_starts(table: pd.DataFrame) -> Figure:
-    """Test accuracy by number of patients: a small mark a run, a large one the mean over seeds, with its interval.
-
-    Args:
-        table: a row a run, with columns patients, weights, seed and `ACCURACY`.
-    """
-    figure, axis = plt.subplots(figsize=(8, 4))
-    scores = 100 * table.pivot(index="patients", columns=["weights", "seed"], values=ACCURACY)
-    for place, (start, (colour, mark)) in enumerate(LOOKS.items()):
-        means = pd.DataFrame([mean_over_seeds(runs.dropna()) for _, runs in scores[start].iterrows()])
-        x, arms = np.arange(len(scores)) + 0.22 * (place - 1), (means.value - means.low, means.high - means.value)
-        axis.plot(x + 0.07, scores[start], mark, color=colour, alpha=0.5, ms=4)
-        axis.errorbar(x, means.value, arms, fmt=mark, ms=9, color=colour, capsize=4, label=start)
-    axis.set(xlabel="patients", ylabel="test accuracy, %", ylim=(20, 102))
-    axis.set_xticks(range(len(scores)), scores.index)
-    axis.axhline(50, color="grey", linewidth=0.8, linestyle=":")
-    axis.legend(loc="lower right")
-    axis.grid(axis="y", alpha=0.3)
-    return figure
 
 
 def paired_gains(scores: pd.DataFrame, start: str) -> pd.DataFrame:
