@@ -28,13 +28,9 @@ RECOGNISED = 0.05  # accuracy above chance with shuffled labels: patients are re
 
 
 def thumbnails(data: CTData, frame_only: bool = False) -> np.ndarray:
-    """Every slice as a 32 × 32 thumbnail of mean 0 and length 1: the product of two is their correlation.
+    """Every slice as a 32 × 32 thumbnail of mean 0 and length 1, float32 (N, pixels): a product is a correlation.
 
-    Args:
-        data: slices.
-        frame_only: only the outermost 4 pixels, where there is hardly any lung.
-
-    Returns: float32 (N, pixels).
+    `frame_only`: only the outermost 4 pixels, where there is hardly any lung.
     """
     inner = np.zeros((SIDE, SIDE), bool)
     inner[FRAME:-FRAME, FRAME:-FRAME] = frame_only
@@ -79,8 +75,7 @@ def near_duplicates(data: CTData) -> pd.DataFrame:
     Copies are also found if they were augmented before the split: mirrored, turned by right angles, inverted, or
     cropped to 80 % or more of height and width at a corner, an edge or the middle (shares found: docs/results.md).
 
-    Returns: a row per held-out slice with `slice` and `twin` (rows of `data.table`) and their `similarity`, at
-    least 0.95 (correlation of the thumbnails).
+    Returns: `slice` and `twin` (rows of `data.table`) and the `similarity` of their thumbnails, at least 0.95.
     """
     train, images = (data.table.split == "train").to_numpy(), _resized(data.images.numpy(), 2 * SIDE)
     rows = np.flatnonzero(train)
@@ -127,17 +122,11 @@ def shuffled_labels(data: CTData, seed: int = 0) -> tuple[float, float]:
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-    """What `audit` found; a notebook shows it as text and a table.
+    """What `audit` found; a notebook shows it as text and a table."""
 
-    Attributes:
-        verdict: one sentence per problem, or one that says there is none.
-        checks: a row per check: what was measured, and what guessing or a clean split would give.
-        pairs: the `near_duplicates`.
-    """
-
-    verdict: list[str]
-    checks: pd.DataFrame
-    pairs: pd.DataFrame
+    verdict: list[str]  # a sentence per problem, or one that says there is none
+    checks: pd.DataFrame  # a row per check: what was measured, and what guessing or a clean split would give
+    pairs: pd.DataFrame  # the `near_duplicates`
 
     def __str__(self) -> str:
         return "\n".join(self.verdict) + "\n\n" + self.checks.to_string()
@@ -158,8 +147,8 @@ def audit(data: CTData) -> Audit:
     slices, with 95 % intervals over patients.
     """
     table, test = data.table, data.table[data.table.split == "test"]
-    held_out, majority = int((table.split != "train").sum()), max(test.label.mean(), 1 - test.label.mean())
-    shared = int((table.groupby("patient").split.nunique() > 1).sum())
+    held_out, majority = (table.split != "train").sum(), max(test.label.mean(), 1 - test.label.mean())
+    shared = (table.groupby("patient").split.nunique() > 1).sum()
     both, pairs, (shuffled, chance) = _in_both_classes(data), near_duplicates(data), shuffled_labels(data)
     random = dataclasses.replace(data, table=table.assign(split=split_groups(table, "random")))
     mixed = (nearest_neighbour(random) > 0) == random.table.label[random.table.split == "test"]
