@@ -73,8 +73,9 @@ def read(name: str) -> pd.DataFrame:
 
 
 def markdown(table: pd.DataFrame | list[dict]) -> str:
-    """A table without its index; an empty cell where there is nothing."""
-    table = pd.DataFrame(table).astype(object).fillna("")
+    """A table with its index, if that has a name; an empty cell where there is nothing."""
+    table = pd.DataFrame(table)
+    table = (table if table.index.name is None else table.reset_index()).astype(object).fillna("")
     lines = [table.columns, ["---"] * table.shape[1], *table.to_numpy()]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
@@ -145,19 +146,11 @@ def recipe_of(text: str | float) -> dict:
 
 def difficulty() -> str:
     """Is the phantom neither trivial nor hopeless? What scores should be and are, over the seeds."""
-    rows = read("phantom").set_index(["model", "split"]).accuracy
-    return markdown(
-        [
-            {
-                "test accuracy %": f"{MODELS[model]}, {split} split",
-                "wanted": wanted,
-                "measured: mean (lowest to highest)": with_range(100 * rows[model, split]),
-                "seeds": len(rows[model, split]),
-            }
-            for (model, split), wanted in WANTED.items()
-            if (model, split) in rows.index
-        ]
-    )
+    rows = read("phantom")
+    rows["wanted"] = [WANTED.get(key) for key in zip(rows.model, rows.split, strict=True)]
+    rows["name"] = rows.model.map(MODELS) + ", " + rows.split + " split"
+    measured = {"measured: mean (lowest to highest)": lambda mine: with_range(100 * mine.accuracy), "seeds": len}
+    return by_group(rows.dropna(subset="wanted"), {"name": "test accuracy %", "wanted": "wanted"}, measured)
 
 
 def accuracies(name: str, score: str = "accuracy") -> pd.DataFrame:
@@ -213,14 +206,14 @@ def ways_to_fine_tune() -> pd.DataFrame:
 
 def spread() -> pd.DataFrame:
     """How far the test accuracy spreads, in points, when one thing changes at a time."""
-    rows, found = read("variance"), []
+    rows, found = read("variance"), {}
     error = 100 * (rows["accuracy high"] - rows["accuracy low"]) / 4
     for name, fixed in (("the network's seed", rows.patients), ("the patients (drawn and split anew)", rows.network)):
         value = 100 * rows.accuracy[fixed == 0]
-        found.append((name, f"{value.min():.1f} to {value.max():.1f}", f"{value.std():.1f}"))
-    found.append(("the test patients (one run's standard error)", "", f"{error.mean():.1f}"))
-    columns = ["only this changes", "test accuracy, %", "standard deviation, points"]
-    return pd.DataFrame(found, columns=columns).set_index("only this changes")
+        found[name] = f"{value.min():.1f} to {value.max():.1f}", f"{value.std():.1f}"
+    found["the test patients (one run's standard error)"] = "", f"{error.mean():.1f}"
+    columns = ["test accuracy, %", "standard deviation, points"]
+    return pd.DataFrame.from_dict(found, orient="index", columns=columns).rename_axis("only this changes")
 
 
 def better_answers() -> pd.DataFrame:
@@ -257,7 +250,7 @@ def pretraining() -> str:
     scores.index = "AUC on unseen source patients: " + scores.index
     table = pd.concat([pd.DataFrame(files).loc[facts].fillna("scratch"), scores])
     table.index = table.index.str.replace("image_size", "image size")
-    return markdown(table.rename_axis("").reset_index())
+    return markdown(table.rename_axis(""))
 
 
 def source_findings() -> pd.DataFrame:
@@ -308,7 +301,7 @@ def few_slices() -> str:
             table[f"{CURVE[model][0]}: gain, {name}"] = gains
     seeds = accuracy.scratch.groupby("slices").count().min()
     return (
-        f"{markdown(table.rename_axis('training slices').reset_index())}\n\nAccuracy / AUC in %, means over {seeds} "
+        f"{markdown(table.rename_axis('training slices'))}\n\nAccuracy / AUC in %, means over {seeds} "
         "seeds; gains over ResNet-18 from scratch, paired over seeds, with 95 % intervals."
     )
 
@@ -459,14 +452,14 @@ def speed() -> str:
 
 def tables() -> dict[str, str]:
     """The tables of the pages, by name."""
-    maps, tuned = read("heat_maps"), ways_to_fine_tune().drop(columns="that is")
+    maps = read("heat_maps")
     return {
         "real": summary("sars-cov-2-ct", "patient"),
         "real-random": summary("sars-cov-2-ct", "random"),
         "phantom": summary("phantom", "patient"),
         "difficulty": difficulty(),
         "weights": pretraining(),
-        "variance": markdown(spread().reset_index()),
+        "variance": markdown(spread()),
         "speed": speed(),
         "learning-curve": few_slices(),
         "heat-maps": heat_maps(maps),
@@ -476,9 +469,9 @@ def tables() -> dict[str, str]:
         "strangers": out_of_distribution(),
         "patients": patients(),
         "better-answers": markdown(better_answers().drop(columns="that is")),
-        "craft": markdown(tuned.reset_index()),
+        "craft": markdown(ways_to_fine_tune().drop(columns="that is")),
         "leaks": leaks(),
-        "kept-features": markdown(kept_copies().reset_index()),
+        "kept-features": markdown(kept_copies()),
     }
 
 
