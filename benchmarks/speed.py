@@ -32,7 +32,6 @@ import PIL.Image
 import torch
 import torchvision
 from experiment import RESULTS
-from pytorch_grad_cam.utils.model_targets import BinaryClassifierOutputTarget
 from torch import nn
 from torch.utils.data import DataLoader
 from torchvision import transforms as T
@@ -42,7 +41,6 @@ from covid_utils.core.device import has_bfloat16, pick_device, to_device_if_fits
 from covid_utils.core.files import read_json, resolve, write_json
 from covid_utils.core.settings import Settings
 from covid_utils.data import CTData, Slices, augment, load_data, loader
-from covid_utils.explain import METHODS, cam
 from covid_utils.models import FeatureHead, freeze
 from covid_utils.runs.feature_cache import CachedFeatures
 from covid_utils.runs.load_or_train import new_model
@@ -140,23 +138,6 @@ def _ours(folder: Path, o: argparse.Namespace) -> tuple[CTData, Settings, nn.Mod
     return data, settings, model
 
 
-def maps(folder: Path, o: argparse.Namespace) -> dict[str, float]:
-    """Maps a second, ours in batches against the library's own example: one picture a call."""
-    data, _, model = _ours(folder, o)
-    images, found = data.images[:16], {}
-
-    def example(library: type) -> None:
-        with library(model=model, target_layers=[model.parts("layer4")[-1]]) as explain:
-            for image in images:
-                x = model.preprocess(image[None]).to(o.device)
-                explain(input_tensor=x, targets=[BinaryClassifierOutputTarget(1)])
-
-    for method, library in (("GradCAM", METHODS["GradCAM"]), ("EigenCAM", METHODS["EigenCAM"].__bases__[0])):
-        found[f"{method} maps/s"] = len(images) / min(_seconds(cam, model, images, method) for _ in range(2))
-        found[f"{method} example maps/s"] = len(images) / min(_seconds(example, library) for _ in range(2))
-    return found
-
-
 def _seconds(function: Callable, *arguments) -> float:
     start = _now()
     function(*arguments)
@@ -170,24 +151,22 @@ def _now() -> float:
     return time.perf_counter()
 
 
-CONTENDERS = {f.__name__: f for f in (ours, cached, article, maps)}
+CONTENDERS = {f.__name__: f for f in (ours, cached, article)}
 
 
 # ------------------------------------------------------------------------------------------------------- main
 
 
 def pictures(data_dir: str) -> Path:
-    """A folder with a folder of pictures for each class."""
-    real = resolve(data_dir) / "sars-cov-2-ct"
+    """A folder with a folder of pictures for each class: real slices, or phantom slices that are drawn now."""
+    real, folder = resolve(data_dir) / "sars-cov-2-ct", resolve("runs/speed-phantom")
     if real.is_dir():
         return real
-    folder = resolve("runs/speed-phantom")
     drawn = phantom(patients=120, image_size=224)
     for i, (image, label) in enumerate(zip(drawn["images"], drawn["label"], strict=True)):
         path = folder / ("COVID" if label else "non-COVID") / f"{i}.png"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            PIL.Image.fromarray(image).save(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.fromarray(image).save(path)
     return folder
 
 
@@ -233,7 +212,7 @@ def main() -> None:
     if o.one:
         return contend(json.loads(o.one))
     o.folder, o.device = str(pictures(o.data_dir)), pick_device(o.device).type
-    found = {"scratch": compare(["ours", "article"], o), "maps": compare(["maps"], o)["maps"]}
+    found = {"scratch": compare(["ours", "article"], o)}
     found["frozen"] = compare(["cached", "ours", "article"], o, frozen=True)
     name = torch.cuda.get_device_name() if o.device == "cuda" else _processor()
     machine = {"processor": name, "cores": os.cpu_count(), "backbone": o.backbone}
