@@ -27,16 +27,12 @@ demo: .venv/demo  ## ask the network of RUN=runs/default on a page in the browse
 # `make check` runs the unit tests that take a second or two; the rest of `make test` are those that start processes.
 SLOW := $(addprefix tests/test_,$(addsuffix .py,demo exercises export kills models notebooks reliability site slides sweep training))
 
-test: committed series unit slow  ## every notebook, and all tests but the weekly ones; `make -j2 test` keeps two cores busy
+test: series unit slow  ## every notebook in small, and all tests but the weekly ones; `make -j2 test` keeps two cores busy
 
 check: lint  ## lint, and the fast tests: a minute or so
 	$(BIN)/python -m pytest -q -x --ignore=tests/test_notebooks.py $(addprefix --ignore=,$(SLOW))
 
-# Notebook 6 is a sweep of minutes: `series` runs it with the profile smoke.
-committed: .venv/test
-	home=$$(mktemp -d) && COVID_UTILS_HOME=$$home $(BIN)/python -m pytest -p no:cacheprovider --nbval-lax \
-		--nbval-current-env --nbval-cell-timeout=600 $(filter-out %06_sweeps.ipynb,$(NOTEBOOKS)) && rm -r $$home
-
+# The notebooks through nbval, each alone, without a network and with the profile smoke; `make committed`: as they are.
 series: .venv/test
 	$(BIN)/python -m pytest tests/test_notebooks.py
 
@@ -46,7 +42,11 @@ unit: .venv/test
 slow: .venv/test
 	$(BIN)/python -m pytest $(filter-out %notebooks.py,$(SLOW))
 
-weekly: .venv/test resolve  ## what is slow and rarely breaks: kill -9, fuzzing, versions, notebooks and pages in a browser
+committed: .venv/test
+	home=$$(mktemp -d) && COVID_UTILS_HOME=$$home $(BIN)/python -m pytest -p no:cacheprovider --nbval-lax \
+		--nbval-current-env --nbval-cell-timeout=600 $(NOTEBOOKS) && rm -r $$home
+
+weekly: .venv/test resolve committed  ## what is slow and rarely breaks: kill -9, fuzzing, versions, notebooks and pages in a browser
 	$(BIN)/python -m pytest -m weekly
 	FUZZ=2000 $(BIN)/python -m pytest tests/test_fuzz.py
 	$(MAKE) browser

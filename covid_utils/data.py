@@ -61,8 +61,8 @@ def load_data(settings: Settings, progress: bool = True) -> CTData:
     if "split" not in table:
         table["split"] = split_groups(table, settings.split, settings.seed)
         groups += " The random split pays no heed to them." if settings.split == "random" else ""
-    pixels = read()  # decoding a folder comes last, so that one that cannot be split says so at once
-    return CTData(table, pixels.images, pixels.lesions, pixels.lungs, name, groups, fingerprint(table, pixels.digest))
+    images, lesions, lungs = read()  # decoding a folder comes last, so that one that cannot be split says so at once
+    return CTData(table, images, lesions, lungs, name, groups, fingerprint(table, images))
 
 
 def split_groups(table: pd.DataFrame, split: str = "patient", seed: int = 0) -> pd.Series:
@@ -89,9 +89,10 @@ def split_groups(table: pd.DataFrame, split: str = "patient", seed: int = 0) -> 
         if len(left) < 3:
             hint = "use split='random' or " if split == "patient" else ""
             mixed = int(groups["mean"].between(0, 1, inclusive="neither").sum())
+            both = f" ({mixed} hold both classes)" if mixed else ""
             raise ValueError(
                 f"Class {CLASSES[label]} has too few slices, {left.sum()} in {len(left)} "
-                f"{'patients' if split == 'patient' else 'files'}{f' ({mixed} hold both classes)' * (mixed > 0)}: "
+                f"{'patients' if split == 'patient' else 'files'}{both}: "
                 f"{hint}add slices, as train, val and test need one each."
             )
         for part, spare in (("test", 2), ("val", 1)):
@@ -137,7 +138,8 @@ def loader(
     data: CTData, split: str, batch_size: int = 32, shuffle: bool = False, augmented: bool = False
 ) -> DataLoader:
     """Batches of one split: images uint8 (N, H, W), changed at random if `augmented`, and labels float32 (N,)."""
-    return batches_of(Slices(data, split), batch_size, shuffle, _augment_batch if augmented else None)
+    change = (lambda batch: (augment(batch[0]), batch[1])) if augmented else None
+    return batches_of(Slices(data, split), batch_size, shuffle, change)
 
 
 def batches_of(slices: Dataset, batch_size: int = 32, shuffle: bool = False, change: Callable | None = None):
@@ -153,18 +155,12 @@ def batches_of(slices: Dataset, batch_size: int = 32, shuffle: bool = False, cha
     return DataLoader(slices, batch_size=None, sampler=batches, collate_fn=change)
 
 
-def _augment_batch(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """A batch with its images augmented."""
-    images, labels = batch
-    return augment(images), labels
-
-
-def augment(images: Tensor, greys: bool = False) -> Tensor:
+def augment(images: Tensor) -> Tensor:
     """Slices as they might also have been taken: each changed at random in its own way.
 
     Half are flipped left to right; all are rotated by up to 10 degrees, scaled by 0.9 to 1.1, and shifted by up to
-    5 % of the width and height. Their greys stay, since in a CT slice they mean something (ground glass *is* brighter
-    than air); `greys` changes them too: contrast by 0.85 to 1.15, brightness by up to 20 of 255 grey values.
+    5 % of the width and height. Brightness and contrast stay: in a CT slice they mean something (ground glass *is*
+    brighter than air).
 
     Args:
         images: uint8 (N, H, W).
@@ -174,7 +170,7 @@ def augment(images: Tensor, greys: bool = False) -> Tensor:
     """
     n = len(images)
     flip = (torch.rand(n) < 0.5).float() * 2 - 1
-    angle, scale, right, down, contrast, brightness = torch.rand(6, n) * 2 - 1
+    angle, scale, right, down, _, _ = torch.rand(6, n) * 2 - 1  # six are drawn, as in the recorded runs
     angle, scale = torch.deg2rad(10 * angle), 1 + 0.1 * scale
     cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
     # from places in the result to places in the slice, both counted from -1 to 1
@@ -184,7 +180,4 @@ def augment(images: Tensor, greys: bool = False) -> Tensor:
     # bicubic, since bilinear blurs: the network would learn from blurred slices and be tested on sharp ones
     pixels = images[:, None].float()
     moved = grid_sample(pixels, grid, mode="bicubic", padding_mode="border", align_corners=False)[:, 0]
-    if greys:
-        gain, offset = (x.view(n, 1, 1).to(images.device) for x in (1 + 0.15 * contrast, 20 * brightness))
-        moved = (moved - 128) * gain + 128 + offset
     return moved.round_().clamp_(0, 255).to(torch.uint8)

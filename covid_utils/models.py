@@ -132,8 +132,7 @@ def freeze(model: Net, trainable: str = "last") -> Net:
 
 def first_trainable_stage(model: Net) -> str:
     """The first stage with a trainable parameter: the features before it never change."""
-    trainable = [s for s in STAGES if any(p.requires_grad for part in model.parts(s) for p in part.parameters())]
-    return trainable[0]
+    return next(s for s in STAGES if any(p.requires_grad for part in model.parts(s) for p in part.parameters()))
 
 
 def train_with_frozen_bn(model: nn.Module) -> None:

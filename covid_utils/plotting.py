@@ -41,24 +41,20 @@ def show(figure: Figure, alt: str, photo: bool = False, small: bool = False) -> 
     `photo`: as JPEG, a quarter of a PNG's size for pictures full of grey values; `small`: coarser, half of that again.
     """
     plt.close(figure)
-    if small:
-        display(Image(compact(figure, photo), format="jpeg" if photo else "png", alt=alt))
-    elif photo:
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="jpeg", bbox_inches="tight", pil_kwargs={"quality": 80})
-        display(Image(buffer.getvalue(), format="jpeg", alt=alt))
+    if photo or small:
+        display(Image(compact(figure, photo, small), format="jpeg" if photo else "png", alt=alt))
     else:
         display(figure, metadata={"image/png": {"alt": alt}})
 
 
 @styled
-def compact(figure: Figure, photo: bool, dpi: int = 68) -> bytes:
-    """The bytes of a figure's picture, small: JPEG, or PNG with 64 colours."""
+def compact(figure: Figure, photo: bool, small: bool = True) -> bytes:
+    """The bytes of a figure's picture: JPEG for photos, else PNG with 64 colours."""
     raw, buffer = io.BytesIO(), io.BytesIO()
-    figure.savefig(raw, format="png", bbox_inches="tight", dpi=dpi if photo else 100)
+    figure.savefig(raw, format="png", bbox_inches="tight", dpi=68 if photo and small else 100)
     picture = PIL.Image.open(raw).convert("RGB")
     if photo:
-        picture.save(buffer, format="jpeg", quality=50, optimize=True)
+        picture.save(buffer, format="jpeg", quality=50 if small else 80, optimize=True)
     else:
         picture.quantize(64, dither=PIL.Image.Dither.NONE).save(buffer, format="png", optimize=True)
     return buffer.getvalue()
@@ -118,8 +114,7 @@ def draw_curves(history: pd.DataFrame, epochs: int, title: str = "") -> Figure:
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6))
     plt.close(figure)
     for axis, score in zip(axes, ("loss", "accuracy"), strict=True):
-        for part, colour, style in (("train", BLUE, "o--"), ("val", RED, "s-")):
-            name = {"train": "training", "val": "validation"}[part]
+        for part, name, colour, style in (("train", "training", BLUE, "o--"), ("val", "validation", RED, "s-")):
             axis.plot(history.epoch, history[f"{part}_{score}"], style, color=colour, label=name, markersize=4)
         axis.set(xlabel="epoch", ylabel=score, xlim=(0.5, epochs + 0.5))
         axis.xaxis.get_major_locator().set_params(integer=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from .core.device import seeded, use_amp
-from .core.progress import progress, time_left
+from .core.progress import progress
 from .models import train_with_frozen_bn
 
 
@@ -121,7 +121,7 @@ def fit(model, train_loader, val_loader, optimizer, scheduler, device, epochs, s
             train_loader.set_epoch(epoch)
         # random numbers of its own for each epoch, so that a resumed run ends with the same bits
         with seeded(seed * 1_000_003 + epoch):
-            batches = progress(train_loader, _title(history, epochs), total=len(train_loader))
+            batches = progress(train_loader, f"epoch {epoch} of {epochs}", total=len(train_loader))
             train = train_one_epoch(model, batches, optimizer, scheduler, device)
             val = evaluate(model, val_loader, device)
         history.append(_row(epoch, time.perf_counter() - start, train, val))
@@ -152,11 +152,3 @@ def _row(epoch: int, seconds: float, train: dict, val: dict) -> dict:
     parts = {"train": train, "val": val}
     values = {f"{part}_{name}": value for part, each in parts.items() for name, value in each.items()}
     return {"epoch": epoch, "seconds": seconds} | {k: v for k, v in values.items() if not k.endswith("confusion")}
-
-
-def _title(history: list[dict], epochs: int) -> str:
-    """What the progress line says: which epoch, and how long all will take, judged by those so far."""
-    text = f"epoch {len(history) + 1} of {epochs}"
-    if not history:
-        return text
-    return f"{text}, {time_left(np.mean([row['seconds'] for row in history]) * (epochs - len(history)))}"
