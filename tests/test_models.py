@@ -20,7 +20,7 @@ from covid_utils.io import weights
 from covid_utils.io.preprocessing import CT_MEAN, CT_STD, normalise
 from covid_utils.io.weights import read_weights, save_weights
 from covid_utils.labs import photographs
-from covid_utils.labs.cam_figures import first_kernels
+from covid_utils.labs.cam_figures import first_convolution
 from covid_utils.labs.faithfulness import CASCADE, cascading_randomisation
 from covid_utils.models import Net, build_model, freeze, train_with_frozen_bn
 from covid_utils.runs.load_or_train import load_model, new_model, train
@@ -174,7 +174,7 @@ def test_a_new_backbone_is_one_row(backbone, tmp_path):
         maps = cam(model, data.images[:2], "LayerCAM", layer, targets=[1, 1])
         assert maps.shape == (2, 64, 64) and np.isfinite(maps).all()
     assert [stage for stage, _ in cascading_randomisation(model, 1)] == list(CASCADE)
-    assert first_kernels(model).shape[1:] == (3, 3, 3)
+    assert first_convolution(model).weight.shape[1:] == (3, 3, 3)
 
 
 def test_the_documented_examples_of_a_users_own(extended):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import numpy as np
-import skimage.data
 import torch
 from PIL import Image
 from timm.data import ImageNetInfo
@@ -37,12 +36,6 @@ def name_picture(network: nn.Module, picture: np.ndarray, count: int = 3) -> dic
     names = ImageNetInfo()
     first = [names.index_to_description(int(number)).split(",")[0] for number in classes]  # of several synonyms
     return dict(zip(first, chances.tolist(), strict=True))
-
-
-def grey_cat(size: int) -> torch.Tensor:
-    """A photograph of a cat as if it were a slice, uint8 (size, size)."""
-    cat = Image.fromarray(skimage.data.chelsea()).convert("L")
-    return torch.from_numpy(np.array(cat.resize((size, size))))
 
 
 @styled
