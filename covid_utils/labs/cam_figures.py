@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 from matplotlib.figure import Figure
+from torch import nn
 from torchvision.utils import make_grid
 
 from ..explain import evidence
@@ -21,7 +21,7 @@ MARKERS = "osD^vPX"
 AGAIN = {"chosen map": 2, "random": 3, "lung mask": 4}  # maps that come up in several figures, and look alike in them
 
 
-def first_convolution(model: Net) -> torch.nn.Conv2d:
+def first_convolution(model: Net) -> nn.Conv2d:
     """The layer that sees the slice itself."""
     return model.net.get_submodule(BACKBONES[model.backbone].first_convolution)
 
@@ -41,9 +41,9 @@ def show_kernels(models: dict[str, Net]) -> None:
 
 
 def overlay(axis, image, heat=None, lesion=None, opacity: float = 0.55, title: str = "", cells: int = 0):
-    """One slice with a heat map in 0…1 over it (a map of zeros says so), the lesion outlined, and a grid of cells.
+    """One slice with a heat map in 0…1 over it (a map of zeros says so), the lesion outlined, and a grid of `cells`.
 
-    `cells`: locations of the feature map in each direction. Returns the drawn map, or None.
+    Returns the drawn map, or None.
     """
     axis.imshow(image, cmap="gray", vmin=0, vmax=255)
     drawn = None if heat is None else axis.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=opacity)
@@ -67,12 +67,11 @@ def show_cams(
     """Show slices in rows, each followed by a column of heat maps per method or model.
 
     Args:
-        images: uint8 (N, H, W).
-        rows: N texts: what each slice is.
+        images: uint8 (N, H, W), with N texts in `rows`.
         maps: {column title: float (N, H, W) in 0…1}, or a list with None where a map is missing.
         lesions: bool (N, H, W), outlined in cyan, or None.
         alt: what the picture shows.
-        cells: {column title: locations in each direction}, drawn as a grid.
+        cells: {column title: locations of the feature map in each direction}, drawn as a grid.
     """
     columns = len(maps) + 1
     figure, axes = plt.subplots(len(images), columns, figsize=(1.85 * columns, 1.9 * len(images) + 0.6), squeeze=False)
@@ -137,9 +136,9 @@ def show_evidence(models: dict[str, Net], images, rows: list[str], lesions=None,
 
 @styled
 def show_scores(scores: dict[str, dict[str, dict[str, dict]]], alt: str) -> None:
-    """Show scores with intervals: {score: {map: {network or "": {"value", "low", "high"}}}}, a panel per score.
+    """Show scores with intervals: {score: {map: {network: {"value", "low", "high"}}}}, a panel per score.
 
-    Networks are called "scratch" or "transfer"; with ", not trained" behind it a mark is hollow. No scores, no figure.
+    A network is "scratch", "transfer" or "" (none); with ", not trained" a mark is hollow. No scores, no figure.
     """
     if not scores:
         return
@@ -155,8 +154,8 @@ def show_scores(scores: dict[str, dict[str, dict[str, dict]]], alt: str) -> None
                 y, fill = place + offset + 0.1 * fresh, "white" if fresh else colour
                 axis.plot((score["low"], score["high"]), (y, y), color=colour, linewidth=1 if fresh else 2)
                 axis.plot(score["value"], y, marker, color=colour, mfc=fill, label=network or "no network")
-        axis.set(title=title, xlim=(0, None), ylim=(len(names) - 0.5, -0.5))
-        axis.title.set_fontsize(11)
+        axis.set(xlim=(0, None), ylim=(len(names) - 0.5, -0.5))
+        axis.set_title(title, fontsize=11)
         axis.grid(axis="x", alpha=0.3)
     axes[0][0].set_yticks(range(len(names)), names)
     handles, labels = axes[0][0].get_legend_handles_labels()

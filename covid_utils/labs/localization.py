@@ -97,12 +97,9 @@ def average_precision(maps: np.ndarray, lesions: np.ndarray) -> np.ndarray:
 
 
 def localization_with_intervals(maps: np.ndarray, lesions: np.ndarray, lungs: np.ndarray, patients) -> dict[str, dict]:
-    """Five scores of one kind of map, each a mean over slices with its interval over patients.
+    """Five scores of one kind of map, each a mean over slices with its interval over `patients`, (N,).
 
-    Args:
-        maps: float (N, H, W), not below 0.
-        lesions, lungs: bool (N, H, W); the pointing game is played inside the lungs.
-        patients: (N,), the patient of each slice.
+    Args: as for the functions above; the pointing game is played inside the lungs.
 
     Returns:
         {name of the score: {"value", "low", "high"}}.
@@ -128,13 +125,12 @@ def mean_with_interval(values: np.ndarray, patients, seed: int = 0, share: bool 
     Returns:
         {"value", "low", "high"}; NaN if there are no values.
     """
-    values, patients = np.asarray(values, float), np.asarray(patients)
-    known = ~np.isnan(values)
-    if not known.any():
+    table = pd.DataFrame({"value": np.asarray(values, float), "patient": np.asarray(patients)}).dropna(subset="value")
+    if table.empty:
         return dict.fromkeys(("value", "low", "high"), float("nan"))
-    weights = patient_weights(patients[known], seed)
-    means = weights @ values[known] / weights.sum(1)
-    found = mean_interval(means[0], means[1:].std(), len(np.unique(patients[known])))
+    weights = patient_weights(table.patient, seed)
+    means = weights @ table.value / weights.sum(1)
+    found = mean_interval(means[0], means[1:].std(), table.patient.nunique())
     return {name: min(max(value, 0.0), 1.0) if share else value for name, value in found.items()}
 
 
@@ -149,17 +145,15 @@ def with_lesions(data: CTData, part: str) -> tuple[pd.DataFrame, Tensor, np.ndar
 def score_maps(
     data: CTData, part: str, networks: dict[str, Net], rows: dict[str, dict[str, str]], every: int = 1, blind=False
 ) -> tuple[dict, pd.DataFrame]:
-    """Scores of maps on the COVID slices of a split whose lesions are known, all explained as COVID.
+    """Scores of maps, explained as COVID, on a split's COVID slices with lesions, or every second one (`every=2`).
 
     Args:
         rows: {title: {network: name in `fine_maps.MAPS`}}.
-        every: 2 takes every second slice only, and half the time.
         blind: whether the baselines are scored too, as rows of a network called "".
 
     Returns:
         {score: {title: {network: {"value", "low", "high"}}}}, and the pointing game's hits: an index of patients, a
-        column for each (title, network), and ("chance", ""), a random point in the lungs. Both are empty if no lesion
-        is known.
+        column for each (title, network), and ("chance", ""), a random point in the lungs. Empty if no lesion is known.
     """
     if data.lesions is None:
         return {}, pd.DataFrame()

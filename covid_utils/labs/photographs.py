@@ -1,4 +1,4 @@
-"""What a network that learned from photographs calls a picture."""
+"""What a network trained on photographs calls a picture."""
 
 from __future__ import annotations
 
@@ -33,9 +33,8 @@ def name_picture(network: nn.Module, picture: np.ndarray, count: int = 3) -> dic
     x = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float() / 255
     (mean,), (std,) = (imagenet_preprocessing(LITE0)[name] for name in ("mean", "std"))
     chances, classes = network((x - mean) / std).softmax(1)[0].topk(count)
-    names = ImageNetInfo()
-    first = [names.index_to_description(int(number)).split(",")[0] for number in classes]  # of several synonyms
-    return dict(zip(first, chances.tolist(), strict=True))
+    synonyms = [ImageNetInfo().index_to_description(number).split(",") for number in classes.tolist()]
+    return {first: chance for (first, *_), chance in zip(synonyms, chances.tolist(), strict=True)}
 
 
 @styled
