@@ -90,3 +90,10 @@ def test_kernels_lie_side_by_side_each_scaled_by_itself(shown):
     last = kernels[63].permute(1, 2, 0)
     torch.testing.assert_close(torch.tensor(canvas[57:64, 57:64].data), (last - last.min()) / (last.max() - last.min()))
     assert (canvas[56] == 1).all()
+
+
+def test_names_stand_under_their_picture(shown):
+    cam_figures.show_names([IMAGES[0]], [{"cat": 0.75, "dog": 0.25}], "a picture")
+    top, bottom = shown[0].axes
+    assert [bar.get_width() for bar in bottom.patches] == [0.75, 0.25] and bottom.yaxis_inverted()
+    assert [text.get_text() for text in bottom.texts] == ["cat  75%", "dog  25%"] and len(top.images) == 1

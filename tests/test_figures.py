@@ -9,7 +9,7 @@ from toy import tiny_data
 
 from covid_utils import plotting
 from covid_utils.evaluation import mean_over_seeds
-from covid_utils.labs import photographs, score_figures
+from covid_utils.labs import score_figures
 from covid_utils.labs.calibration import calibration
 
 SCORES = {"one": {"value": 0.5, "low": 0.4, "high": 0.7}, "two": {"value": 0.9, "low": 0.8, "high": 0.95}}
@@ -118,14 +118,6 @@ def test_starts_are_drawn_in_percent_by_epoch(shown):
     one, two, chance = axis.lines
     assert ends(one) == [[1, 2], [50, 100]] and ends(two) == [[1, 2], [0, 25]] and set(chance.get_ydata()) == {50}
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a", "b"] and axis.get_xlabel() == "epoch"
-
-
-def test_names_stand_under_their_picture(shown, monkeypatch):
-    monkeypatch.setattr(photographs, "show", lambda figure, alt, photo, small: shown.append(figure))
-    photographs.show_names([np.zeros((8, 8), np.uint8)], [{"cat": 0.75, "dog": 0.25}], "a picture")
-    top, bottom = shown[0].axes
-    assert [bar.get_width() for bar in bottom.patches] == [0.75, 0.25] and bottom.yaxis_inverted()
-    assert [text.get_text() for text in bottom.texts] == ["cat  75%", "dog  25%"] and len(top.images) == 1
 
 
 def test_where_two_models_disagree_the_second_ones_gains_come_first(monkeypatch):

@@ -1,4 +1,4 @@
-"""Figures of kernels and heat maps, and of their scores."""
+"""Figures of kernels, of what a network sees in a picture, and of the scores of heat maps."""
 
 from __future__ import annotations
 
@@ -131,6 +131,22 @@ def show_evidence(models: dict[str, Net], images, rows: list[str], lesions=None,
         axis.set_ylabel(title, fontsize=11)
     label = "logits: − against, + for COVID"
     figure.colorbar(drawn, ax=axes, orientation="horizontal", shrink=0.5, aspect=40, label=label)
+    show(figure, alt, photo=True, small=True)
+
+
+@styled
+def show_names(pictures: list[np.ndarray], names: list[dict[str, float]], alt: str) -> None:
+    """Show pictures, and under each as bars what a network takes it for: {name: probability}, the likeliest first."""
+    size = (3.6 * len(pictures), 4.4)
+    figure, axes = plt.subplots(2, len(pictures), figsize=size, squeeze=False, height_ratios=(2.4, 1))
+    for picture, found, (top, bottom) in zip(pictures, names, axes.T, strict=True):
+        top.imshow(picture, cmap="gray")
+        top.axis("off")
+        bottom.barh(range(len(found)), list(found.values()), color=BLUE, alpha=0.35)
+        for place, (name, chance) in enumerate(found.items()):
+            bottom.text(0.02, place, f"{name}  {chance:.0%}", va="center", fontsize=10)
+        bottom.set(xlim=(0, 1), ylim=(len(found) - 0.5, -0.5), yticks=(), xlabel="probability")
+    figure.tight_layout()
     show(figure, alt, photo=True, small=True)
 
 
