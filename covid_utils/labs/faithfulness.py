@@ -33,35 +33,30 @@ def remove(
     Tied pixels are removed in random order; otherwise a map with many zeros would lose all of them at once.
 
     Args:
-        images: uint8 (N, H, W).
-        maps: float (N, H, W).
+        images: uint8 (N, H, W), and as many maps, float (N, H, W).
         share: 0 to 1, the share of pixels to remove.
-        order: "MoRF", most relevant pixels first, or "LeRF", least relevant first.
+        order: "MoRF", most relevant pixels first, or "LeRF", least relevant first; else ValueError.
         fill: what replaces them. "road": noisy linear imputation, each pixel the mean of its neighbours
-            (ROAD, Rong et al. 2022, https://arxiv.org/abs/2202.00449, section 4.2); "black"; "blur".
+            (ROAD, Rong et al. 2022, https://arxiv.org/abs/2202.00449, section 4.2); "black"; "blur"; else ValueError.
         seed: of ties and noise.
 
     Returns:
         uint8 (N, H, W).
-
-    Raises:
-        ValueError: an unknown `order` or `fill`.
     """
     if order not in ("MoRF", "LeRF") or fill not in ("road", "black", "blur"):
         raise ValueError(f"Unknown order={order!r} or fill={fill!r}: use MoRF or LeRF, and road, black or blur.")
-    rng = np.random.default_rng(seed)
-    result = []
+    rng, result = np.random.default_rng(seed), []
     for image, heat in zip(images.numpy(), maps, strict=True):
         ranks = np.lexsort((rng.random(heat.size), heat.ravel() * (-1 if order == "MoRF" else 1)))
         gone = np.zeros(heat.size, bool)
         gone[ranks[: round(share * heat.size)]] = True
         gone, filled = gone.reshape(image.shape), image.astype(np.float32)
-        if fill == "road" and 0 < gone.sum() < gone.size:
-            filled = impute(filled, gone) + gone * rng.normal(0, 2.55, image.shape)
+        if fill == "black":
+            filled[gone] = 0
         elif fill == "blur":
-            filled = np.where(gone, cv2.GaussianBlur(filled, (0, 0), len(image) / 12), filled)
-        elif fill == "black":
-            filled = np.where(gone, 0, filled)
+            filled[gone] = cv2.GaussianBlur(filled, (0, 0), len(image) / 12)[gone]
+        elif 0 < gone.sum() < gone.size:
+            filled = impute(filled, gone) + gone * rng.normal(0, 2.55, image.shape)
         result.append(np.clip(np.round(filled), 0, 255).astype(np.uint8))
     return torch.from_numpy(np.stack(result))
 

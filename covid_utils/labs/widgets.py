@@ -58,12 +58,8 @@ def _titled(text: str, model: Net, one: torch.Tensor) -> str:
 def cam_explorer(models: dict[str, Net], images: torch.Tensor, texts: list[str], lesions=None) -> dict:
     """Any two heat maps of any slice side by side, each of a model, a method and a layer; no ScoreCAM, which is slow.
 
-    Args:
-        models: {name: network}.
-        images: uint8 (N, H, W), with N texts; lesions: bool (N, H, W), or None.
-
-    Returns:
-        {name: control}; the names of those of the second map end in "2".
+    `models`: {name: network}; `images`: uint8 (N, H, W), with N texts; `lesions`: bool (N, H, W), or None. The names of
+    the second map's controls end in "2".
     """
     names, methods = list(models), [name for name in METHODS if name != "ScoreCAM"]
     choices = {
@@ -93,20 +89,14 @@ def cam_explorer(models: dict[str, Net], images: torch.Tensor, texts: list[str],
 def lesion_lab(models: dict[str, Net], first_patient: int, image_size: int = 96, seed: int = 0) -> dict:
     """Place and grow ground glass in healthy lungs, and see each model's probability and its map of `layer3` for COVID.
 
-    Args:
-        models: {name: network}.
-        first_patient: number of a synthetic patient; this one and the nine after it can be chosen.
-
-    Returns:
-        {name: control}.
+    `models`: {name: network}. The synthetic patient `first_patient` and the nine after it can be chosen.
     """
 
     def draw(patient, **lesion_choices) -> Figure:
         image, lesion = draw_with_lesion(first_patient + patient, seed=seed, image_size=image_size, **lesion_choices)
         one, maps = torch.from_numpy(image)[None], {}
         for name, model in models.items():
-            heat = cam(model, one, "HiResCAM", "layer3", [1])[0]
-            maps[_titled(name, model, one) + ("" if heat.any() else ", no evidence")] = heat
+            maps[_titled(name, model, one)] = cam(model, one, "HiResCAM", "layer3", [1])[0]
         return panels(image, maps, lesion, title=f"lesion: {lesion.mean():.1%} of the slice")
 
     return explore(
