@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -11,10 +13,15 @@ SLICES = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
 TARGETS = ([1], 1, [2, 0, 1], [0.9, 0, 1], ["COVID", 0, 1], [-1, 0, 1])  # none of them a class for each slice
 
 
-@pytest.fixture
-def model():
+@pytest.fixture(scope="module")
+def untouched():
     torch.manual_seed(1)
     return Net("resnet18").eval()
+
+
+@pytest.fixture
+def model(untouched):
+    return copy.deepcopy(untouched)
 
 
 def scaled(maps):
@@ -47,14 +54,15 @@ def test_the_library_alone_gives_the_same_maps(model):
     from pytorch_grad_cam import EigenCAM
     from pytorch_grad_cam.utils.model_targets import BinaryClassifierOutputTarget
 
-    x, targets = model.preprocess(SLICES), [BinaryClassifierOutputTarget(1)] * 3
+    one = SLICES[:1]
+    x, targets = model.preprocess(one), [BinaryClassifierOutputTarget(1)]
     for layer in ("layer2", "layer4"):
         for method in ("GradCAM", "GradCAM++", "HiResCAM", "LayerCAM"):
             library = explain.METHODS[method](model=model, target_layers=[getattr(model.net, layer)[-1]])
             plain = library(input_tensor=x, targets=targets)
             library.activations_and_grads.release()
-            assert np.allclose(plain, explain.cam(model, SLICES, method, layer, targets=[1] * 3), atol=1e-5), method
-    activations, _, _ = explain.look_inside(model, SLICES, "layer3")
+            assert np.allclose(plain, explain.cam(model, one, method, layer, targets=[1]), atol=1e-5), method
+    activations, _, _ = explain.look_inside(model, one, "layer3")
     library = EigenCAM(model=model, target_layers=[]).get_cam_image(*[None] * 3, activations.numpy(), None, False)
     for full, thin in zip(library, map(explain.first_component, activations.numpy()), strict=True):
         assert np.allclose(np.abs(full), np.abs(thin), atol=1e-3 * np.abs(full).max())

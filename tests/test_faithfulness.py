@@ -5,7 +5,7 @@ from pytorch_grad_cam.metrics.road import ROADLeastRelevantFirst, ROADMostReleva
 from pytorch_grad_cam.utils.model_targets import BinaryClassifierOutputTarget
 from toy import tiny_data
 
-from covid_utils import explain, training
+from covid_utils import training
 from covid_utils.core.settings import Settings
 from covid_utils.labs import faithfulness
 from covid_utils.models import Net
@@ -16,7 +16,7 @@ IMAGES = torch.from_numpy(np.concatenate([draw_patient(p, image_size=64, n_slice
 MAPS = np.random.default_rng(0).random((6, 64, 64)).astype(np.float32)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def model():
     torch.manual_seed(1)
     return Net("resnet18").eval()
@@ -97,14 +97,6 @@ def test_cascade_breaks_stage_by_stage_and_spares_the_model(model):
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def test_a_random_head_changes_gradcam_and_not_eigencam(model):
-    maps = {name: explain.cam(model, IMAGES, name, targets=[1] * 6) for name in ("GradCAM", "EigenCAM")}
-    _, broken = next(faithfulness.cascading_randomisation(model, seed=7))
-    after = {name: explain.cam(broken, IMAGES, name, targets=[1] * 6) for name in maps}
-    assert np.allclose(maps["EigenCAM"], after["EigenCAM"])
-    assert faithfulness.rank_correlation(maps["GradCAM"], after["GradCAM"]).mean() < 0.9
-
-
 def test_three_networks_learn_the_same_slices_with_other_labels(monkeypatch):
     seen, data, settings = [], tiny_data(patients=12), Settings(image_size=32, backbone="resnet18", device="cpu")
 
@@ -114,10 +106,10 @@ def test_three_networks_learn_the_same_slices_with_other_labels(monkeypatch):
         return training.train_one_epoch(head, loader, *rest)
 
     monkeypatch.setattr(faithfulness, "train_one_epoch", train_one_epoch)
-    trained = faithfulness.retrain_three_times(data, settings, slices=14, epochs=10)
+    trained = faithfulness.retrain_three_times(data, settings, slices=14, epochs=6)
     assert list(trained) == ["honest", "honest, another seed", "shuffled labels"]
     assert min(accuracy for _, accuracy in trained.values()) > 0.8, "even shuffled labels are learned by heart"
-    (honest, one), (same, two), (shuffled, three) = seen[::10]
+    (honest, one), (same, two), (shuffled, three) = seen[::6]
     assert len(honest) == 14 and torch.equal(honest, same) and not torch.equal(honest, shuffled)
     assert sorted(honest) == sorted(shuffled), "the same labels in another order"
     assert torch.equal(one, three) and not torch.equal(one, two), "a seed makes the head"
