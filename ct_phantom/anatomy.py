@@ -16,11 +16,7 @@ FRAME = 1.2  # the canvas reaches a little beyond the frame, so that the frame c
 
 
 class Slice:
-    """A canvas in HU, and what the findings need to know of the anatomy drawn on it.
-
-    >>> Slice(64, 0.5, {}).n  # pixels on a side
-    99
-    """
+    """A canvas in HU, `n` pixels on a side, and what the findings need to know of the anatomy drawn on it."""
 
     def __init__(self, size: int, level: float, habitus: dict):
         self.scale = 0.65 * size  # canvas pixels per unit
@@ -37,10 +33,13 @@ class Slice:
 
     def fill(self, points: np.ndarray, hu: float, lung: int | None = 0) -> None:
         """Fill a polygon with `hu`; `lung` says what becomes of the lung mask there (0, 255, None = nothing)."""
-        polygon = [self.pixels(points)]
-        cv2.fillPoly(self.ink, polygon, ink(hu), cv2.LINE_AA, 4)
+        self.polygon(points, ink(hu), self.ink)
         if lung is not None:
-            cv2.fillPoly(self.air, polygon, lung, cv2.LINE_AA, 4)
+            self.polygon(points, lung, self.air)
+
+    def polygon(self, points: np.ndarray, value: int, canvas: np.ndarray) -> None:
+        """Fill a polygon on any canvas, uint8 (n, n), with a value from 0 to 255."""
+        cv2.fillPoly(canvas, [self.pixels(points)], value, cv2.LINE_AA, 4)
 
     def line(self, points, hu: float, width: float, canvas: np.ndarray | None = None) -> None:
         """A line through points, `width` in units; on a canvas of its own, `hu` is the value 0 to 255."""
@@ -76,11 +75,7 @@ class Slice:
 
 
 def ink(hu: float) -> int:
-    """HU as an 8-bit ink, in steps of 8 HU.
-
-    >>> ink(0), ink(-1000), ink(5000)
-    (128, 3, 255)
-    """
+    """HU as an 8-bit ink, 0 to 255, in steps of 8 HU: 0 HU is 128."""
     return int(np.clip(hu / 8 + 128, 0, 255))
 
 
@@ -94,11 +89,7 @@ def ramp(x, low: float, high: float):
 
 
 def oval(x: float, y: float, rx: float, ry: float, angle: float = 0.0, power: float = 2.0) -> np.ndarray:
-    """An ellipse as a polygon (48, 2), squarer the higher its `power`; radii in units, `angle` in radians.
-
-    >>> oval(0, 0, 0.5, 0.2).max(0)
-    array([0.5, 0.2])
-    """
+    """An ellipse as a polygon (48, 2), squarer the higher its `power`; radii in units, `angle` in radians."""
     t = np.arange(48) * (2 * np.pi / 48)
     c, s = np.cos(t), np.sin(t)
     px, py = rx * np.sign(c) * np.abs(c) ** (2 / power), ry * np.sign(s) * np.abs(s) ** (2 / power)
@@ -106,11 +97,7 @@ def oval(x: float, y: float, rx: float, ry: float, angle: float = 0.0, power: fl
 
 
 def smooth(points) -> np.ndarray:
-    """A closed Catmull-Rom curve through `points` (k, 2), as a polygon (8 k, 2).
-
-    >>> smooth([(0, 0), (1, 0), (1, 1)]).shape
-    (24, 2)
-    """
+    """A closed Catmull-Rom curve through `points` (k, 2), as a polygon (8 k, 2)."""
     p = np.asarray(points, float)
     a, b, c = np.roll(p, 1, 0), np.roll(p, -1, 0), np.roll(p, -2, 0)
     t = np.arange(8)[None, :, None] / 8
@@ -149,11 +136,7 @@ HEART = (  # outline around its middle
 
 
 def at_level(level: float, table: np.ndarray) -> np.ndarray:
-    """A table of shapes, the first axis LEVELS, at a level in between.
-
-    >>> at_level(0.4, CAGE).shape
-    (7, 2)
-    """
+    """A table of shapes, the first axis LEVELS, at a level in between."""
     weights = [np.interp(level, LEVELS, row) for row in np.eye(len(LEVELS))]
     return np.tensordot(weights, table, 1)
 
@@ -181,7 +164,7 @@ def chest_wall(s: Slice, rng: Generator) -> None:
     s.fill(cage * 1.07 + (0, 0.02), MUSCLE)
     muscles(s, rng, width, height)
     s.cage = np.zeros_like(s.air)
-    cv2.fillPoly(s.cage, [s.pixels(cage)], 255, cv2.LINE_AA, 4)
+    s.polygon(cage, 255, s.cage)
     s.outline = cage
     s.fill(cage * 1.012, -30)  # a thin film of fat inside the ribs
     ribs(s, rng, cage)

@@ -61,8 +61,7 @@ def ground_glass(s: Slice, rng: Generator, severity: float) -> None:
 def crazy_paving(s: Slice, rng: Generator, severity: float) -> None:
     """Ground glass with a net of thickened walls in it."""
     field = foci(s, rng, severity)
-    net = np.abs(s.texture(rng, 0.13, 1))
-    net = np.minimum(net, np.abs(s.texture(rng, 0.13, 1)))
+    net = np.minimum(np.abs(s.texture(rng, 0.13, 1)), np.abs(s.texture(rng, 0.13, 1)))
     s.blend((0.25 + 0.4 * ramp(net, 0.13, 0.04)) * ramp(field, 0.0, 0.5), MUSCLE)
 
 
@@ -113,7 +112,7 @@ def nodules(s: Slice, rng: Generator, severity: float) -> None:
     canvas = np.zeros_like(s.air)
     for i in range(count):
         if cut[i] > 0:
-            cv2.fillPoly(canvas, [s.pixels(oval(x[i], y[i], cut[i] ** 0.5, cut[i] ** 0.5))], 255, cv2.LINE_AA, 4)
+            s.polygon(oval(x[i], y[i], cut[i] ** 0.5, cut[i] ** 0.5), 255, canvas)
     s.blend(canvas / np.float32(255), 30)
 
 
@@ -165,9 +164,9 @@ def bronchiectasis(s: Slice, rng: Generator, severity: float) -> None:
     place, radius = rng.normal(0, 0.11, (14, 2)), rng.uniform(0.035, 0.06, 14)
     rings = np.zeros_like(s.air)
     for i in range(7 + round(6 * severity)):
-        ring = [s.pixels(oval(side * (x + place[i, 0]), y + 1.5 * place[i, 1], radius[i], radius[i]))]
-        cv2.fillPoly(rings, ring, 0, cv2.LINE_AA, 4)
-        cv2.polylines(rings, ring, True, 255, max(1, round(0.028 * s.scale)), cv2.LINE_AA, 4)
+        ring = oval(side * (x + place[i, 0]), y + 1.5 * place[i, 1], radius[i], radius[i])
+        s.polygon(ring, 0, rings)
+        cv2.polylines(rings, [s.pixels(ring)], True, 255, max(1, round(0.028 * s.scale)), cv2.LINE_AA, 4)
     s.blend(rings / np.float32(255), 20)
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.random import Generator, default_rng
+from numpy.random import default_rng
 
-from .anatomy import Slice
 from .disease import at_pleura, haze
 from .patients import VISIBLE, draw_healthy, framed, plan_patient, scan_slice
 
@@ -21,7 +20,7 @@ def draw_with_lesion(
     ((64, 64), True)
 
     Args:
-        patient, seed, hospital, image_size, n_slices: as for `draw_patient`; its findings are left out.
+        patient, seed, hospital, image_size, n_slices: as for `draw_patient`, which raises the same; no findings.
         place: where along the chest wall, -1.2 (front) over 0 (side) to 1.4 (back).
         depth: how far inside, 0 (at the pleura) to 0.7 (near the middle of the chest).
         size: half the length of a patch, in halves of the chest's width; 0 draws none.
@@ -31,25 +30,15 @@ def draw_with_lesion(
 
     Returns:
         image uint8 (H, W), and where the patches can be seen, bool (H, W).
-
-    Raises:
-        ValueError: unknown hospital.
     """
     plan = plan_patient(patient, seed, hospital, n_slices)
     s, where = draw_healthy(plan, plan.levels[0] if level is None else level, image_size)
     lung, healthy = framed(s.lung, where) > 0.5, s.hu.copy()
     if size > 0:
-        _ground_glass(s, default_rng(patient), place, depth, size, density, lungs)
+        rng, field = default_rng(patient), np.full((s.n, s.n), -2.0, np.float32)
+        for side in {"left": [1], "right": [-1], "both": [1, -1]}[lungs]:
+            field = np.maximum(field, at_pleura(s, side, place, depth, 0.6 * size, size))
+        field = field + 0.6 * s.texture(rng, 0.24, 4)
+        haze(s, field, density, 0.8, s.texture(rng, 0.12))
     change = framed(np.abs(s.hu - healthy), where)
     return scan_slice(plan, s, where, 0), (change > VISIBLE) & lung
-
-
-def _ground_glass(
-    s: Slice, rng: Generator, place: float, depth: float, size: float, density: float, lungs: str
-) -> None:
-    """Blend in patches as `disease.ground_glass` does, at a place that is chosen instead of drawn."""
-    field = np.full((s.n, s.n), -2.0, np.float32)
-    for side in {"left": [1], "right": [-1], "both": [1, -1]}[lungs]:
-        field = np.maximum(field, at_pleura(s, side, place, depth, 0.6 * size, size))
-    field = field + 0.6 * s.texture(rng, 0.24, 4)
-    haze(s, field, density, 0.8, s.texture(rng, 0.12))

@@ -22,6 +22,7 @@ OTHER_ODDS = (0.27, 0.42, 0.07, 0.04, 0.03, 0.06, 0.05, 0.04, 0.02)  # non-COVID
 PLAIN = 5.0  # HU on average over the frame: a COVID slice that shows less is drawn with more disease
 SOURCE = OTHER + SCATTERED  # what patients of the hospital "source" may have: nothing of COVID's
 SOURCE_ODDS = np.array([1] * len(OTHER) + [3, 2, 2]) / 16  # in this order
+EDGE = 0.04  # of the lungs' height: over this a stack's disease fades out, as a slice is thicker than a line
 VISIBLE = 70  # HU: a smaller change is no lesion, as nobody would see it
 Where = tuple[np.ndarray, np.ndarray]  # x and y on the canvas of each pixel of an image, float32 (H, W)
 
@@ -98,11 +99,7 @@ class Plan:
 
 
 def choose_findings(rng: Generator, label: int) -> list[tuple[str, int, float]]:
-    """What a patient of a label (1 COVID, 0 not, -1 hospital "source") has: each finding's name, seed and severity.
-
-    >>> [name for name, _, _ in choose_findings(default_rng(3), 1)]
-    ['nodules', 'consolidation', 'ground_glass']
-    """
+    """What a patient of a label (1 COVID, 0 not, -1 hospital "source") has: each finding's name, seed and severity."""
     seeds, severity = rng.integers(2**31, size=4), rng.beta(0.9, 2.0, size=4)
     if label == -1:
         names = list(rng.choice(SOURCE, rng.integers(4), replace=False, p=SOURCE_ODDS))
@@ -131,21 +128,6 @@ def choose_habitus(rng: Generator, h: Hospital, levels: np.ndarray) -> dict:
     }
 
 
-def draw_findings(s: Slice, chosen: list, boost: float) -> list[np.ndarray]:
-    """Draw the findings one after the other; how many HU each changed, float32 (n, n)."""
-    changes = []
-    for name, seed, severity in chosen:
-        before = s.hu.copy()
-        DRAW[name](s, default_rng(seed), min(1.0, severity + boost))
-        changes.append(np.abs(s.hu - before))
-    return changes
-
-
-def _seen(masks: dict, changes: list) -> float:
-    """How much of COVID a slice shows: HU times pixels."""
-    return sum(change[mask].sum() for (name, mask), change in zip(masks.items(), changes, strict=True) if name in COVID)
-
-
 def choose_frame(rng: Generator, h: Hospital, s: Slice, size: int) -> Where:
     """Where on the canvas each pixel of the image lies: field of view, a small turn, a small elastic warp.
 
@@ -162,9 +144,6 @@ def choose_frame(rng: Generator, h: Hospital, s: Slice, size: int) -> Where:
 
 def scan(hu: np.ndarray, rng: Generator, slice_rng: Generator, h: Hospital) -> np.ndarray:
     """The scanner, one draw per patient: motion, noise, blur or sharpening, window, JPEG.
-
-    >>> scan(np.full((64, 64), 3000, np.float32), default_rng(0), default_rng(1), HOSPITALS["A"]).min()
-    np.uint8(255)
 
     Args:
         hu: float32 (H, W), Hounsfield units; the table under the patient, if there is one, is drawn into it.
@@ -192,14 +171,7 @@ def scan(hu: np.ndarray, rng: Generator, slice_rng: Generator, h: Hospital) -> n
 
 
 def plan_patient(patient: int, seed: int = 0, hospital: str = "A", n_slices: int = 4) -> Plan:
-    """Draw by lot all that belongs to a patient; the arguments are those of `draw_patient`.
-
-    >>> plan_patient(1).label, plan_patient(1, n_slices=3).levels.shape
-    (1, (3,))
-
-    Raises:
-        ValueError: unknown hospital.
-    """
+    """Draw by lot all that belongs to a patient; arguments and errors are those of `draw_patient`."""
     if hospital not in HOSPITALS:
         raise ValueError(f"Unknown hospital {hospital!r}: choose one of {', '.join(map(repr, HOSPITALS))}.")
     h, label = HOSPITALS[hospital], -1 if hospital == "source" else patient % 2
@@ -244,12 +216,9 @@ def draw_patient(
     Args:
         patient: number of the patient; in hospitals "A" and "B" every other one has COVID.
         seed: patients of different seeds have nothing in common.
-        hospital: a name in HOSPITALS; "source" draws 0 to 3 findings, none of them COVID's, for pretraining.
+        hospital: a name in HOSPITALS, else ValueError; "source" has 0 to 3 findings, none of COVID's, for pretraining.
         image_size: pixels, 64 to 224.
         n_slices: how many slices, next to each other.
-
-    Raises:
-        ValueError: unknown hospital.
     """
     plan = plan_patient(patient, seed, hospital, n_slices)
     drawn = [draw_slice(plan, number, image_size)[0] for number in range(n_slices)]
@@ -268,15 +237,50 @@ def draw_slice(
     s, where = draw_healthy(plan, plan.levels[number], image_size)
     lung, healthy = framed(s.lung, where) > 0.5, s.hu.copy()
     for boost in boosts:
-        changes = [share * framed(change, where) for change in draw_findings(s, plan.chosen, boost)]
-        masks = {c[0]: (change > VISIBLE) & lung for c, change in zip(plan.chosen, changes, strict=True)}
-        if plan.label != 1 or _seen(masks, changes) > PLAIN * image_size**2 or boost == boosts[-1]:
+        s.hu, masks, covid = healthy.copy(), {}, 0.0
+        for name, seed, severity in plan.chosen:
+            before = s.hu.copy()
+            DRAW[name](s, default_rng(seed), min(1.0, severity + boost))
+            change = share * framed(np.abs(s.hu - before), where)
+            masks[name] = (change > VISIBLE) & lung
+            covid += change[masks[name]].sum() if name in COVID else 0
+        if plan.label != 1 or covid > PLAIN * image_size**2:
             break
-        s.hu = healthy.copy()
     s.hu = s.hu if share == 1 else healthy + share * (s.hu - healthy)
     masks = {name: mask for name, mask in masks.items() if mask.sum() >= round(0.004 * image_size**2)}
     image, lesions = scan_slice(plan, s, where, number), np.any([np.zeros_like(lung), *masks.values()], axis=0)
     return (image, lesions, lung, [name in masks for name in FINDINGS]), boost
+
+
+def draw_stack(
+    patient: int, seed: int = 0, hospital: str = "A", image_size: int = 96, n_slices: int = 12
+) -> PatientSlices:
+    """Draw an imaginary patient's lungs from top to base; the label is the patient's.
+
+    The person is that of `draw_patient`, with the same findings. They reach over a part of the height, 12 to 80 % by
+    lot, around the level where `draw_patient` finds them; above and below the lungs are healthy.
+
+    >>> stack = draw_stack(1, image_size=64, n_slices=6)
+    >>> stack.label, stack.lesions.any((1, 2)).sum() < 6
+    (1, np.True_)
+
+    Arguments and errors are those of `draw_patient`; the `n_slices` are evenly spaced.
+    """
+    plan = plan_patient(patient, seed, hospital)
+    lot = SeedSequence([seed, plan.hospital.number, patient, 1])  # one more number than a patient's own seed has
+    half = default_rng(lot).uniform(0.06, 0.4)
+    top, base = plan.hospital.levels
+    middle = float(np.clip(plan.habitus["middle"], top + half / 2, base - half / 2))
+    levels = np.linspace(top, base, n_slices)
+    levels += middle - levels[np.argmin(np.abs(levels - middle))]  # one slice goes right through the middle
+    plan = dataclasses.replace(
+        plan, levels=levels, grains=lot.spawn(n_slices), habitus=plan.habitus | {"middle": middle}
+    )
+    away = np.abs(levels - middle)
+    _, boost = draw_slice(plan, int(np.argmin(away)), image_size)
+    shares = np.clip((half - away) / EDGE, 0, 1)
+    drawn = [draw_slice(plan, number, image_size, (boost,), float(share))[0] for number, share in enumerate(shares)]
+    return PatientSlices(*(np.array(part) for part in zip(*drawn, strict=True)), levels, plan.label)
 
 
 def phantom(
@@ -295,9 +299,6 @@ def phantom(
     Returns:
         arrays whose first axis is the slice, N = patients * n_slices, in patient order: those of `PatientSlices`,
         with label int64 (N,), and patient int64 (N,).
-
-    Raises:
-        ValueError: unknown hospital.
     """
     drawn = [draw_patient(patient, seed, hospital, image_size, n_slices) for patient in progress(range(patients))]
     names = [field.name for field in dataclasses.fields(PatientSlices)[:-1]]

@@ -1,6 +1,7 @@
 """Where each finding is drawn and how bright it is: the rules that a label stands for, measured on healthy canvases."""
 
 import dataclasses
+import itertools
 from functools import cache
 
 import cv2
@@ -12,7 +13,7 @@ from ct_phantom.anatomy import Slice
 from ct_phantom.disease import DRAW, FINDINGS
 from ct_phantom.patients import COVID, SCATTERED, VISIBLE, draw_healthy, plan_patient
 
-SEEDS, FEW, MUCH = range(20), 0.2, 0.8  # FEW and MUCH are severities
+SEEDS, FEW, MUCH = range(12), 0.2, 0.8  # FEW and MUCH are severities
 
 
 @cache
@@ -44,26 +45,25 @@ def look(name: str, severity: float | None = None) -> dict[str, float]:
     area: share of the lungs where it is visible.
     """
     if severity is None:
-        few, much = look(name, FEW), look(name, MUCH)
-        return {key: (few[key] + much[key]) / 2 for key in few}
+        return {
+            key: (few + much) / 2
+            for (key, few), much in zip(look(name, FEW).items(), look(name, MUCH).values(), strict=True)
+        }
     rows = []
-    for s in canvases():
-        lung = s.lung > 0.5
-        for seed in SEEDS:
-            changed = change(name, s, seed, severity)
-            part, seen = np.abs(changed) / np.abs(changed).sum(), (np.abs(changed) > VISIBLE) & lung
-            left = part[:, s.n // 2 :].sum()
-            rows.append(
-                {
-                    "depth": (part * s.depth).sum(),
-                    "outer": part[s.depth < 0.15].sum(),
-                    "behind": (part * (s.y > 0.1)).sum(),
-                    "other": min(left, 1 - left),
-                    "hu": changed[seen].mean(),
-                    "kept": 1 + np.polyfit(s.hu[seen], changed[seen], 1)[0] if seen.sum() > 100 else np.nan,
-                    "area": seen.sum() / lung.sum(),
-                }
-            )
+    for seed, s in itertools.product(SEEDS, canvases()):
+        changed, lung = change(name, s, seed, severity), s.lung > 0.5
+        part, seen = np.abs(changed) / np.abs(changed).sum(), (np.abs(changed) > VISIBLE) & lung
+        left = part[:, s.n // 2 :].sum()
+        row = {
+            "depth": (part * s.depth).sum(),
+            "outer": part[s.depth < 0.15].sum(),
+            "behind": (part * (s.y > 0.1)).sum(),
+            "other": min(left, 1 - left),
+            "hu": changed[seen].mean(),
+            "kept": 1 + np.polyfit(s.hu[seen], changed[seen], 1)[0] if seen.sum() > 100 else np.nan,
+            "area": seen.sum() / lung.sum(),
+        }
+        rows.append(row)
     return {key: float(np.nanmean([row[key] for row in rows])) for key in rows[0]}
 
 
@@ -88,31 +88,22 @@ LOOKS = {  # from where to where each may lie: depth, outer, behind, other, hu
 
 
 @pytest.mark.parametrize("name", FINDINGS)
-def test_each_finding_lies_where_it_belongs_and_is_as_dense(name):
+def test_each_finding_lies_where_it_belongs_and_is_as_dense_and_as_large(name):
     found = look(name)
     for key, (low, high) in zip(("depth", "outer", "behind", "other", "hu"), LOOKS[name], strict=True):
         assert low < found[key] < high, f"{name}: {key} {found[key]:.3f}"
-
-
-@pytest.mark.parametrize("name", FINDINGS)
-def test_only_lung_changes(name):
-    for s in canvases():
-        assert not change(name, s, 0, MUCH)[s.lung == 0].any()
-
-
-@pytest.mark.parametrize("name", FINDINGS)
-def test_a_severe_finding_is_larger(name):
     slow = 1.1 if name in ("lobar_consolidation", "perihilar_haze", "bronchiectasis") else 1.4
     assert look(name, MUCH)["area"] > slow * look(name, FEW)["area"] > 0.01
 
 
 @pytest.mark.parametrize("name", FINDINGS)
-def test_the_same_draws_at_every_level(name):
+def test_only_lung_changes_by_the_same_draws_at_every_level(name):
     """Or the neighbouring slices of a patient would show another disease."""
     states = []
     for s in canvases():
-        rng, healthy = default_rng(3), s.hu.copy()
-        DRAW[name](s, rng, 0.5)
+        rng, healthy = default_rng(0), s.hu.copy()
+        DRAW[name](s, rng, MUCH)
+        assert np.array_equal(s.hu[s.lung == 0], healthy[s.lung == 0])
         s.hu = healthy
         states.append(rng.bit_generator.state)
     assert all(state == states[0] for state in states)
@@ -134,10 +125,9 @@ def test_consolidation_is_denser_than_ground_glass_and_hides_the_vessels():
 def test_a_patients_consolidation_lies_inside_the_ground_glass():
     """As both get the same seed."""
     inside = []
-    for seed in SEEDS:
-        for s in canvases():
-            glass, dense = (change(name, s, seed, 0.5) > VISIBLE for name in ("ground_glass", "consolidation"))
-            inside.append((glass & dense).sum() / dense.sum())
+    for seed, s in itertools.product(SEEDS, canvases()):
+        glass, dense = (change(name, s, seed, 0.5) > VISIBLE for name in ("ground_glass", "consolidation"))
+        inside.append((glass & dense).sum() / dense.sum())
     assert np.mean(inside) > 0.93
 
 
@@ -146,34 +136,25 @@ def test_nets_are_rougher_than_haze():
 
     def rough(name: str) -> float:
         parts = []
-        for seed in SEEDS:
-            for s in canvases():
-                changed = change(name, s, seed, 0.5)
-                fine = np.abs(changed - cv2.GaussianBlur(changed, (0, 0), 2))
-                parts.append(fine[changed > VISIBLE].mean() / changed[changed > VISIBLE].mean())
+        for seed, s in itertools.product(SEEDS[:6], canvases()):
+            changed = change(name, s, seed, 0.5)
+            fine = np.abs(changed - cv2.GaussianBlur(changed, (0, 0), 2))
+            parts.append(fine[changed > VISIBLE].mean() / changed[changed > VISIBLE].mean())
         return np.mean(parts)
 
     assert rough("crazy_paving") > 1.25 * rough("ground_glass")
     assert rough("reticulation") > 1.6 * rough("scattered_haze")
 
 
-def test_emphysema_only_darkens():
+def test_emphysema_darkens_a_cavity_holds_air_and_fluid_reaches_the_back():
     for s in canvases():
         changed = change("emphysema", s, 1, MUCH)
         assert changed.max() <= 0 and (s.hu + changed)[changed < -VISIBLE].mean() < -850
-
-
-def test_a_cavity_is_a_mass_with_air_in_it():
-    for s in canvases():
         mass, cavity = change("mass", s, 1, 0.5), change("cavity", s, 1, 0.5)
         hole = cavity < mass - VISIBLE
         assert not (hole & (mass <= VISIBLE)).any() and 0.25 < hole.sum() / (mass > VISIBLE).sum() < 0.75
         assert np.median((s.hu + cavity)[hole]) < -900
-
-
-def test_effusion_reaches_the_wall_at_the_back():
-    for seed in SEEDS:
-        for s in canvases():
+        for seed in SEEDS:
             fluid = change("effusion", s, seed, 0.5) > VISIBLE
             lung = (s.lung > 0.9) & (s.hu < -500) & (s.y > 0.6) & (s.depth < 0.1)
             left, right = (fluid[lung & half].mean() for half in (s.x + 0 * s.y > 0, s.x + 0 * s.y < 0))

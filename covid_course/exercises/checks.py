@@ -16,21 +16,17 @@ from IPython.display import display
 from covid_utils.core.files import did_you_mean
 
 from . import nb01_data, nb02_scratch, nb03_transfer, nb04_cam, nb05_evaluation, nb06_sweep, progress_store
-from .grading import Exercise, grade
+from .grading import grade
+from .progress_store import Attempts
 
 GREEN, ORANGE, BLUE = "#009E73", "#D55E00", "#0072B2"  # colour-blind safe, readable on white and on black
 TEXTS = yaml.safe_load(Path(__file__).with_name("exercises.yaml").read_text(encoding="utf-8"))
-GRADERS = {}
-for module in (nb01_data, nb02_scratch, nb03_transfer, nb04_cam, nb05_evaluation, nb06_sweep):
-    GRADERS |= module.GRADERS
-EXERCISES = {
-    name: Exercise(grader=GRADERS[name], **texts)
-    for notebook in TEXTS.values()
-    for name, texts in notebook["exercises"].items()
-}
+COMMON = TEXTS.pop("common")
+MODULES = (nb01_data, nb02_scratch, nb03_transfer, nb04_cam, nb05_evaluation, nb06_sweep)
+GRADERS = {name: grader for module in MODULES for name, grader in module.GRADERS.items()}
+EXERCISES = {name: texts for notebook in TEXTS.values() for name, texts in notebook["exercises"].items()}
 PREDICTIONS = {name: title for notebook in TEXTS.values() for name, title in notebook["predictions"].items()}
 LISTS = (list, tuple, set, np.ndarray)
-NEW = {"misses": 0, "passed": ""}  # the progress of an exercise that was not tried
 
 
 def check(name: str, answer: Any) -> None:
@@ -42,16 +38,14 @@ def check(name: str, answer: Any) -> None:
     if name not in EXERCISES:
         raise ValueError(f"There is no exercise {name!r}: {did_you_mean(name, EXERCISES)}")
     progress, message = progress_store.read()
-    row = progress["exercises"].get(name, NEW)
-    kind, text = grade(EXERCISES[name], answer, row["misses"])
-    if not kind:
-        row = {"misses": 0, "passed": row["passed"] or datetime.date.today().isoformat()}
-    elif kind != "untried":  # an unchanged starter is no wrong answer
-        row = row | {"misses": row["misses"] + 1}
-    if kind != "untried":
-        progress["exercises"][name] = row
+    row = progress.exercises.get(name, Attempts())
+    kind, text = grade(GRADERS[name], COMMON | EXERCISES[name]["hints"], answer, row.misses)
+    if kind != "untried":  # an unchanged starter is no wrong answer
+        row.misses = row.misses + 1 if kind else 0
+        row.passed = row.passed if kind or row.passed else datetime.date.today().isoformat()
+        progress.exercises[name] = row
         message += progress_store.write(progress)
-    if row["misses"] > 2:
+    if row.misses > 2:
         text += " The solution is folded below; in a copy without solutions, ask your teacher."
     show("Not yet:" if kind else "Right.", text, ORANGE if kind else GREEN, message)
 
@@ -61,13 +55,12 @@ def predict_first(name: str, guess: Any) -> None:
 
     Raises ValueError if there is nothing of this name to predict.
     """
-    title = _prediction(name)
+    title = _title(name)
     if guess is ... or guess is None:
         show("Predict:", f"type your guess in place of `...` and run this cell again ({title}).", BLUE)
         return
     progress, message = progress_store.read()
-    guess = list(guess) if isinstance(guess, LISTS) else guess
-    progress["predictions"][name] = {"said": guess}
+    progress.predictions[name] = {"said": list(guess) if isinstance(guess, LISTS) else guess}
     show("Kept:", f"you say **{_words(guess)}** ({title}).", BLUE, message + progress_store.write(progress))
 
 
@@ -79,16 +72,14 @@ def you_said(name: str, value: Any, unit: str = "") -> None:
         value: a number, a word or a list, as the guess was.
         unit: what follows the numbers, as " %".
     """
-    title = _prediction(name)
+    text = f"{_title(name)}: **{_words(value, unit)}**."
     progress, message = progress_store.read()
-    row = progress["predictions"].get(name)
-    result = f"{title}: **{_words(value, unit)}**."
-    if row is None:
-        show("Measured:", f"{result} You made no prediction.", BLUE, message)
+    prediction = progress.predictions.get(name)
+    if not prediction:
+        show("Measured:", f"{text} You made no prediction.", BLUE, message)
         return
-    said = row["said"]
-    text = f"{_words(said, unit)}. Measured: {result}{_compared(said, value, unit)}"
-    progress["predictions"][name] = {"said": said, "was": value}
+    said, prediction["was"] = prediction["said"], value
+    text = f"{_words(said, unit)}. Measured: {text}{_compared(said, value, unit)}"
     show("You said:", text, BLUE, message + progress_store.write(progress))
 
 
@@ -105,18 +96,19 @@ def my_progress(notebook: str = "") -> pd.DataFrame:
     rows = []
     for number in [notebook] if notebook else TEXTS:
         for name, title in TEXTS[number]["predictions"].items():
-            row = progress["predictions"].get(name)
-            was = f", it was {_words(row['was'])}" if row and "was" in row else ""
-            rows.append([number, f"predict: {title}", "", f"you said {_words(row['said'])}{was}" if row else "open"])
-        for name in TEXTS[number]["exercises"]:
-            row = progress["exercises"].get(name, NEW)
-            state = f"passed, {row['passed']}" if row["passed"] else f"missed {row['misses']} times so far"
-            exercise = EXERCISES[name]
-            rows.append([number, exercise.title, exercise.minutes, state if any(row.values()) else "open"])
+            row, state = progress.predictions.get(name), "open"
+            if row:
+                state = f"you said {_words(row['said'])}" + (f", it was {_words(row['was'])}" if "was" in row else "")
+            rows.append([number, f"predict: {title}", "", state])
+        for name, texts in TEXTS[number]["exercises"].items():
+            row, state = progress.exercises.get(name), "open"
+            if row:
+                state = f"passed, {row.passed}" if row.passed else f"missed {row.misses} times so far"
+            rows.append([number, texts["title"], texts["minutes"], state])
     return pd.DataFrame(rows, columns=["notebook", "exercise", "minutes", "done"]).set_index("notebook")
 
 
-def _prediction(name: str) -> str:
+def _title(name: str) -> str:
     if name not in PREDICTIONS:
         raise ValueError(f"There is nothing named {name!r} to predict: {did_you_mean(name, PREDICTIONS)}")
     return PREDICTIONS[name]
@@ -128,8 +120,7 @@ def _words(value: Any, unit: str = "") -> str:
         return ", ".join(_words(each, unit) for each in value) or "none"
     if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
         return str(value)
-    number = float(value)
-    return f"{number:.0f}{unit}" if abs(number) >= 1000 else f"{number:.3g}{unit}"
+    return f"{value:.0f}{unit}" if abs(value) >= 1000 else f"{value:.3g}{unit}"
 
 
 def _compared(said: Any, value: Any, unit: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import operator
+import itertools
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from scipy.signal import convolve2d, correlate2d
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
-from .grading import WrongAnswer, array, call, mistake, same
+from .grading import array, call, expect, mistake, result, same, wrong_if
 
 
 def _convolution(answer) -> str:
@@ -19,24 +19,19 @@ def _convolution(answer) -> str:
     for size, shape in ((3, (6, 9)), (2, (7, 5))):
         rng = np.random.default_rng(size)
         picture, kernel = rng.normal(size=shape), rng.normal(size=(size, size))
-        truth = correlate2d(picture, kernel, mode="valid")
+        right = correlate2d(picture, kernel, mode="valid")
         out = call(answer, picture.copy(), kernel.copy())
         got = np.shape(out)
-        if got == shape and size > 1:
-            raise WrongAnswer("border", height=truth.shape[0], width=truth.shape[1])
-        if got in (tuple(np.subtract(shape, size)), truth.shape[::-1]):
-            raise WrongAnswer("one short", got=got, wanted=truth.shape)
-        out = array(out, truth.shape, f"an array of shape {truth.shape}")
-        if same(out, truth):
-            continue
-        if not out.any():
-            raise WrongAnswer("zeros")
-        wrong = {
-            "mean": truth / size**2,
+        wrong_if(got == shape, "border", height=right.shape[0], width=right.shape[1])
+        one_short = (tuple(np.subtract(shape, size)), right.shape[::-1])
+        wrong_if(got in one_short, "one short", got=got, wanted=right.shape)
+        kinds = {
+            "zeros": 0 * right,
+            "mean": right / size**2,
             "flipped": convolve2d(picture, kernel, mode="valid"),
             "no kernel": correlate2d(picture, np.ones((size, size)), mode="valid"),
         }
-        raise WrongAnswer(mistake(out, wrong))
+        expect(array(out, right.shape, f"an array of shape {right.shape}"), right, kinds)
     return "That is a convolution; a network has thousands of such kernels, and learns their numbers."
 
 
@@ -52,20 +47,14 @@ def _steps(step) -> tuple[list, np.ndarray]:
     return losses, np.array(seen)
 
 
-def _variant(kind: str):
-    """The training step with one mistake; with none if the kind is ""."""
+def _variant(order: str = "zero backward step", loss_of=bce):
+    """A training step that does these things one after the other."""
 
     def step(model, x, labels, optimizer):
-        logits = model(x)
-        loss = bce(torch.sigmoid(logits) if kind == "sigmoid" else logits, labels)
-        early = kind.startswith("too early")
-        if early:
-            optimizer.step()
-        if not kind.endswith("adds up"):
-            optimizer.zero_grad()
-        (-loss if kind == "uphill" else loss).backward()
-        if not early:
-            optimizer.step()
+        loss = loss_of(model(x), labels)
+        parts = {"zero": optimizer.zero_grad, "backward": loss.backward, "step": optimizer.step}
+        for part in order.split():
+            parts[part]()
         return loss.item()
 
     return step
@@ -73,101 +62,75 @@ def _variant(kind: str):
 
 def _step(answer) -> str:
     """Four steps, compared with those of a right step and of wrong ones."""
-    right, truth = _steps(_variant(""))
-    losses, seen = _steps(answer)
-    still = np.ptp(seen, axis=0).max() == 0
-    if any(loss is ... for loss in losses):
-        raise WrongAnswer("untried")
-    if not same(seen, truth):
-        if still:
-            raise WrongAnswer("still")
-        kinds = ("adds up", "too early", "too early, adds up", "uphill", "sigmoid")
-        kind = mistake(seen, {kind: _steps(_variant(kind))[1] for kind in kinds})
-        raise WrongAnswer(kind.partition(",")[0])
-    if any(loss is None for loss in losses):
-        raise WrongAnswer("nothing")
-    if not all(same(array(loss, (), "one number, the loss"), each) for loss, each in zip(losses, right, strict=True)):
-        raise WrongAnswer("other loss")
+    right_losses, right = _steps(_variant())
+    losses, weights = _steps(answer)
+    wrong_if(any(loss is ... for loss in losses), "untried")
+    wrong_if(np.ptp(weights, axis=0).max() == 0, "still")
+    kinds = {
+        "adds up": _steps(_variant("backward step"))[1],
+        "too early": (_steps(_variant("step zero backward"))[1], _steps(_variant("step backward"))[1]),
+        "uphill": _steps(_variant(loss_of=lambda logits, labels: -bce(logits, labels)))[1],
+        "sigmoid": _steps(_variant(loss_of=lambda logits, labels: bce(logits.sigmoid(), labels)))[1],
+    }
+    expect(weights, right, kinds)
+    wrong_if(None in losses, "nothing")
+    wrong_if(not same([array(loss, (), "one number, the loss") for loss in losses], right_losses), "other loss")
     return "Four steps on hidden batches, and all weights lie where they should."
-
-
-class _Watched(nn.Module):
-    """A tiny network that logs every pass: its mode, its weights, its inputs and outputs."""
-
-    def __init__(self):
-        super().__init__()
-        self.norm, self.line, self.log = nn.BatchNorm1d(3), nn.Linear(3, 1), []
-
-    def forward(self, x):
-        said = self.line(self.norm(x)).flatten()
-        weights = torch.cat([p.detach().flatten() for p in self.parameters()]).clone()
-        self.log.append({"train": self.training, "x": x.detach(), "said": said.detach(), "weights": weights})
-        return said
 
 
 def _training(answer) -> str:
     """Three epochs of three batches, two batches of validation after each, of which one is small."""
     torch.manual_seed(2)
-    model, epochs = _Watched(), 3
+    model, epochs, log = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 1), nn.Flatten(0)), 3, []
     batches = [(torch.randn(6, 3), (torch.rand(6) < 0.5).float()) for _ in range(3)]
     checks = [(torch.randn(n, 3), (torch.rand(n) < 0.5).float()) for n in (9, 2)]
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
-    history = call(answer, model, batches, checks, optimizer, epochs)
-    passes = [(sum(torch.equal(step["x"], x) for x, _ in batches), step) for step in model.log]
-    learned, validated = ([step for inside, step in passes if inside == wanted] for wanted in (1, 0))
-    if len(learned) != 3 * epochs or not validated or len(validated) % 2:
-        wanted = {"wanted": 3 * epochs, "checks": 2 * epochs}
-        raise WrongAnswer("passes", learned=len(learned), validated=len(validated), **wanted)
-    if len(validated) != 2 * epochs:
-        raise WrongAnswer("seldom", count=len(validated) // 2, epochs=epochs)
-    moved = [
-        not torch.equal(one[1]["weights"], two[1]["weights"]) for one, two in zip(passes, passes[1:], strict=False)
-    ]
-    if any(moves for moves, (inside, _) in zip(moved, passes, strict=False) if not inside):
-        raise WrongAnswer("learns from validation")
-    if not any(moved):
-        raise WrongAnswer("still")
-    if any(step["train"] for step in validated):
-        raise WrongAnswer("no eval")
-    if not all(step["train"] for step in learned):
-        raise WrongAnswer("no train")
-    right = [
-        [(step["said"] > 0) == y.bool() for step, (_, y) in zip(validated[i:], checks, strict=False)] for i in (0, 2, 4)
-    ]
-    truth = [torch.cat(each).float().mean().item() for each in right]
+
+    def note(module, inputs, logits):
+        step = {"mode": module.training, "yes": logits.detach() > 0, "weights": module[1].weight.detach().clone()}
+        log.append(step | {"learn": any(torch.equal(inputs[0], x) for x, _ in batches)})
+
+    model.register_forward_hook(note)
+    history = call(answer, model, batches, checks, torch.optim.SGD(model.parameters(), lr=0.3), epochs)
+    trained, validated = ([step for step in log if step["learn"] == learn] for learn in (True, False))
+    wanted = {"wanted": len(batches) * epochs, "checks": len(checks) * epochs}
+    odd = len(trained) != wanted["wanted"] or not validated or len(validated) % len(checks)
+    wrong_if(odd, "passes", learned=len(trained), validated=len(validated), **wanted)
+    wrong_if(len(validated) != wanted["checks"], "seldom", count=len(validated) // len(checks), epochs=epochs)
+    moved = [step["learn"] for step, after in itertools.pairwise(log) if not same(step["weights"], after["weights"])]
+    wrong_if(not all(moved), "learns from validation")
+    wrong_if(not moved, "still")
+    wrong_if(any(step["mode"] for step in validated), "no eval")
+    wrong_if(not all(step["mode"] for step in trained), "no train")
+    right = [step["yes"] == y.bool() for step, (_, y) in zip(validated, checks * epochs, strict=True)]
+    pairs = [[each.float() for each in right[i : i + 2]] for i in range(0, len(right), 2)]
+    truth = np.array([torch.cat(pair).mean() for pair in pairs])
+    batch_means = np.array([[each.mean() for each in pair] for pair in pairs]).mean(1)
+    kinds = {"percent": 100 * truth, "batch means": batch_means, "errors": 1 - truth}
     found = array(history, (epochs,), f"a list of {epochs} accuracies")
-    if same(found, truth):
-        return "Train mode to learn, eval mode to validate, and the weights rest while you look."
-    batch_means = [np.mean([part.float().mean().item() for part in each]) for each in right]
-    kinds = {"percent": 100 * np.array(truth), "batch means": batch_means, "errors": 1 - np.array(truth)}
-    raise WrongAnswer(mistake(found, kinds, otherwise="accuracy"))
+    wrong_if(not same(found, truth), mistake(found, kinds, otherwise="accuracy"))
+    return "Train mode to learn, eval mode to validate, and the weights rest while you look."
 
 
 def _best_epoch(answer) -> str:
     """Histories in which the usual mistakes lead to another epoch each."""
-    columns = ["epoch", "train_accuracy", "val_accuracy", "val_loss"]
-    rows = [
-        [1, 0.60, 0.55, 0.70], [2, 0.70, 0.80, 0.62], [3, 0.80, 0.85, 0.55], [4, 0.88, 0.70, 0.80],
-        [5, 0.90, 0.85, 0.45], [6, 0.95, 0.85, 0.65], [7, 0.97, 0.75, 0.40], [8, 0.99, 0.72, 0.90],
-    ]  # fmt: skip
-    history = pd.DataFrame(rows, columns=columns)
+    history = pd.DataFrame({"epoch": range(1, 9)}).assign(
+        train_accuracy=[0.60, 0.70, 0.80, 0.88, 0.90, 0.95, 0.97, 0.99],
+        val_accuracy=[0.55, 0.80, 0.85, 0.70, 0.85, 0.85, 0.75, 0.72],
+        val_loss=[0.70, 0.62, 0.55, 0.80, 0.45, 0.65, 0.40, 0.90],
+    )
     resumed = history[2:].reset_index(drop=True)  # epochs 3 to 8: the position is not the number
     early = history.assign(val_accuracy=[0.5, 0.9, 0.6, 0.7, 0.8, 0.7, 0.6, 0.5])
     for table, best in ((history, 5), (resumed, 5), (early, 2)):
-        said = array(call(answer, table.copy()), (), "one number, an epoch")
-        if said == best:
-            continue
         by = table.set_index("epoch")
         kinds = {
             "training": by.train_accuracy.idxmax(),
             "loss": by.val_loss.idxmin(),
             "value": by.val_accuracy.max(),
-            "position": best - table.epoch.iloc[0],  # the best epoch's, or the first with its accuracy
-            "position too": table.val_accuracy.argmax(),
+            "position": (best - table.epoch.iloc[0], table.val_accuracy.argmax()),
         }
-        tied = by.index[by.val_accuracy == by.val_accuracy.max()]
-        kind = mistake(said, kinds, operator.eq)
-        raise WrongAnswer("tie" if float(said) in tied else kind.removesuffix(" too"))
+        found = result(answer, table, wanted="one number, an epoch")
+        wrong_if(found != best and found in by.index[by.val_accuracy == by.val_accuracy.max()], "tie")
+        expect(found, best, kinds)
     return "That is the epoch whose weights `fit` keeps."
 
 

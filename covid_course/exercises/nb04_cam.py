@@ -5,25 +5,17 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from .grading import WrongAnswer, array, call, mistake, same
-
-PLACES = "one map for each slice, of shape (N, h, w)"
+from .grading import WrongAnswer, array, call, expect, mistake, result, same, wrong_if
 
 
 def _gradcam(answer) -> str:
     """Activations and gradients of both signs, for both classes."""
     torch.manual_seed(0)
     activations, gradients = torch.rand(3, 5, 4, 6), torch.randn(3, 5, 4, 6)
-    found, wrong = {}, {}
-    for target in (1, 0):
-        g = gradients if target else -gradients
+    kinds = []
+    for target, g in ((1, gradients), (0, -gradients)):
         raw = (g.mean((2, 3), keepdim=True) * activations).sum(1)
-        try:
-            said = call(answer, activations.clone(), gradients.clone(), target)
-        except RuntimeError as error:
-            raise WrongAnswer("dimensions" if "must match the size" in str(error) else "wrong") from error
-        found[target] = array(said, (3, 4, 6), PLACES)
-        wrong[target] = {
+        mistakes = {
             "": raw.clamp(min=0),
             "no relu": raw,
             "absolute": raw.abs(),
@@ -32,42 +24,44 @@ def _gradcam(answer) -> str:
             "channels": (g.mean(1, keepdim=True) * activations).sum(1).clamp(min=0),
             "no weights": activations.sum(1),
         }
-    kinds = [mistake(found[target], wrong[target]) for target in (1, 0)]
-    if kinds[0]:
-        raise WrongAnswer(kinds[0])
-    if kinds[1]:
-        raise WrongAnswer("target")
+        form = {"shape": (3, 4, 6), "wanted": "one map for each slice, of shape (N, h, w)"}
+        try:
+            found = result(answer, activations, gradients, target, **form)
+        except RuntimeError as error:  # what PyTorch raises for shapes that do not fit
+            raise WrongAnswer("dimensions", error=error) from error
+        kinds.append(mistake(found, mistakes))
+    wrong_if(kinds[0], kinds[0])
+    wrong_if(kinds[1], "target")
     return "That is GradCAM, for either class, in three lines."
 
 
 def _sign(answer) -> str:
     """Components of both signs, with one odd place, so that no rule but the right one fits all."""
-    kept = []
+    found, components, right, largest = [], [], [], []
     for seed in range(12):
         rng = np.random.default_rng(seed)
         strong = rng.random((5, 6)) * 3
         activations = rng.random((8, 1, 1)) * strong + 0.05 * rng.random((8, 5, 6))
-        component = np.linalg.norm(activations, axis=0)
-        component = component - component.mean()
+        strength = np.linalg.norm(activations, axis=0)
+        component = strength - strength.mean()
         place = np.unravel_index(component.argmin() if seed % 2 else component.argmax(), component.shape)
         component[place] *= -3 if seed % 3 == 0 else 3
-        truth = (component - component.mean()) * (1 if seed % 4 < 2 else -1)
-        right = truth if np.corrcoef(truth.ravel(), np.linalg.norm(activations, axis=0).ravel())[0, 1] > 0 else -truth
-        out = array(call(answer, truth.copy(), activations.copy()), (5, 6), "a map of the same shape")
-        if not same(np.abs(out), np.abs(truth)):
-            raise WrongAnswer("other map")
-        if same(out, np.abs(truth)):
-            raise WrongAnswer("absolute")
-        kept.append(
-            (same(out, right), same(out, truth), same(out, truth * np.sign(truth.flat[np.abs(truth).argmax()])))
-        )
-    right, unturned, largest = (np.array(each) for each in zip(*kept, strict=True))
-    if right.all():
-        return "Now the picture is the same on every machine."
-    for kind, told in (("untried", unturned), ("always", ~unturned), ("inverted", ~right), ("largest", largest)):
-        if told.all():
-            raise WrongAnswer(kind)
-    raise WrongAnswer("wrong", count=int(right.sum()))
+        component = (component - component.mean()) * (1 if seed % 4 < 2 else -1)
+        found.append(result(answer, component, activations, shape=(5, 6), wanted="a map of the same shape"))
+        components.append(component)
+        right.append(component * np.sign(np.corrcoef(component.ravel(), strength.ravel())[0, 1]))
+        largest.append(component * np.sign(component.flat[np.abs(component).argmax()]))
+    found, components, right = np.array(found), np.array(components), np.array(right)
+    wrong_if(not same(np.abs(found), np.abs(components)), "other map")
+    kinds = {
+        "absolute": np.abs(components),
+        "untried": components,
+        "always": -components,
+        "inverted": -right,
+        "largest": largest,
+    }
+    expect(found, right, kinds, count=sum(map(same, found, right)))
+    return "Now the picture is the same on every machine."
 
 
 def _hits(answer) -> str:
@@ -76,23 +70,20 @@ def _hits(answer) -> str:
     maps = rng.random((40, 7, 9)) * rng.uniform(0.3, 1, (40, 1, 1))
     lesions = rng.random((40, 7, 9)) < 0.4
     hottest = maps.reshape(40, -1).argmax(1)
-    truth = lesions.reshape(40, -1)[np.arange(40), hottest]
+    right = lesions.reshape(40, -1)[np.arange(40), hottest]
     out = call(answer, maps.copy(), lesions.copy())
-    if np.shape(out) == () and np.isclose(float(out), truth.mean()):
-        raise WrongAnswer("share")
-    found = array(out, (40,), "40 answers, True or False, one for each map")
-    if np.array_equal(found, truth):
-        return "A hit is a hit of the hottest pixel, and of nothing else."
+    wrong_if(np.shape(out) == () and same(out, right.mean()), "share")
     energy = (maps * lesions).sum((1, 2)) / maps.sum((1, 2))
     kinds = {
-        "inverted": ~truth,
+        "inverted": ~right,
         "place": hottest,
         "whole batch": ((maps == maps.max()) & lesions).any((1, 2)),
         "energy": energy > 0.5,
         "how much": energy,
         "threshold": ((maps > 0.5) & lesions).any((1, 2)),
     }
-    raise WrongAnswer(mistake(found, kinds, np.array_equal))
+    expect(array(out, (40,), "40 answers, True or False, one for each map"), right, kinds)
+    return "A hit is a hit of the hottest pixel, and of nothing else."
 
 
 def _first(answer) -> str:
@@ -101,18 +92,16 @@ def _first(answer) -> str:
     smooth = rng.permutation(np.linspace(0, 1, 80) ** 2).reshape(8, 10)
     cut = np.where(smooth > 0.8, smooth, 0)
     for heat, share in ((smooth, 0.3), (smooth, 0.1), (cut, 0.3), (cut * 0, 0.25)):
-        out = array(call(answer, heat.copy(), share), heat.shape, "True or False for each pixel, of the map's shape")
-        if not np.isin(out, (0, 1)).all():
-            raise WrongAnswer("mask")
-        chosen, wanted, tied = out.astype(bool), round(share * heat.size), len(np.unique(heat)) < 50
-        if not tied and chosen.sum() == heat.size - wanted and heat[chosen].max() < heat[~chosen].min():
-            raise WrongAnswer("coldest")
-        if not tied and np.array_equal(chosen, heat > share):
-            raise WrongAnswer("value")
-        if abs(int(chosen.sum()) - wanted) > (0 if tied else 1):
-            raise WrongAnswer("ties" if tied else "count", got=int(chosen.sum()), wanted=wanted, all=heat.size)
-        if heat[chosen].min() < heat[~chosen].max():
-            raise WrongAnswer("coldest" if heat[chosen].max() <= heat[~chosen].min() else "wrong")
+        out = result(answer, heat, share, shape=heat.shape, wanted="True or False for each pixel, of the map's shape")
+        wrong_if(not np.isin(out, (0, 1)).all(), "mask")
+        chosen, wanted, tied = out.astype(bool), round(share * heat.size), heat is not smooth
+        count = int(chosen.sum())
+        coldest = count and count < heat.size and heat[chosen].max() <= heat[~chosen].min()
+        wrong_if(coldest and not tied and count in (wanted, heat.size - wanted), "coldest")
+        wrong_if(not tied and np.array_equal(chosen, heat > share), "value")
+        facts = {"got": count, "wanted": wanted, "all": heat.size}
+        wrong_if(abs(count - wanted) > (0 if tied else 1), "ties" if tied else "count", **facts)
+        wrong_if(heat[chosen].min() < heat[~chosen].max(), "coldest" if coldest else "wrong")
     return "As many pixels as asked for, also where most of the map is zero."
 
 

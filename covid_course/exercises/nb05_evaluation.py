@@ -7,7 +7,7 @@ from scipy.special import expit
 
 from covid_utils.labs.calibration import temperature
 
-from .grading import WrongAnswer, array, call
+from .grading import expect, mistake, near, result, wrong_if
 from .nb03_transfer import standard_error, votes
 
 DRAWS = 1500
@@ -16,24 +16,19 @@ DRAWS = 1500
 def _bootstrap(answer) -> str:
     """Forty patients of four slices; the draws' spread tells what was drawn."""
     right, _, patients = votes(2)
-    rng = np.random.default_rng(5)
-    drawn = array(call(answer, right.copy(), patients.copy(), DRAWS, rng), (DRAWS,), f"{DRAWS} accuracies")
-    if drawn.max() > 1.001:
-        raise WrongAnswer("percent" if np.isclose(drawn.mean(), 100 * right.mean(), rtol=0.05) else "sums")
-    spread, honest = drawn.std(), standard_error(right.astype(float), patients)
-    if spread < 1e-9:
-        raise WrongAnswer("no spread")
-    naive = (right.mean() * (1 - right.mean()) / len(right)) ** 0.5
-    if abs(drawn.mean() - right.mean()) > 0.02:
-        raise WrongAnswer("off", mean=f"{drawn.mean():.1%}", truth=f"{right.mean():.1%}")
-    if abs(spread / honest - 1) < 0.1:
-        points = f"{100 * spread:.1f} points, is the standard error; slices alone would say {100 * naive:.1f}."
-        return f"The spread of your draws, {points}"
-    if abs(spread / naive - 1) < 0.1:
-        raise WrongAnswer("slices", spread=f"{100 * spread:.1f}", honest=f"{100 * honest:.1f}")
-    raise WrongAnswer(
-        "once" if 0.65 < spread / honest < 0.9 else "wrong", spread=f"{100 * spread:.1f}", honest=f"{100 * honest:.1f}"
-    )
+    form = {"shape": (DRAWS,), "wanted": f"{DRAWS} accuracies"}
+    drawn = result(answer, right, patients, DRAWS, np.random.default_rng(5), **form)
+    accuracy, spread = right.mean(), drawn.std()
+    wrong_if(drawn.max() > 1.001, "percent" if near(drawn.mean(), 100 * accuracy) else "sums")
+    wrong_if(spread < 1e-9, "no spread")
+    wrong_if(abs(drawn.mean() - accuracy) > 0.02, "off", mean=f"{drawn.mean():.1%}", truth=f"{accuracy:.1%}")
+    by_patient = standard_error(right.astype(float), patients)
+    by_slice = (accuracy * (1 - accuracy) / len(right)) ** 0.5
+    otherwise = "once" if 0.65 < spread / by_patient < 0.9 else "wrong"
+    kind = mistake(spread, {"slices": by_slice}, near, otherwise)
+    wrong_if(not near(spread, by_patient), kind, spread=100 * spread, honest=100 * by_patient)
+    points = f"{100 * spread:.1f} points, is the standard error; slices alone would say {100 * by_slice:.1f}."
+    return f"The spread of your draws, {points}"
 
 
 def _scores(seed: int, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -49,24 +44,20 @@ def _threshold(answer) -> str:
         logits, labels = _scores(seed)
         some = (labels == 0) | (labels.cumsum() <= ill)  # of 100 ill ones exactly ten may be missed, of 20 one
         logits, labels = logits[some], labels[some]
-        covid, others = np.sort(logits[labels == 1]), logits[labels == 0]
-        said = float(array(call(answer, logits.copy(), labels.copy(), wanted), (), "one number, a logit"))
-        best = covid[int(np.floor((1 - wanted) * len(covid) + 1e-9))]
-        found, best_cleared = (covid >= said).mean(), (others < best).mean()
-        if found >= wanted - 1e-9 and (others < said).mean() >= best_cleared - 1e-9:
+        covid, others = np.sort(logits[labels == 1]), np.sort(logits[labels == 0])
+        said = result(answer, logits, labels, wanted, wanted="one number, a logit")
+        best = covid[int((1 - wanted) * len(covid) + 1e-9)]
+        found, cleared, best_cleared = (covid >= said).mean(), (others < said).mean(), (others < best).mean()
+        if found >= wanted - 1e-9 and cleared >= best_cleared - 1e-9:
             continue
-        low = np.sort(others)[::-1][int(np.floor((1 - wanted) * len(others)))]
-        if np.isclose(said, expit(best), atol=1e-3):
-            raise WrongAnswer("probability")
-        if abs(said - np.quantile(others, wanted)) < 0.1 or abs(said - low) < 1e-9:
-            raise WrongAnswer("specificity")
-        if abs(said - np.quantile(logits, 1 - wanted)) < 0.1 and abs(said - best) > 0.1:
-            raise WrongAnswer("everybody")
-        if abs((covid < said).mean() - wanted) < 0.02:
-            raise WrongAnswer("other end", found=f"{found:.0%}", wanted=f"{wanted:.0%}")
-        if found < wanted:
-            raise WrongAnswer("misses", found=f"{found:.1%}", wanted=f"{wanted:.0%}")
-        raise WrongAnswer("too low", cleared=f"{(others < said).mean():.0%}", best=f"{best_cleared:.0%}")
+        wrong_if(np.isclose(said, expit(best), atol=1e-3), "probability")
+        low = others[-1 - int((1 - wanted) * len(others))]
+        wrong_if(abs(said - np.quantile(others, wanted)) < 0.1 or abs(said - low) < 1e-9, "specificity")
+        wrong_if(abs(said - np.quantile(logits, 1 - wanted)) < 0.1 < abs(said - best), "everybody")
+        rates = {"found": f"{found:.1%}", "wanted": f"{wanted:.0%}"}
+        wrong_if(abs((covid < said).mean() - wanted) < 0.02, "other end", **rates)
+        wrong_if(found < wanted, "misses", **rates)
+        wrong_if(True, "too low", cleared=f"{cleared:.0%}", best=f"{best_cleared:.0%}")
     return "As few false alarms as that sensitivity allows, and no fewer."
 
 
@@ -74,47 +65,33 @@ def _temperature(answer) -> str:
     """Logits that are too sure, and some that are not sure enough."""
     for seed, scale in ((3, 2.5), (4, 0.4)):
         logits, labels = _scores(seed, scale)
-        truth = temperature(logits, labels)
-        said = float(array(call(answer, logits.copy(), labels.copy()), (), "one number, the temperature"))
-        if np.isclose(said, truth, rtol=0.1):
-            continue
-        loss = np.logaddexp(0, -(2 * labels - 1) * logits / truth).mean()
-        kinds = {
-            "one": (1.0, 0.1),
-            "loss": (loss, 0.001),
-            "inverse": (1 / truth, 0.1),
-            "logarithm": (np.log(truth), 0.1),
-        }
-        near = next((kind for kind, (each, far) in kinds.items() if np.isclose(said, each, rtol=far)), "")
-        near = "place" if said > 20 and said == round(said) else near
-        narrow = said > 0.9 and scale < 1  # only temperatures above 1 were tried
-        raise WrongAnswer(("narrow" if narrow and seed == 4 else near) or "wrong", said=f"{said:.2f}")
+        right = temperature(logits, labels)
+        said = result(answer, logits, labels, wanted="one number, the temperature")
+        facts = {"said": f"{said:.2f}"}
+        wrong_if(scale < 1 and said > 0.9, "narrow", **facts)  # the right one is far below 1
+        wrong_if(said > 20 and said == round(said), "place", **facts)
+        loss = np.logaddexp(0, -(2 * labels - 1) * logits / right).mean()
+        wrong_if(np.isclose(said, loss, rtol=1e-3), "loss")
+        expect(said, right, {"one": 1.0, "inverse": 1 / right, "logarithm": np.log(right)}, near, **facts)
     return "Your number makes the log loss least, for a network that is too sure and for one that is not sure enough."
 
 
 def _pairs(answer) -> str:
     """The gain of a model in draws of patients, the same ones for both models."""
-    a, b, patients = votes(3)
-    _pair(answer, a, b, patients)
-    return _pair(answer, b, a, patients)  # now B is the worse one
-
-
-def _pair(answer, a: np.ndarray, b: np.ndarray, patients: np.ndarray) -> str:
-    rng = np.random.default_rng(6)
-    drawn = array(call(answer, a.copy(), b.copy(), patients.copy(), DRAWS, rng), (DRAWS,), f"{DRAWS} differences")
-    gain = b.mean() - a.mean()
-    if gain < 0 <= drawn.min():
-        raise WrongAnswer("disagreement")
-    if abs(drawn.mean() + gain) < 0.03:
-        raise WrongAnswer("sign")
-    if abs(drawn.mean() - gain) > 0.03:
-        raise WrongAnswer("off", mean=f"{drawn.mean():+.3f}", truth=f"{gain:+.3f}")
-    spread, honest = drawn.std(), standard_error(b.astype(float) - a, patients)
-    if abs(spread / honest - 1) < 0.1:
-        return "Each draw has the same patients for both models, so what is hard for both cancels."
-    apart = np.hypot(*(standard_error(each.astype(float), patients) for each in (a, b)))
-    kind = "unpaired" if abs(spread / apart - 1) < 0.12 else "slices" if spread < 0.72 * honest else "wrong"
-    raise WrongAnswer(kind, spread=f"{100 * spread:.1f}", honest=f"{100 * honest:.1f}")
+    right_a, right_b, patients = votes(3)
+    for a, b in ((right_a, right_b), (right_b, right_a)):  # at last B is the worse one
+        form = {"shape": (DRAWS,), "wanted": f"{DRAWS} differences"}
+        drawn = result(answer, a, b, patients, DRAWS, np.random.default_rng(6), **form)
+        gain, spread = b.mean() - a.mean(), drawn.std()
+        wrong_if(gain < 0 <= drawn.min(), "disagreement")
+        wrong_if(abs(drawn.mean() + gain) < 0.03, "sign")
+        wrong_if(abs(drawn.mean() - gain) > 0.03, "off", mean=f"{drawn.mean():+.3f}", truth=f"{gain:+.3f}")
+        paired = standard_error(b.astype(float) - a, patients)
+        unpaired = np.hypot(*(standard_error(each.astype(float), patients) for each in (a, b)))
+        otherwise = "slices" if spread < 0.72 * paired else "wrong"
+        kind = mistake(spread, {"unpaired": unpaired}, near, otherwise)
+        wrong_if(not near(spread, paired), kind, spread=100 * spread, honest=100 * paired)
+    return "Each draw has the same patients for both models, so what is hard for both cancels."
 
 
 GRADERS = {"bootstrap": _bootstrap, "threshold": _threshold, "temperature": _temperature, "pairs": _pairs}

@@ -3,70 +3,31 @@
 from __future__ import annotations
 
 import itertools
-import operator
 
 import numpy as np
 import pandas as pd
 
-from covid_utils.core.files import did_you_mean
-from covid_utils.core.settings import FIELDS, Settings
 from covid_utils.labs.seed_variance import held, seeds_needed, stories
 
-from ..notebooks import declared, find_notebooks
-from .grading import WrongAnswer, array, call, mistake
-
-KEYS = ("notebooks", "folder", "parameters", "grid", "list", "seeds")
+from ..plans import read_plan
+from .grading import WrongAnswer, call, expect, mistake, result, wrong_if
 
 
 def _sweep(plan) -> str:
     """A dict with notebooks, parameters, grid and seeds; every run of it must be possible."""
-    if not isinstance(plan, dict):
-        raise WrongAnswer("no dict", got=type(plan).__name__)
-    if any(each is ... for each in plan.values()):
-        raise WrongAnswer("untried")
-    for key in plan:
-        if key not in KEYS:
-            raise WrongAnswer("key", key=key, near=did_you_mean(key, KEYS))
-    missing = [key for key in ("notebooks", "grid", "seeds") if not plan.get(key)]
-    if missing:
-        raise WrongAnswer("missing", key=missing[0])
-    known = _known(plan["notebooks"])
-    grid, fixed, seeds = plan["grid"], plan.get("parameters", {}), plan["seeds"]
-    if not isinstance(grid, dict) or not isinstance(fixed, dict):
-        raise WrongAnswer("no dict", got=type(grid if not isinstance(grid, dict) else fixed).__name__)
-    for name in [*grid, *fixed]:
-        if name not in FIELDS:
-            raise WrongAnswer("parameter", name=name, near=did_you_mean(name, FIELDS))
-        if name not in known:
-            raise WrongAnswer("no effect", name=name)
-    twice = [name for name in [*grid, *fixed] if name in ("seed", "run_dir") or name in grid and name in fixed]
-    if twice:
-        raise WrongAnswer("twice", name=twice[0])
-    for name, values in grid.items():
-        if not isinstance(values, (list, tuple)) or len(set(map(str, values))) < 2:
-            raise WrongAnswer("one value", name=name, value=values)
-    if not isinstance(seeds, (list, tuple, range)):
-        raise WrongAnswer("seeds in a list", got=type(seeds).__name__)
-    if len(set(seeds)) < 3:
-        raise WrongAnswer("seeds")
-    rows = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    for row, seed in itertools.product(rows, seeds):
-        try:
-            Settings(**fixed, **row, seed=seed)
-        except ValueError as error:
-            raise WrongAnswer("value", error=error) from None
-    sizes = " × ".join(str(len(values)) for values in grid.values())
-    return f"That makes {len(rows) * len(seeds)} runs: {sizes}, times {len(seeds)} seeds."
-
-
-def _known(notebooks) -> set[str]:
-    """The parameters that these notebooks take."""
-    if isinstance(notebooks, str) or not isinstance(notebooks, (list, tuple)):
-        raise WrongAnswer("notebooks", name=notebooks)
+    wrong_if(not isinstance(plan, dict), "no dict", got=type(plan).__name__)
+    wrong_if(any(each is ... for each in plan.values()), "untried")
+    for key in ("notebooks", "grid", "seeds"):
+        wrong_if(not plan.get(key), "missing", key=key)
     try:
-        return set().union(*(declared(path) for path in find_notebooks([str(each) for each in notebooks])))
-    except ValueError:
-        raise WrongAnswer("notebooks", name=", ".join(map(str, notebooks))) from None
+        _, runs = read_plan({"folder": "runs/my-sweep"} | plan)
+    except ValueError as error:
+        raise WrongAnswer("plan", error=error) from None
+    for name, values in plan["grid"].items():
+        wrong_if(len(values) < 2, "one value", name=name, value=values)
+    wrong_if(len(plan["seeds"]) < 3, "seeds")
+    sizes = " × ".join(str(len(values)) for values in plan["grid"].values())
+    return f"That makes {len(runs)} runs: {sizes}, times {len(plan['seeds'])} seeds."
 
 
 def _stories(answer) -> str:
@@ -75,21 +36,18 @@ def _stories(answer) -> str:
         rng = np.random.default_rng(seed)
         scratch = rng.permutation(np.linspace(0.6, 0.7, 5) + rng.uniform(0, 0.02, 5))
         start = np.roll(scratch, 2) + better + rng.uniform(0, 0.02, 5)
-        said = array(call(answer, scratch.copy(), start.copy()), (2,), "a pair of gains")
-        most, least = stories(scratch, start)
+        said = result(answer, scratch, start, shape=(2,), wanted="a pair of gains")
+        right = np.array(stories(scratch, start))
         kinds = {
-            "order": (least, most),
-            "sign": (-most, -least),
-            "subtracted": (-least, -most),
-            "percent": (100 * most, 100 * least),
-            "same seed": ((start - scratch).max(), (start - scratch).min()),
-            "best of both": (start.max() - scratch.max(), start.min() - scratch.min()),
+            "order": right[::-1],
+            "sign": -right,
+            "subtracted": -right[::-1],
+            "percent": 100 * right,
+            "same seed": [(start - scratch).max(), (start - scratch).min()],
+            "best of both": [start.max() - scratch.max(), start.min() - scratch.min()],
         }
-        if not np.allclose(said, (most, least)):
-            if np.isclose(said[0], most):
-                raise WrongAnswer("second")
-            kind = mistake(said, kinds, np.allclose)
-            raise WrongAnswer(kind, most=f"{most:+.3f}", said=f"{said[0]:+.3f}")
+        wrong_if(np.isclose(said[0], right[0]) and not np.allclose(said, right), "second")
+        expect(said, right, kinds, np.allclose, most=f"{right[0]:+.3f}", said=f"{said[0]:+.3f}")
     return "So much one run of each can promise, and so little: the mean of paired gains lies between."
 
 
@@ -107,26 +65,19 @@ def _held(answer) -> str:
     """How many intervals hold the mean of their own group."""
     for seed in (1, 5):
         table = _runs(seed)
-        said = call(answer, table.copy())
-        if np.shape(said) == (len(table),):
-            raise WrongAnswer("not counted", wanted=len(table))
-        said = float(array(said, (), "a single number"))
-        named = table.rename(columns={"low": "accuracy.low", "high": "accuracy.high"})
-        right = int(held(named, "accuracy").sum())
-        if said == right:
-            continue
+        count = len(table)
+        wrong_if(np.shape(call(answer, table.copy())) == (count,), "not counted", wanted=count)
+        said = result(answer, table)
+        right = int(held(table.rename(columns={"low": "accuracy.low", "high": "accuracy.high"}), "accuracy").sum())
         means = {
             "own": table.accuracy,
             "everybody": table.accuracy.mean(),
             "only patients": table.groupby("patients").accuracy.transform("mean"),
             "only weights": table.groupby("weights").accuracy.transform("mean"),
         }
-        kinds = {kind: int(((table.low <= mean) & (mean <= table.high)).sum()) for kind, mean in means.items()}
-        kinds["the others"] = len(table) - right
-        if np.isclose(said, right / len(table)) or np.isclose(said, 100 * right / len(table)):
-            raise WrongAnswer("share", wanted=len(table))
-        kind = mistake(said, kinds, operator.eq)
-        raise WrongAnswer(kind, said=f"{said:g}", wanted=len(table))
+        kinds = {"share": (right / count, 100 * right / count)}
+        kinds |= {kind: ((table.low <= mean) & (mean <= table.high)).sum() for kind, mean in means.items()}
+        expect(said, right, kinds | {"the others": count - right}, said=f"{said:g}", wanted=count)
     return "An interval over test patients holds the mean of many seeds less often than it says, if seeds differ much."
 
 
@@ -134,22 +85,19 @@ def _seeds(answer) -> str:
     """Gains of few seeds, and an interval that is wanted."""
     for gains, reach in (((4.0, -3.0, 8.0), 0.25), ((1.0, 2.5, 0.5, 3.0), 0.3), ((10.0, -4.0, 3.0, 1.0, 7.0), 2.5)):
         gains = np.array(gains)
-        said = float(array(call(answer, gains.copy(), reach), (), "a single number"))
-        right, exact = seeds_needed(gains, reach), (1.96 * gains.std(ddof=1) / reach) ** 2
-        if said == right:
-            continue
-        if said == right + 1:
-            raise WrongAnswer("more", said=f"{said:g}")
+        said, right = result(answer, gains, reach), seeds_needed(gains, reach)
+        exact, population = ((1.96 * gains.std(ddof=free) / reach) ** 2 for free in (1, 0))
         kinds = {
+            "more": right + 1,
             "rounding": (exact, np.floor(exact), round(exact)),
             "root": (exact**0.5, np.ceil(exact**0.5)),
-            "population": [each((1.96 * gains.std() / reach) ** 2) for each in (np.ceil, float, round)],
-            "whole width": [each(4 * exact) for each in (np.ceil, float, round)],
-            "both sides": [each(exact / 4) for each in (np.ceil, float, round)],
-            "no factor": [each(exact / 1.96**2) for each in (np.ceil, float, round)],
+            "population": (population, np.ceil(population), round(population)),
+            "whole width": (4 * exact, np.ceil(4 * exact), round(4 * exact)),
+            "both sides": (exact / 4, np.ceil(exact / 4), round(exact / 4)),
+            "no factor": (exact / 1.96**2, np.ceil(exact / 1.96**2), round(exact / 1.96**2)),
         }
-        near = (kind for kind, numbers in kinds.items() if np.isclose(said, numbers, rtol=1e-3).any())
-        raise WrongAnswer(next(near, "wrong"), said=f"{said:g}")
+        kind = mistake(said, kinds, lambda one, other: np.isclose(one, other, rtol=1e-4))
+        wrong_if(said != right, kind, said=f"{said:g}")
     return "Four times the seeds make an interval half as wide."
 
 

@@ -2,56 +2,52 @@
 
 from __future__ import annotations
 
-import itertools
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
-from covid_utils.core.files import display_path, read_json, resolve, write_json
+from pydantic import BaseModel
+
+from covid_utils.core.files import display_path, resolve, write_json
 
 FILE = "runs/progress.json"
-_unwritten: dict[str, Any] = {}  # by path: what could not be written; it lasts until the kernel ends
 
 
-def read() -> tuple[dict[str, dict], str]:
-    """The stored progress, and a sentence if its file was damaged: it is then renamed, not overwritten.
+class Attempts(BaseModel):
+    """Wrong answers since the last right one, and the date of the first right one, "" if there was none."""
 
-    Returns:
-        {"exercises": {name: {"misses", "passed"}}, "predictions": {name: {"said", "was"}}}, and a sentence or "".
-    """
-    path, empty = resolve(FILE), {"exercises": {}, "predictions": {}}
+    misses: int = 0
+    passed: str = ""
+
+
+class Progress(BaseModel):
+    """All exercises that were tried, and all predictions: {name: {"said": guess, "was": result once it is known}}."""
+
+    exercises: dict[str, Attempts]
+    predictions: dict[str, dict[Literal["said", "was"], Any]]
+
+
+_unwritten: dict[Path, Progress] = {}  # what could not be written lasts until the kernel ends
+
+
+def read() -> tuple[Progress, str]:
+    """The stored progress, and a sentence if its file was damaged and therefore renamed, else ""."""
+    path, empty = resolve(FILE), Progress(exercises={}, predictions={})
     if path in _unwritten or not path.exists():
         return _unwritten.get(path, empty), ""
     try:
-        content = read_json(path)
-    except (ValueError, OSError):
-        content = None
-    if _is_valid(content):
-        return content, ""
-    names = (path.with_name(f"progress.damaged-{number}.json") for number in itertools.count(1))
-    renamed = next(name for name in names if not name.exists())
-    try:
-        path.rename(renamed)
-    except OSError:
-        return empty, f"{display_path(path)} cannot be read."
-    return empty, f"{display_path(path)} was damaged: it is now {display_path(renamed)}, and a new one begins."
+        return Progress.model_validate_json(path.read_bytes()), ""
+    except ValueError:
+        renamed = path.replace(path.with_name("progress.damaged.json"))
+        return empty, f"{display_path(path)} was damaged: it is now {display_path(renamed)}, and a new one begins."
 
 
-def write(content: dict[str, dict]) -> str:
+def write(progress: Progress) -> str:
     """Store the progress; returns a sentence if that is not possible (a learner can go on all the same), else ""."""
     path = resolve(FILE)
     try:
-        write_json(path, content)
+        write_json(path, progress.model_dump())
     except OSError as error:
-        _unwritten[path] = content
+        _unwritten[path] = progress
         return f"(Your progress lasts only until this kernel ends: {error.__cause__ or error})"
     _unwritten.pop(path, None)
     return ""
-
-
-def _is_valid(content: Any) -> bool:
-    """Whether `content` has the form that `write` gives it."""
-    try:
-        exercises, predictions = content["exercises"].values(), content["predictions"].values()
-        counts = all(type(row["misses"]) is int and isinstance(row["passed"], str) for row in exercises)
-        return counts and all("said" in row for row in predictions)
-    except (TypeError, KeyError, AttributeError):
-        return False

@@ -12,8 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 
 from ct_phantom.disease import FINDINGS
-from ct_phantom.patients import COVID
-from ct_phantom.stacks import draw_stack
+from ct_phantom.patients import COVID, draw_stack
 
 from ..core.settings import Settings
 from ..data import CTData
