@@ -61,8 +61,8 @@ def load_data(settings: Settings, progress: bool = True) -> CTData:
     if "split" not in table:
         table["split"] = split_groups(table, settings.split, settings.seed)
         groups += " The random split pays no heed to them." if settings.split == "random" else ""
-    pixels = read()  # decoding a folder comes last, so that one that cannot be split says so at once
-    return CTData(table, pixels.images, pixels.lesions, pixels.lungs, name, groups, fingerprint(table, pixels.digest))
+    images, lesions, lungs = read()  # decoding a folder comes last, so that one that cannot be split says so at once
+    return CTData(table, images, lesions, lungs, name, groups, fingerprint(table, images))
 
 
 def split_groups(table: pd.DataFrame, split: str = "patient", seed: int = 0) -> pd.Series:

@@ -578,7 +578,7 @@ def test_volumes_in_class_folders(tmp_path, capsys):
         nifti(tmp_path / "set" / name / f"{name[0]}0_mask.nii.gz", (chest(5) > 0).astype(np.uint8))
     greys = (chest(5, 1) + 1350) / 1500
     nifti(tmp_path / "set" / "COVID" / "C1.nii.gz", greys.astype(np.float32))
-    data = test_folders.load(tmp_path / "set")
+    data = test_folders.load(tmp_path / "set", split="patient")
     assert len(data.table) == 40 and data.table.patient.nunique() == 8
     assert (data.table.groupby("patient").split.nunique() == 1).all() and "Left out: masks (2)" in data.groups
     row = data.table.index[data.table.path == "COVID/C2.nii.gz/0003"][0]

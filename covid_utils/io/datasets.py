@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -76,29 +75,20 @@ DATASETS = {
 }  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True)
-class Pixels:
-    """Slices, uint8 (N, H, W), their masks, bool (N, H, W) or None, and a hashlib object that has seen the slices."""
-
-    images: Tensor
-    digest: Any
-    lesions: Tensor | None = None
-    lungs: Tensor | None = None
-
-
-def fingerprint(table: pd.DataFrame, pixels: Any) -> str:
-    """SHA-256 of pixels and table, in hexadecimal; `pixels` are slices, uint8 (N, H, W), or their hashlib object."""
-    digest = hashlib.sha256(pixels.numpy()) if isinstance(pixels, Tensor) else pixels.copy()
+def fingerprint(table: pd.DataFrame, images: Tensor) -> str:
+    """SHA-256 of slices, uint8 (N, H, W), and their table, in hexadecimal."""
+    digest = hashlib.sha256(images.numpy())
     digest.update(table.to_csv(index=False).encode())
     return digest.hexdigest()
 
 
-def open_dataset(settings: Settings, progress: bool) -> tuple[str, pd.DataFrame, str, Callable[[], Pixels]]:
+def open_dataset(settings: Settings, progress: bool) -> tuple[str, pd.DataFrame, str, Callable[[], tuple]]:
     """A data set up to its pixels, which take their time: a wrong table or split can be told before.
 
     Returns:
         name; table with `path`, `label`, `patient`, and `split` where it is given; one sentence on the patients; and a
-        function that reads the pixels, in the table's order.
+        function that reads the slices, uint8 (N, H, W), and their masks of lesions and lungs, bool (N, H, W) or None,
+        in the table's order.
 
     Raises: as `data.load_data`.
     """
@@ -106,24 +96,20 @@ def open_dataset(settings: Settings, progress: bool) -> tuple[str, pd.DataFrame,
     entry = DATASETS.get(name, DataSet("a folder of one's own", "", ""))
     if entry.hospital:
         return _drawn(entry, settings, home / "phantom", progress)
-    if entry.fetch:
-        folder = entry.fetch(home / name, progress)
-    else:
-        folder = resolve(name)
-        if not folder.is_dir() and not set(name) & set("/\\.~"):
-            raise ValueError(f"Unknown dataset {name!r}, and {folder} is no folder: {did_you_mean(name, DATASETS)}")
+    folder = entry.fetch(home / name, progress) if entry.fetch else resolve(name)
+    if not folder.is_dir() and not set(name) & set("/\\.~"):
+        raise ValueError(f"Unknown dataset {name!r}, and {folder} is no folder: {did_you_mean(name, DATASETS)}")
     table, patients = folder_table(folder)
     if entry.patient_of:
         table["patient"] = table.path.map(entry.patient_of)
-
     paths, windows = table.path.tolist(), None
     if "low" in table:
-        windows = [None if pd.isna(low) else (low, high) for low, high in zip(table.low, table.high, strict=True)]
-        table = table.drop(columns=["low", "high"])
+        limits = zip(table.pop("low"), table.pop("high"), strict=True)
+        windows = [None if pd.isna(low) else (low, high) for low, high in limits]
 
     @enough_memory("image_size")
-    def read() -> Pixels:
-        return Pixels(*decode(folder, paths, settings.image_size, home / "cache", progress, windows))
+    def read() -> tuple:
+        return decode(folder, paths, settings.image_size, home / "cache", progress, windows)[0], None, None
 
     name = folder.name.replace("<", "‹")  # notebooks show it in Markdown, which would take it for HTML
     return name, table, entry.patients or patients, read
@@ -132,16 +118,16 @@ def open_dataset(settings: Settings, progress: bool) -> tuple[str, pd.DataFrame,
 @enough_memory("patients or image_size")
 def _drawn(entry: DataSet, settings: Settings, cache_dir: Path, progress: bool):
     """The phantom as a data set: path "phantom/p0003_s2" is slice 2 of patient 3."""
-    name, size = settings.dataset, settings.image_size
-    drawn = cached_phantom(settings.patients, 4, size, settings.seed, entry.hospital, cache_dir, progress)
+    s = settings
+    drawn = cached_phantom(s.patients, 4, s.image_size, s.seed, entry.hospital, cache_dir, progress)
     table = pd.DataFrame({"label": drawn["label"].astype(int), "patient": drawn["patient"]})
     number = table.groupby("patient").cumcount().astype(str)
     table["patient"] = table.patient.map("p{:04d}".format)
-    table.insert(0, "path", f"{name}/" + table.patient + "_s" + number)
-    found = [",".join(name for name, has in zip(FINDINGS, row, strict=True) if has) for row in drawn["findings"]]
-    table["findings"] = [names or "normal" for names in found]
-    images, lesions, lungs = (torch.from_numpy(drawn[part]) for part in ("images", "lesions", "lungs"))
-    return name, table, entry.patients, lambda: Pixels(images, hashlib.sha256(drawn["images"]), lesions, lungs)
+    table.insert(0, "path", f"{s.dataset}/" + table.patient + "_s" + number)
+    found = pd.DataFrame(drawn["findings"], columns=FINDINGS)
+    table["findings"] = found.apply(lambda row: ",".join(row.index[row]) or "normal", axis=1)
+    pixels = tuple(torch.from_numpy(drawn[part]) for part in ("images", "lesions", "lungs"))
+    return s.dataset, table, entry.patients, lambda: pixels
 
 
 def cached_phantom(

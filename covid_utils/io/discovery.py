@@ -23,38 +23,36 @@ MASK = re.compile(
 MASK_FOLDER = re.compile(r"labels?(tr|ts)?|infections?|lesions?", re.IGNORECASE)  # as in images/ and labels/
 
 
-def slices_below(folder: Path, home: Path) -> tuple[list[Path], Counter]:
-    """The slice files below a class folder, in natural order, and how many were left out for which reason.
+def slices_below(folder: Path) -> tuple[list[Path], Counter]:
+    """The slice files below a folder, in natural order, and how many files were left out for which reason.
 
-    A link that leads to something inside the data set, or to a folder that holds it, is left out: what it leads to is
-    read where it lies. Links to other places are followed.
-
-    Args:
-        folder: the class folder.
-        home: the data set's folder, in which the class folder lies.
+    A link is left out if it leads to something in the folder, or to a folder above one that is read; other links are
+    followed, to each place once.
 
     Raises:
         FileNotFoundError: a link that leads nowhere.
         ValueError: a name that is not UTF-8, and could neither be shown nor written down.
-        OSError: a folder that cannot be opened.
     """
-    own, everything, found, left_out, seen = folder.resolve(), home.resolve(), [], Counter(), set()
-    places = [(folder, "")]
+    home, found, left_out, places = folder.resolve(), [], Counter(), [folder]
+    seen = {home, *home.parents}  # what was read, and the folders above it; links are resolved
     while places:
-        place, reason = places.pop()
-        for path in _entries(place):
+        for path in sorted(places.pop().iterdir()):
             real = Path(os.path.realpath(path))
-            linked = path.is_symlink() and (real.is_relative_to(everything) or real.is_relative_to(own))
+            linked = real in seen or (path.is_symlink() and real.is_relative_to(home))
             if path.is_dir():
-                if linked or own.is_relative_to(real) or real in seen:
-                    left_out["links to folders that are read elsewhere"] += 1
+                if SERVICE.fullmatch(path.name):
+                    left_out["hidden and service folders"] += 1
+                elif linked:
+                    left_out["links to what is read elsewhere"] += 1
+                else:
+                    seen.update([real, *real.parents])
+                    places.append(path)
+            elif is_slice(path) or ending(path) in UNREAD:
+                if why := _why_left_out(path, path.relative_to(folder).parts[:-1], linked):
+                    left_out[why] += 1
                 else:
                     seen.add(real)
-                    places.append((path, reason or _why_folder(path.name)))
-            elif why := _why_file(path, reason, linked):
-                left_out[why] += 1
-            elif is_slice(path) and not path.name.startswith("."):
-                found.append(path)
+                    found.append(path)
     return sorted(found, key=lambda file: natural(file.as_posix())), left_out
 
 
@@ -92,11 +90,6 @@ def why_unread(error: BaseException, path: Path) -> str:
     return " ".join(str(error).replace(str(path), path.name).split()) or type(error).__name__
 
 
-def is_service(name: str) -> bool:
-    """Whether a folder belongs to a system or a program: hidden, `@eaDir`, `__MACOSX` and the like."""
-    return bool(SERVICE.fullmatch(name))
-
-
 def sentence(left_out: Counter) -> str:
     """What was left out, and why; empty if nothing was.
 
@@ -116,38 +109,17 @@ def natural(text: str) -> list:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", text.lower())]
 
 
-def _entries(place: Path) -> list[Path]:
-    try:
-        return list(place.iterdir())
-    except OSError as error:
-        raise OSError(
-            f"Folder {display_path(place)} cannot be opened ({error.strerror}): check who may read it."
-        ) from None
-
-
-def _why_folder(name: str) -> str:
-    """Why the slices of a folder are left out; empty if they are not."""
-    if is_service(name):
-        return "files in hidden or service folders"
-    return "masks" if MASK.fullmatch(name) or MASK_FOLDER.fullmatch(name) else ""
-
-
-def _why_file(path: Path, reason: str, linked: bool) -> str:
-    """Why a file is left out; empty if it is read, or is no slice at all. `reason` is that of its folder."""
-    suffix = ending(path)
-    if suffix in UNREAD:
-        return reason or f"{suffix} files, which are not read"
+def _why_left_out(path: Path, folders: tuple[str, ...], linked: bool) -> str:
+    """Why a file in these folders is left out; empty if it is a slice to be read. Raises as `slices_below`."""
     if path.name.startswith("."):
-        return "hidden files" if suffix in SUFFIXES else ""
-    if not is_slice(path):
-        return ""
-    if reason or MASK.fullmatch(path.stem):
-        return reason or "masks"
-    if not path.exists():
-        raise FileNotFoundError(f"Slice {display_path(path)} is a link that leads nowhere: correct or delete it.")
-    name = path.as_posix().encode("utf-8", "replace").decode()
-    if name != path.as_posix():
-        raise ValueError(f"The name of slice {name!r} is not UTF-8 (? stands for the wrong letters): rename it.")
+        return "hidden files"
+    if MASK.fullmatch(path.stem) or any(MASK.fullmatch(name) or MASK_FOLDER.fullmatch(name) for name in folders):
+        return "masks"
+    if ending(path) in UNREAD:
+        return f"{ending(path)} files, which are not read"
     if not path.is_file():
-        return "devices and pipes"
-    return "links to slices that are read elsewhere" if linked else ""
+        raise FileNotFoundError(f"Slice {display_path(path)} is a link that leads nowhere, or a pipe: delete it.")
+    shown = os.fsencode(path).decode("utf-8", "replace")
+    if shown != str(path):
+        raise ValueError(f"The name of slice {shown!r} is not UTF-8 (� stands for the wrong letters): rename it.")
+    return "links to what is read elsewhere" if linked else ""

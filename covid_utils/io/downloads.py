@@ -6,26 +6,19 @@ import re
 import shutil
 import zipfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
 from ..core.files import display_path, replace_file, temporary_beside
-from .folders import holder
 
 COVID_CT = "https://raw.githubusercontent.com/UCSD-AI4H/COVID-CT/master"
 TIMEOUT = 30  # seconds without a byte
 OFFLINE = "dataset='phantom' needs no network"
 
 
-def from_kaggle(handle: str, folder: Path, progress: bool = True) -> Path:
-    """The folder of a Kaggle data set with class folders, fetched with `kagglehub` if it is not there yet.
-
-    Args:
-        handle: "owner/name", as in the data set's address.
-        folder: where its class folders are to lie.
-        progress: unused, as kagglehub shows its own.
+def from_kaggle(handle: str, folder: Path, _progress: bool = True) -> Path:
+    """The folder of a Kaggle data set ("owner/name"), fetched with `kagglehub` if it is not there yet.
 
     Raises ConnectionError, saying how to get it by hand, if it cannot be fetched.
     """
@@ -40,10 +33,12 @@ def from_kaggle(handle: str, folder: Path, progress: bool = True) -> Path:
         raise ConnectionError(
             f"Could not fetch {handle} from Kaggle ({reason}): download it by hand from "
             f"https://www.kaggle.com/datasets/{handle} and unpack it so that {display_path(folder)} holds the "
-            "folders COVID "
-            f"and non-COVID; {OFFLINE}."
+            f"folders COVID and non-COVID; {OFFLINE}."
         ) from error
-    _make_folder(folder, lambda temporary: shutil.copytree(holder(found), temporary, dirs_exist_ok=True))
+    with temporary_beside(folder, folder=True) as temporary:
+        shutil.copytree(next(found.rglob("COVID"), found / "COVID").parent, temporary, dirs_exist_ok=True)
+        if not folder.is_dir():  # else another process was faster
+            temporary.replace(folder)
     return folder
 
 
@@ -70,18 +65,12 @@ def covid_ct(folder: Path, progress: bool = True) -> Path:
 
 def _published(folder: Path, split: str, name: str, progress: bool) -> pd.DataFrame:
     """The slices of a class in a published split: `filename` (from `folder`) and `label`."""
-    listed, pictures = folder / f"Data-split/{name}/{split}CT_{name}.txt", folder / f"Images-processed/CT_{name}"
-    fetch(f"{COVID_CT}/Data-split/{name}/{listed.name}", listed, progress)
-    where = {path.name: path.relative_to(folder).as_posix() for path in sorted(pictures.rglob("*"))}
-    names = [line.strip() for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
-    lost = [each for each in names if each not in where]
-    if lost:
-        raise FileNotFoundError(
-            f"{display_path(listed)} names {lost[0]!r}, which is not in {display_path(pictures)}: delete "
-            f"{display_path(folder)} and run "
-            "again."
-        )
-    return pd.DataFrame({"filename": [where[each] for each in names], "label": name})
+    listed = f"Data-split/{name}/{split}CT_{name}.txt"
+    fetch(f"{COVID_CT}/{listed}", folder / listed, progress)
+    pictures = sorted((folder / f"Images-processed/CT_{name}").rglob("*"))
+    where = {path.name: path.relative_to(folder).as_posix() for path in pictures}
+    names = [line.strip() for line in (folder / listed).read_text(encoding="utf-8").splitlines() if line.strip()]
+    return pd.DataFrame({"filename": [where.get(each, each) for each in names], "label": name})
 
 
 def figure(path: str) -> str:
@@ -97,26 +86,21 @@ def figure(path: str) -> str:
 def fetch(url: str, path: Path, progress: bool = True) -> None:
     """Download `url` to `path` unless it is there; the file appears whole or not at all.
 
-    Raises:
-        ConnectionError: no network, the server refuses, or the transfer was interrupted.
-        OSError: the disk is full or read-only.
+    Raises ConnectionError if there is no network or no space, the server refuses, or the transfer is interrupted.
     """
     if path.exists():
         return
-    import pooch  # with requests takes a second to import, and only downloads need it
-    import requests
+    import pooch  # takes a second to import, and only downloads need it
 
     try:
         with temporary_beside(path) as temporary:
             pooch.HTTPDownloader(progressbar=progress, timeout=TIMEOUT)(url, temporary, None)
             temporary.replace(path)
-    except requests.RequestException as error:
+    except OSError as error:  # errors of requests are such, too
         raise ConnectionError(
-            f"Could not download {url} ({error}): run it again, or put the file at {display_path(path)} by hand; "
+            f"Could not download {url} to {display_path(path)} ({error}): run it again, or put the file there by hand; "
             f"{OFFLINE}."
         ) from error
-    except OSError as error:
-        raise _cannot_write(path, error) from error
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -126,28 +110,12 @@ def unpack(archive: Path, folder: Path) -> None:
     ValueError if the archive is damaged; it is deleted then, so that the next run fetches it anew.
     """
     try:
-        with zipfile.ZipFile(archive) as content:
-            _make_folder(folder, content.extractall)
+        with zipfile.ZipFile(archive) as content, temporary_beside(folder, folder=True) as temporary:
+            content.extractall(temporary)
+            if not folder.is_dir():  # else another process was faster
+                temporary.replace(folder)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         archive.unlink()
         raise ValueError(
             f"{display_path(archive)} is damaged ({error}) and was deleted: run it again to download it anew."
         ) from error
-
-
-def _make_folder(folder: Path, write: Callable[[Path], object]) -> None:
-    """Write a temporary folder next to `folder`, then give it its name in one step."""
-    try:
-        with temporary_beside(folder, folder=True) as temporary:
-            write(temporary)
-            temporary.chmod(0o755)
-            temporary.replace(folder)
-    except OSError as error:
-        if not folder.is_dir():  # else another process was faster
-            raise _cannot_write(folder, error) from error
-
-
-def _cannot_write(path: Path, error: OSError) -> OSError:
-    return OSError(
-        f"Cannot write {display_path(path)}: {error.strerror or error}. Free some space or choose another data_dir."
-    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +31,8 @@ def says_no_patient(name: str) -> bool:
 
 def canonical(names: pd.Series) -> pd.Series:
     """Names of patients in one spelling: no spaces around them, composed letters, and `1` for the `1.0` of a table."""
-
-    def one(name: str) -> str | None:
-        return re.sub(r"^(\d+)\.0+$", r"\1", unicodedata.normalize("NFC", name.strip())) or None
-
-    return names.map(one, na_action="ignore").astype(object)
+    plain = names.astype("str").str.strip().str.normalize("NFC").str.replace(r"^(\d+)\.0+$", r"\1", regex=True)
+    return plain.astype(object).where(names.notna() & (plain != ""), None)
 
 
 def disambiguate_ids(table: pd.DataFrame) -> tuple[pd.Series, str]:
@@ -67,22 +63,19 @@ def from_headers(table: pd.DataFrame, folder: Path) -> tuple[pd.Series, str]:
     Returns: the patients, and a sentence if headers name any.
     """
     files = [folder / path for path in table.path]
-    ids = patient_ids([file for file in files if is_dicom(file) and not in_volume(file)])
-    found = table.path.map(lambda path: ids.get(folder / path))
-    if found.nunique() < 2 or found.value_counts(normalize=True).iloc[0] > 0.5:
+    found = patient_ids([file for file in files if is_dicom(file) and not in_volume(file)])
+    ids = pd.Series([found.get(file) for file in files], table.index, dtype=object)
+    if ids.nunique() < 2 or ids.value_counts(normalize=True).iloc[0] > 0.5:
         return table.patient, ""
-    known = found.notna() | table.patient.notna()
-    links = pd.concat([found[known].map("id {}".format, na_action="ignore"), table.patient[known]]).dropna()
-    names, code = np.unique(links.to_numpy(str), return_inverse=True)
-    size = len(table) + len(names)  # slices and names are the places of a graph, whose pieces are the patients
-    rows = table.index.get_indexer(links.index)
-    graph = coo_matrix((np.ones(len(links)), (rows, len(table) + code)), (size, size))
-    together = connected_components(graph, directed=False)[1][: len(table)]
-    order = {group: number for number, group in enumerate(dict.fromkeys(together[known.to_numpy()]), start=1)}
-    mine = pd.Series(
-        [f"patient {order[g]:04d}" if k else None for g, k in zip(together, known, strict=True)], table.index
-    )
-    return mine.astype(object), "the DICOM headers, whose ids are replaced by numbers of ours"
+    names = [ids.map("id {}".format, na_action="ignore"), table.patient.map("in {}".format, na_action="ignore")]
+    code, unique = pd.factorize(pd.concat(names))  # -1 where there is no name
+    by_id, by_folder = code[: len(table)], code[len(table) :]
+    both, known = (by_id >= 0) & (by_folder >= 0), (by_id >= 0) | (by_folder >= 0)
+    links = coo_matrix((both[both], (by_id[both], by_folder[both])), (len(unique), len(unique)))
+    person = connected_components(links, directed=False)[1][np.where(by_id >= 0, by_id, by_folder)]
+    number = pd.Series(pd.factorize(person[known])[0] + 1, table.index[known])
+    patients = number.map("patient {:04d}".format).reindex(table.index).astype(object)
+    return patients, "the DICOM headers, whose ids are replaced by numbers of ours"
 
 
 def with_blocks(table: pd.DataFrame) -> pd.DataFrame:

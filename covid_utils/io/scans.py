@@ -75,7 +75,7 @@ def find_scans(paths: list[Path]) -> tuple[list[Scan], list[Path], Counter]:
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f"There is no file or folder {path} (looked in {Path.cwd()}): check the path.")
-        inside, passed = slices_below(path, path) if path.is_dir() else ([], Counter())
+        inside, passed = slices_below(path) if path.is_dir() else ([], Counter())
         left_out += passed
         if path.is_dir() and not inside:
             raise FileNotFoundError(f"Folder {path} holds no slices.{sentence(left_out)}")
