@@ -4,11 +4,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from covid_utils import plotting
 from covid_utils.evaluation import mean_over_seeds
-from covid_utils.labs import cam_figures, photographs, score_figures
+from covid_utils.labs import score_figures
 
 SCORES = {"one": {"value": 0.5, "low": 0.4, "high": 0.7}, "two": {"value": 0.9, "low": 0.8, "high": 0.95}}
 
@@ -17,7 +16,7 @@ SCORES = {"one": {"value": 0.5, "low": 0.4, "high": 0.7}, "two": {"value": 0.9, 
 def shown(monkeypatch):
     """The figures that are shown, as they were when shown."""
     figures = []
-    for module in (plotting, cam_figures, score_figures):
+    for module in (plotting, score_figures):
         monkeypatch.setattr(module, "show", lambda figure, alt, photo=False, small=False: figures.append(figure))
     return figures
 
@@ -83,40 +82,6 @@ def test_a_threshold_stands_where_it_is_and_counts_what_lies_above():
     assert heights.sum(1).tolist() == [2, 2] and heights[0, 0] == 1 and heights[1, -1] == 1
 
 
-def test_kernels_lie_side_by_side_each_whole(shown):
-    kernels = np.random.default_rng(0).random((5, 2, 3, 3))
-    cam_figures.show_kernels({"a": kernels})
-    canvas = shown[0].axes[0].images[0].get_array()
-    assert canvas.shape == (7, 13, 3)  # three in a row, a white pixel around each
-    assert np.array_equal(canvas[4:6, 5:8], kernels[4]) and (canvas[3] == 1).all()
-
-
-def test_curves_of_scores_keep_their_numbers_and_names(shown):
-    curves = {"left": {"a": [0.1, 0.2], "b": [0.3, 0.4]}, "right": {"a": [0.5, 0.6]}}
-    cam_figures.show_curves(curves, (1, 2), "share", "probability", "curves")
-    left, right = shown[0].axes
-    assert [ends(line) for line in left.lines] == [[[1, 2], [0.1, 0.2]], [[1, 2], [0.3, 0.4]]]
-    assert [line.get_label() for line in left.lines] == ["a", "b"] and right.get_title() == "right"
-    assert (left.get_xlabel(), left.get_ylabel()) == ("share", "probability")
-
-
-def test_a_heat_map_lies_over_its_slice_from_0_to_1_and_the_lesion_is_outlined(shown):
-    images, heat = np.arange(2 * 64).reshape(2, 8, 8).astype(np.uint8), np.random.default_rng(0).random((2, 8, 8))
-    lesions = np.zeros((2, 8, 8), bool)
-    lesions[1, 2:5, 2:5] = True
-    cam_figures.show_cams(images, ["first", "second"], {"GradCAM": heat}, lesions, "maps")
-    axes = shown[0].axes
-    for row in (0, 1):
-        under, over = axes[2 * row + 1].images
-        assert np.array_equal(under.get_array(), images[row]) and np.array_equal(over.get_array(), heat[row])
-        assert under.get_clim() == (0, 255) and over.get_clim() == (0, 1) and over.get_alpha() == 0.55
-    assert [axes[i].get_ylabel() for i in (0, 2)] == ["first", "second"]
-    drawn = [len(axis.collections) for axis in axes[:4]]
-    assert drawn == [0, 0, 1, 1]
-    (path,) = axes[2].collections[0].get_paths()
-    assert path.vertices.min() == pytest.approx(1.5) and path.vertices.max() == pytest.approx(4.5)
-
-
 def test_a_readers_own_figures_stay_as_they_are(shown):
     before = dict(plt.rcParams)
     plotting.show_confusion({"a": [[1, 2], [3, 4]]}, "counts")
@@ -124,16 +89,3 @@ def test_a_readers_own_figures_stay_as_they_are(shown):
     figure, axis = plt.subplots()
     assert axis.spines["top"].get_visible()
     plt.close(figure)
-
-
-def test_names_stand_under_their_picture(shown, monkeypatch):
-    monkeypatch.setattr(photographs, "show", lambda figure, alt, photo, small: shown.append(figure))
-    photographs.show_names([np.zeros((8, 8), np.uint8)], [{"cat": 0.75, "dog": 0.25}], "a picture")
-    top, bottom = shown[0].axes
-    assert [bar.get_width() for bar in bottom.patches] == [0.75, 0.25] and bottom.yaxis_inverted()
-    assert [text.get_text() for text in bottom.texts] == ["cat  75%", "dog  25%"] and len(top.images) == 1
-
-
-def test_the_cat_is_as_large_as_a_slice():
-    cat = photographs.grey_cat(64)
-    assert cat.shape == (64, 64) and cat.dtype == torch.uint8 and cat.float().std() > 10
