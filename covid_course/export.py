@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import warnings
 from importlib import metadata
 from pathlib import Path
@@ -70,12 +69,11 @@ def export_run(run_dir: str | Path, out: Path | None = None) -> int:
         ) from None
     predictor, out = read_run(run_dir), resolve(out or Path(run_dir) / "export")
     card = model_card(predictor, run_dir)
-    print("Writing the network as ONNX takes about half a minute …", flush=True)
+    print("Writing the model as ONNX takes about half a minute …", flush=True)
     model = to_onnx(predictor, described(predictor, run_dir))
     replace_file(out / "model.onnx", lambda path: path.write_bytes(model))
     replace_file(out / "README.md", card.save)
-    size = len(model) / 1e6
-    print(f"{display_path(out / 'model.onnx')} ({size:.0f} MB) and its model card, {display_path(out / 'README.md')}.")
+    print(f"{display_path(out)}: model.onnx ({len(model) / 1e6:.0f} MB) and its model card, README.md.")
     return 0
 
 
@@ -104,27 +102,21 @@ def to_onnx(predictor: Predictor, about: dict[str, str]) -> bytes:
     import onnx
 
     size = predictor.settings.image_size
-    disabled = logging.root.manager.disable
-    logging.disable(logging.ERROR)  # the exporter's remarks on its own parts
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                ExportedNet(predictor).eval(),
-                (torch.zeros((2, size, size), dtype=torch.uint8),),
-                dynamo=True,
-                opset_version=OPSET,
-                verbose=False,
-                input_names=["slices"],
-                output_names=list(OUTPUTS),
-                dynamic_shapes={"slices": {0: torch.export.Dim("N", min=1, max=2**20)}},
-            )
-    finally:
-        logging.disable(disabled)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            ExportedNet(predictor).eval(),
+            (torch.zeros((2, size, size), dtype=torch.uint8),),
+            dynamo=True,
+            opset_version=OPSET,
+            verbose=False,
+            input_names=["slices"],
+            output_names=list(OUTPUTS),
+            dynamic_shapes={"slices": {0: torch.export.Dim("N", min=1, max=2**20)}},
+        )
     model = program.model_proto
     for each in [*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output]:
         each.ClearField("metadata_props")  # lines of code, with the names of this machine's folders
     onnx.helper.set_model_props(model, about)
     model.doc_string = about["purpose"]
-    onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
