@@ -63,24 +63,13 @@ def unmet(requirements: Iterable[str]) -> list[str]:
     return wrong
 
 
-def _installed(name: str, listed: list[str], first: str, second: str, to_do: str) -> Check:
-    """Whether the listed requirements are met, and `first` has the version of `second` that it asks for."""
-    wrong = unmet(listed) or unmet(each for each in metadata.requires(first) or [] if Requirement(each).name == second)
-    if wrong:
-        return Check(name, False, "; ".join(wrong), to_do)
-    return Check(name, True, f"{first} {metadata.version(first)} and {second} {metadata.version(second)}")
-
-
 def packages() -> Check:
-    """Whether the packages of pyproject.toml are installed, each in a version of its range."""
-    return _installed("packages", project()["dependencies"], "torchvision", "torch", INSTALL)
-
-
-def widgets() -> Check:
-    """Whether sliders will work: ipywidgets in the kernel needs its partner, of the right version, in JupyterLab."""
-    fix = "python -m pip install --force-reinstall -c constraints.txt ipywidgets jupyterlab_widgets"
-    to_do = f"{fix}; then restart JupyterLab"
-    return _installed("widgets", ["ipywidgets"], "ipywidgets", "jupyterlab_widgets", to_do)
+    """Whether the packages of pyproject.toml, and what these two need, are installed, each in a version of its range."""
+    listed = project()["dependencies"]
+    wrong = unmet(listed) or unmet(each for name in ("torchvision", "ipywidgets") for each in metadata.requires(name))
+    pairs = (f"{name} {metadata.version(name)}" for name in ("torch", "torchvision", "ipywidgets"))
+    found = "; ".join(wrong) if wrong else f"all {len(listed)}, among them {', '.join(pairs)}"
+    return Check("packages", not wrong, found, f"{INSTALL}; then restart JupyterLab")
 
 
 def memory() -> Check:
@@ -154,7 +143,7 @@ def speed() -> list[Check]:
     return [threads(found), *durations(found)]
 
 
-CHECKS = (python, packages, widgets, memory, disk, folders, processor, graphics, speed)
+CHECKS = (python, packages, memory, disk, folders, processor, graphics, speed)
 
 
 def looked(checks: Iterable[Callable[[], Check | list[Check]]] = CHECKS) -> Iterator[Check]:

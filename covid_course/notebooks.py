@@ -20,14 +20,14 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
-from covid_utils.core.files import PROJECT, display_path, resolve, temporary_beside
+from covid_utils.core.files import PROJECT, display_path, resolve
 from covid_utils.core.settings import Settings
 
 NOTEBOOKS = PROJECT / "notebooks"
 KERNEL = "python3"  # the kernel of the Python that runs this
 
 
-class NotebookError(RuntimeError):
+class NotebookError(Exception):
     """A notebook stopped; the message says which, where, why, and which file shows it."""
 
 
@@ -94,13 +94,13 @@ class _Engine(NBClientEngine):
             client.execute()
         except DeadKernelError as error:
             raise NotebookError(
-                f"stopped at cell In [{client.code_cells_executed}]: its kernel died ({error}), out of memory perhaps: "
-                "lower image_size or batch_size, or close other programs and notebooks"
+                f"cell In [{client.code_cells_executed}]: its kernel died ({error}), out of memory perhaps: lower "
+                "image_size or batch_size, or close other programs and notebooks"
             ) from None
 
 
 def execute(notebook: Path, output: Path, parameters: dict[str, Any], bar: bool = False) -> Path:
-    """Execute a notebook in its own folder and write it to `output`, when it has come to its end.
+    """Execute a notebook in its own folder; `output` is written when it has come to its end, till then `*.failed.ipynb`.
 
     Args:
         notebook: file to execute.
@@ -114,44 +114,31 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any], bar: bool 
     Raises NotebookError if a cell fails or the kernel dies; `*.failed.ipynb` is the notebook up to there. OSError, in
     one sentence, if the folder cannot be written to or the disk is full.
     """
-    notebook, output = Path(notebook), Path(output)
     known, failed = declared(notebook), output.with_name(f"{output.stem}.failed.ipynb")
     given = {name: value for name, value in parameters.items() if name in known}
+    shown = {"desc": notebook.stem, "leave": False, "disable": None} if bar else False
+    options = {"kernel_name": KERNEL, "cwd": notebook.parent, "engine_name": "covid_course", "progress_bar": shown}
+    papermill_engines.register("covid_course", _Engine)
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # it warns of what `declared` reads
     try:
-        with temporary_beside(output) as temporary:
-            try:
-                _execute(notebook, temporary, given, bar)
-            except NotebookError as error:
-                os.replace(temporary, failed)
-                told = f"{notebook.name} {error}\nThe notebook up to there is {display_path(failed)}."
-                raise NotebookError(told) from None
-            os.replace(temporary, output)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            papermill.execute_notebook(notebook, failed, given, **options)
+        except RuntimeError:  # the kernel did not start: another one took its port, perhaps
+            papermill.execute_notebook(notebook, failed, given, **options)
+        os.replace(failed, output)
+    except (PapermillExecutionError, NotebookError, RuntimeError) as error:
+        where = error
+        if isinstance(error, PapermillExecutionError):
+            where = f"cell In [{error.exec_count}]: {error.ename}: {error.evalue}".strip()
+        told = f"{notebook.name} stopped at {where}\nThe notebook up to there is {display_path(failed)}."
+        raise NotebookError(told) from None
     except OSError as error:
         raise OSError(
             f"Cannot write {display_path(output)}: {error.strerror or error}. Free some space or choose another "
             "run_dir; an earlier notebook there is unchanged."
         ) from error
-    failed.unlink(missing_ok=True)
     return output
-
-
-def _execute(notebook: Path, output: Path, parameters: dict[str, Any], bar: bool) -> None:
-    papermill_engines.register("covid_course", _Engine)
-    shown = {"desc": notebook.stem, "leave": False, "disable": None} if bar else False
-    options = {"kernel_name": KERNEL, "cwd": notebook.parent, "engine_name": "covid_course", "progress_bar": shown}
-    with patch.object(logging.getLogger("papermill"), "disabled", True):  # it warns of what `declared` reads
-        for attempt in (1, 2):  # two kernels that start at once may choose the same port
-            try:
-                papermill.execute_notebook(notebook, output, parameters, **options)
-                return
-            except PapermillExecutionError as error:
-                where = f"cell In [{error.exec_count}]: {error.ename}: {error.evalue}".strip()
-                raise NotebookError(f"stopped at {where}") from None
-            except NotebookError:
-                raise
-            except RuntimeError as error:
-                if attempt == 2:
-                    raise NotebookError(f"was not executed: its kernel did not start ({error})") from None
 
 
 def run(notebooks: list[Path], parameters: dict[str, Any]) -> Path:
