@@ -64,7 +64,7 @@ def unmet(requirements: Iterable[str]) -> list[str]:
 
 
 def packages() -> Check:
-    """Whether the packages of pyproject.toml, and what these two need, are installed, each in a version of its range."""
+    """Whether the packages of pyproject.toml are installed, in versions that it and these two packages ask for."""
     listed = project()["dependencies"]
     wrong = unmet(listed) or unmet(each for name in ("torchvision", "ipywidgets") for each in metadata.requires(name))
     pairs = (f"{name} {metadata.version(name)}" for name in ("torch", "torchvision", "ipywidgets"))

@@ -100,7 +100,7 @@ class _Engine(NBClientEngine):
 
 
 def execute(notebook: Path, output: Path, parameters: dict[str, Any], bar: bool = False) -> Path:
-    """Execute a notebook in its own folder; `output` is written when it has come to its end, till then `*.failed.ipynb`.
+    """Execute a notebook in its own folder; `output` is written whole, at its end; until then it is `*.failed.ipynb`.
 
     Args:
         notebook: file to execute.

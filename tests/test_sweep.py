@@ -185,19 +185,15 @@ def test_ctrl_c_leaves_what_is_finished(toy, tmp_path):
     plan = written(tmp_path, notebooks=[str(notebook)], folder=str(folder), grid={"epochs": [1, 2]})
     old = signal.signal(signal.SIGINT, signal.default_int_handler)  # a new process ignores what this one ignores
     running = subprocess.Popen(
-        [sys.executable, "-m", "covid_utils", "sweep", plan],
-        **{"cwd": PROJECT, "text": True, "start_new_session": True},
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE},
-    )
+        [sys.executable, "-m", "covid_utils", "sweep", plan], cwd=PROJECT, start_new_session=True, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
     signal.signal(signal.SIGINT, old)
-    records = lambda: [read_json(path)["status"] for path in folder.glob("*/run.json")]  # noqa: E731
-    until(lambda: sorted(records()) == ["finished", "missing"])
+    until(lambda: sorted(read_json(path)["status"] for path in folder.glob("*/run.json")) == ["finished", "missing"])
     tree = [psutil.Process(running.pid), *psutil.Process(running.pid).children(recursive=True)]
     pids = {process.pid for process in tree}
-    listening = [
-        each.laddr.ip for each in psutil.net_connections("tcp") if each.status == "LISTEN" and each.pid in pids
-    ]
-    assert len(listening) > 3 and set(listening) == {"127.0.0.1"}
+    open_to = [each for each in psutil.net_connections("tcp") if each.status == "LISTEN" and each.pid in pids]
+    assert len(open_to) > 3 and {each.laddr.ip for each in open_to} == {"127.0.0.1"}
     with pytest.raises(OSError, match="Another process is at the sweep in .*all: wait"):
         sweep.sweep(plan)
     os.killpg(running.pid, signal.SIGINT)  # as a terminal does
@@ -248,7 +244,7 @@ def test_a_cluster_that_exists(toy, tmp_path):
 
 
 def test_a_run_is_made_once_by_one_process(toy, tmp_path):
-    """Another worker is at it, as after Ctrl-C of a sweep whose worker goes on: this one waits, and takes its result."""
+    """Another worker is at it, as after Ctrl-C of a sweep on a cluster: this one waits, and takes its result."""
     run = one_run(toy("01_toy", RECORD), tmp_path)
     first = sweep.execute_run(run)
     (Path(run.folder) / "run.json").rename(tmp_path / "run.json")
