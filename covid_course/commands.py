@@ -135,4 +135,5 @@ def results(folder: Path) -> str:
             rows[name] |= scores | {"best epoch": metrics[name]["best_epoch"]}
     if not rows:
         return f"No test results in {display_path(path)} yet."
-    return pd.DataFrame.from_dict(rows, orient="index").to_string(float_format="{:.3f}".format, na_rep="–")
+    table = pd.DataFrame.from_dict(rows, orient="index").fillna(float("nan"))  # JSON has null for NaN
+    return table.to_string(float_format="{:.3f}".format, na_rep="–")
