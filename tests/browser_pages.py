@@ -1,16 +1,14 @@
 """Look at the decks and the site in a headless Chromium: `python tests/browser_pages.py`, after `make slides site`.
 
-Checks that nothing runs off a slide, on the screen and in print, that the speaker's window has the notes, that every
-page of the site fits a phone, finds words and keeps figures on white when it is dark, and that nothing is asked of the
-network. Leaves pictures in runs/browser-pages/.
+Checks that nothing runs off a slide, on the screen and in print, that every page of the site fits a phone, finds words
+and keeps figures on white when it is dark, and that nothing is asked of the network. Leaves pictures in
+runs/browser-pages/.
 """
 
-import os
-import shutil
 import sys
 from pathlib import Path
 
-from browser import BROWSERS, FLAGS
+from browser import FLAGS, find_browser
 from playwright.sync_api import BrowserContext, Page, sync_playwright
 
 from covid_utils.core.files import PROJECT
@@ -56,22 +54,6 @@ def look_at_deck(page: Page, path: Path) -> str:
     return f"{count} slides, smallest letters {smallest:.0f} px of 720"
 
 
-def look_at_notes(context: BrowserContext, path: Path) -> None:
-    """The speaker's window opens and follows, also for a file without a server."""
-    page = context.new_page()
-    page.goto(path.as_uri())
-    page.wait_for_function("() => window.Reveal?.isReady()")
-    with context.expect_page() as opened:
-        page.keyboard.press("s")
-    said = "() => document.querySelector('.speaker-controls-notes .value')?.innerText.trim()"
-    opened.value.wait_for_function(said, timeout=30_000)
-    notes = page.evaluate("Reveal.getCurrentSlide().querySelector('aside.notes').innerText.trim().slice(0, 20)")
-    assert opened.value.evaluate(said).split()[:3] == notes.split()[:3]
-    opened.value.screenshot(path=FOLDER / "notes.png")
-    opened.value.close()
-    page.close()
-
-
 def look_at_site(context: BrowserContext, scheme: str) -> str:
     """Every page on a phone, some in pictures, a search. Returns what was seen."""
     page, paths = context.new_page(), sorted(SITE.rglob("*.html"))
@@ -99,11 +81,8 @@ def look_at_site(context: BrowserContext, scheme: str) -> str:
 
 
 def main() -> int:
-    browser = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    decks = sorted(SLIDES.glob("*.html"))
-    if browser is None or not decks or not (SITE / "index.html").exists():
-        print("This needs Chromium (apt-get install chromium, or name one in CHROMIUM), and make slides site before.")
-        return 2
+    browser, decks = find_browser(), sorted(SLIDES.glob("*.html"))
+    assert decks and (SITE / "index.html").exists(), "run make slides site before"
     FOLDER.mkdir(parents=True, exist_ok=True)
     asked, complaints = [], []
     with sync_playwright() as playwright:
@@ -115,7 +94,6 @@ def main() -> int:
         page = context.new_page()
         for path in decks:
             print(f"{path.name}: {look_at_deck(page, path)}", flush=True)
-        look_at_notes(context, decks[0])
         for scheme in ("light", "dark"):
             print(f"The site: {look_at_site(context, scheme)}", flush=True)
     abroad = [url for url in asked if not url.startswith(("file:", "data:", "about:"))]
