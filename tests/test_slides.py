@@ -25,11 +25,8 @@ def markdown(text: str):
 
 def deck(*cells):
     """The slides of cells: Markdown as text, code as (source, output …)."""
-    made = []
-    for cell in cells:
-        text = isinstance(cell, str)
-        made.append(new_markdown_cell(cell) if text else new_code_cell(cell[0], outputs=list(cell[1:])))
-    return Deck(made).slides
+    code = [cell if isinstance(cell, str) else new_code_cell(cell[0], outputs=list(cell[1:])) for cell in cells]
+    return Deck([new_markdown_cell(cell) if isinstance(cell, str) else cell for cell in code]).slides
 
 
 def test_a_question_never_stands_with_its_answer():
