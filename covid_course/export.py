@@ -79,18 +79,13 @@ def export_run(run_dir: str | Path, out: Path | None = None) -> int:
 
 def described(predictor: Predictor, run_dir: str | Path) -> dict[str, str]:
     """The ONNX file's metadata (metadata_props): names and texts."""
-    parameters, size = trained(run_dir)[1]["parameters"], predictor.settings.image_size
+    parameters = trained(run_dir)[1]["parameters"]
     return {
         "purpose": "For learning only: not fit for clinical use.",
-        "input": f"slices: uint8 (N, {size}, {size}), intensities from 0 (black) to 255 (white)",
-        "output": "; ".join(f"{name}: float32 (N,), {what}" for name, what in OUTPUTS.items()),
         "classes": json.dumps(CLASSES),
         "threshold_logit": repr(predictor.threshold),
         "threshold_probability": repr(float(expit(predictor.threshold / predictor.temperature))),
         "temperature": repr(predictor.temperature),
-        "backbone": parameters["backbone"],
-        "weights": Path(parameters["weights"]).name,  # only the name: a path may tell who trained it
-        "dataset": Path(parameters["dataset"]).name,
         "data_fingerprint": parameters["data"],
         "licence": licences(parameters),
         "version": f"covid-utils {metadata.version('covid-utils')}",
