@@ -203,44 +203,42 @@ def test_ctrl_c_leaves_what_is_finished(toy, tmp_path):
     assert not psutil.wait_procs(tree, timeout=15)[1], "no worker and no kernel stays behind"
 
 
+@pytest.mark.weekly
 def test_a_cluster_that_exists(toy, tmp_path):
-    """What counts as finished there, and a scheduler that goes away."""
+    """Its address is enough; and a scheduler that goes away."""
     go_on, folder = tmp_path / "go on", tmp_path / "all"
     notebook = toy("01_toy", WAIT.format(file=str(go_on)), RECORD)
+    plan = {"notebooks": [notebook], "folder": folder, "grid": {"epochs": [1, 2]}}
     cluster = distributed.LocalCluster(
         n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=None
     )
-    address = cluster.scheduler_address
-
-    def again(**fixed):
-        """Sweep, and when each run's results were written, by its folder."""
-        plan = {"notebooks": [notebook], "folder": folder, "parameters": fixed, "grid": {"epochs": [1]}}
-        assert sweep.sweep(plan, address).status.tolist() == ["finished"]
-        return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("*/metrics.json")}
-
-    first = again()
-    assert again() == first
-    wider = again(image_size=64)
-    assert len(wider) == 2 and first.items() < wider.items(), "other parameters are another run"
-    (name,) = first
-    record = folder / name / "run.json"
-    record.write_text(record.read_text()[:40])
-    assert again()[name] != first[name], "a damaged record counts for nothing"
-
-    plan = {"notebooks": [notebook], "folder": folder, "grid": {"epochs": [1, 2]}}
     with ThreadPoolExecutor() as pool:
-        running = pool.submit(sweep.sweep, plan, address)
+        running = pool.submit(sweep.sweep, plan, cluster.scheduler_address)
         until(lambda: list(folder.glob("epochs=2*/run.json")))
         pool.submit(cluster.close)
         with pytest.raises(OSError, match="scheduler went away. Finished runs stay: start the same sweep again."):
             running.result(timeout=60)
         assert pd.read_csv(folder / "results.csv").status.tolist() == ["finished", "missing"]
         go_on.touch()
-    with pytest.raises(OSError, match="No scheduler answers at tcp://127.0.0.1:9 "):
-        sweep.sweep(plan | {"folder": tmp_path / "other"}, "tcp://127.0.0.1:9")
+    with pytest.raises(OSError, match="No scheduler answers at tpc://127.0.0.1:9 "):
+        sweep.sweep(plan | {"folder": tmp_path / "other"}, "tpc://127.0.0.1:9")
 
 
 # ------------------------------------------------------------------------------------------ one run
+
+
+def test_what_counts_as_finished(toy, tmp_path):
+    run = one_run(toy("01_toy", RECORD), tmp_path)
+
+    def moment():
+        assert sweep.execute_run(run)["status"] == "finished"
+        return (Path(run.folder) / "metrics.json").stat().st_mtime_ns
+
+    first = moment()
+    assert moment() == first, "it was made, and is not made again"
+    record = Path(run.folder) / "run.json"
+    record.write_text(record.read_text()[:40])
+    assert moment() != first, "a damaged record counts for nothing"
 
 
 def test_a_run_is_made_once_by_one_process(toy, tmp_path):
