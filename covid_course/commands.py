@@ -13,7 +13,7 @@ from covid_utils.core.settings import FIELDS, read_profile, typed
 
 from .clean import refresh
 from .handout import write_handouts
-from .machine import report
+from .machine import CHECKS, Check, report
 from .notebooks import NotebookError, declared, find_notebooks, run
 from .sweep import summary, sweep
 
@@ -50,7 +50,7 @@ def _done(options: argparse.Namespace) -> int:
     """The exit code of a command. Modules that need PyTorch are imported here: it takes seconds, or is missing."""
     match options.command:
         case "check":
-            return report()
+            return report([*CHECKS, speed])
         case "notebooks":
             refresh()
         case "handout":
@@ -77,6 +77,14 @@ def _done(options: argparse.Namespace) -> int:
         case "run":
             print(f"\nExecuted notebooks: {display_path(_run(options, options.notebooks))}")
     return 0
+
+
+def speed() -> list[Check]:
+    """The checks that measure this machine; they need PyTorch, which may be missing."""
+    from .speed import draw, durations, measure, threads
+
+    found = measure(*draw())
+    return [threads(found), *durations(found)]
 
 
 def _parser() -> argparse.ArgumentParser:
