@@ -81,8 +81,7 @@ site: .venv/test  ## the course as a site in build/site/: notebooks, results, gl
 slides: .venv/test  ## a deck of slides with speaker notes for each notebook, in build/slides/; needs no network
 	$(BIN)/python docs/slides.py
 
-bench: .venv/test  ## time the course against fastai and plain loops (25 minutes; installs fastai)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+bench: .venv/test  ## time the course against a plain loop (20 minutes)
 	$(BIN)/python benchmarks/speed.py --rounds 3
 
 weights: .venv/runtime  ## make the bundled weights anew (an hour on two cores)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-import torch
 from accuracy import RECIPES
 from experiment import RESULTS, grid, parser, run
 
@@ -51,14 +50,11 @@ def covid_maps(name: str, kind: str, seed: int) -> np.ndarray:
     return named_map(trained(name, seed), data.images[rows], kind, [1] * len(rows))
 
 
-def gap(model: Net, images: torch.Tensor, maps: np.ndarray, decision: list[int]) -> np.ndarray:
-    """ROAD's gap for each slice: the decision's probability without the least relevant pixels minus the most, (N,)."""
-    left = [faithfulness.removal_curve(model, images, maps, SHARES, decision, order) for order in ("LeRF", "MoRF")]
-    return (left[0] - left[1]).mean(0)
-
-
 def faithful(model: Net, data: CTData) -> dict[str, dict]:
-    """ROAD's gap of the article's map, of the finest one, and of baselines: test slices, the network's decision."""
+    """ROAD's gap of the article's map, of the finest one, and of baselines: test slices, the network's decision.
+
+    The gap is the decision's probability without the least relevant pixels less that without the most relevant ones.
+    """
     rows = np.flatnonzero(data.table.split == "test")
     logits = predict(model, data.images[rows])
     surest = logits.abs().argsort(descending=True, stable=True)[:SLICES].numpy()
@@ -66,10 +62,11 @@ def faithful(model: Net, data: CTData) -> dict[str, dict]:
     maps = localization.baselines(images.numpy(), np.zeros(images.shape, bool))
     heat = {name: named_map(model, images, name, decision) for name in NAMES} | {name: maps[name] for name in BASELINES}
     owners = data.table.patient.iloc[rows[surest]]
-    return {
-        name: {"ROAD gap": localization.mean_with_interval(gap(model, images, maps, decision), owners)}
-        for name, maps in heat.items()
-    }
+    least, most = (
+        faithfulness.removal_curves(model, images, heat, SHARES, decision, order) for order in ("LeRF", "MoRF")
+    )
+    gaps = {name: (least[name] - most[name]).mean(0) for name in heat}
+    return {name: {"ROAD gap": localization.mean_with_interval(gap, owners)} for name, gap in gaps.items()}
 
 
 def measure(seed: int, network: str) -> list[dict]:

@@ -26,19 +26,11 @@ from covid_utils.labs.audit import near_duplicates
 PLANTED = 40
 
 
-def turned(image: np.ndarray, degrees: float) -> np.ndarray:
-    middle = ((image.shape[1] - 1) / 2, (image.shape[0] - 1) / 2)
-    matrix = cv2.getRotationMatrix2D(middle, degrees, 1)
-    return cv2.warpAffine(image, matrix, image.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
-
-
 def cut(image: np.ndarray, top: float, left: float, share: float) -> np.ndarray:
     """A window of so much of the height and width, enlarged to the slice's size."""
     height, width = image.shape
-    window = image[
-        round(top * height) : round((top + share) * height), round(left * width) : round((left + share) * width)
-    ]
-    return cv2.resize(window, (width, height), interpolation=cv2.INTER_LINEAR)
+    rows, columns = (slice(round(at * n), round((at + share) * n)) for at, n in ((top, height), (left, width)))
+    return cv2.resize(image[rows, columns], (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def noisy(image: np.ndarray) -> np.ndarray:
@@ -70,10 +62,6 @@ KINDS = {
     "cut to 80 %, a corner": lambda image: cut(image, 0, 0, 0.8),
     "cut to 87 %, off the middle": lambda image: cut(image, 0.02, 0.1, 0.87),
     "cut to 70 %, middle": lambda image: cut(image, 0.15, 0.15, 0.7),
-    "turned by 3°": lambda image: turned(image, 3),
-    "turned by 7° and mirrored": lambda image: turned(image, 7)[:, ::-1],
-    "turned by 12°": lambda image: turned(image, 12),
-    "turned by 30°": lambda image: turned(image, 30),
 }
 
 

@@ -24,10 +24,7 @@ ALL = 1681  # training slices: about so many has every split, so these are all
 EPOCHS = {50: 30, 100: 30, 200: 20, 400: 15, ALL: 8}
 MODELS = {
     "scratch": {"weights": "scratch", "trainable": "all"},
-    "random trunk": {"weights": "scratch", "trainable": "last"},  # a control: frozen as the bundled one, but random
     "transfer": {"weights": "bundled", "trainable": "last"},
-    "transfer_all": {"weights": "bundled", "trainable": "all"},
-    "lite0 scratch": {"backbone": "efficientnet_lite0", "trainable": "all", "learning_rate": 2e-3},
     "imagenet": {"backbone": "efficientnet_lite0", "weights": "imagenet", "trainable": "all"},
     "scratch, ResNet-50": {"weights": "scratch", "trainable": "all", "backbone": "resnet50"},
     "transfer, ResNet-50": {"weights": "bundled", "trainable": "last", "backbone": "resnet50"},

@@ -107,17 +107,13 @@ def flip_pair(images: Tensor, lesions: Tensor) -> tuple[Tensor, Tensor]:
 def pretrain(
     backbone: str, patients: int, epochs: int, image_size: int, weights: str = "scratch", device: str = "auto"
 ) -> dict:
-    """Pretrain, write `data/weights/<backbone>.safetensors` with its checksum and notes; returns the notes.
-
-    If it goes on from ImageNet's weights, the file's name says so.
-    """
+    """Pretrain, write `data/weights/<backbone>[_imagenet].safetensors` with checksum and notes; returns the notes."""
     started = time.perf_counter()
     held_out = draw(max(patients // 20, 50), 0, image_size)
     content = draw(patients, 10_000, image_size)
-    device = pick_device(device)
+    device, batch_size = pick_device(device), 64
     torch.manual_seed(SEED)
     model = SourceNet(backbone, weights).to(device, memory_format=torch.channels_last)
-    batch_size = 64
     steps = epochs * (len(content["images"]) // batch_size)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
@@ -155,10 +151,8 @@ def pretrain(
     trunk = {n: t for n, t in model.state_dict().items() if n.startswith("net.") and not n.startswith(output)}
     name = backbone if weights == "scratch" else f"{backbone}_{weights}"
     save_weights(BUNDLED / f"{name}.safetensors", pack_kernels(trunk, STEPS.get(backbone, 0.25)), notes)
-    sums = "".join(
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
-        for path in sorted(BUNDLED.glob("*.safetensors"))
-    )
+    files = sorted(BUNDLED.glob("*.safetensors"))
+    sums = "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files)
     replace_file(BUNDLED / "SHA256SUMS", lambda path: path.write_text(sums))
     write_json(BUNDLED / f"{name}.json", notes)
     return notes
@@ -184,9 +178,8 @@ def pack_kernels(state: dict[str, Tensor], step: float) -> dict[str, Tensor]:
 @torch.inference_mode()
 def finding_scores(model: SourceNet, held_out: dict[str, Tensor]) -> dict[str, float]:
     """AUC of each finding on source patients that were not trained on."""
-    model.eval()
-    device = next(model.parameters()).device
-    logits = torch.cat([model(i.to(device))[0].cpu() for i in held_out["images"].split(64)])
+    device = next(model.eval().parameters()).device
+    logits = torch.cat([model(images.to(device))[0].cpu() for images in held_out["images"].split(64)])
     truth = held_out["findings"].numpy()
     return {name: round(roc_auc_score(truth[:, i], logits[:, i]), 3) for i, name in enumerate(SOURCE)}
 

@@ -8,7 +8,6 @@ notebooks read theirs from benchmarks/results/tables. The README's heat maps are
 
 from __future__ import annotations
 
-import argparse
 import re
 from base64 import b64decode
 from collections.abc import Callable
@@ -25,53 +24,46 @@ from matplotlib.figure import Figure
 from covid_utils.core.files import PROJECT, read_json, replace_file
 from covid_utils.core.settings import Settings, typed
 from covid_utils.evaluation import mean_over_seeds, percent
-from covid_utils.io.datasets import DATASETS
 from covid_utils.labs.calibration import verdict
 from covid_utils.plotting import BLUE, RED, compact, styled
 
 PAGES = ("README.md", "docs/results.md", "docs/speed.md", "docs/heat-maps.md", "data/weights/README.md")
 PAGES = [PROJECT / name for name in PAGES]
-MODELS = {
-    "1-nearest neighbour": "1-nearest neighbour on pixels (learns nothing)",
-    "grey histogram": "logistic regression on the grey histogram",
-    "scratch": "ResNet-18 from scratch",
-    "scratch, 2400 patients": "ResNet-18 from scratch, 2400 patients",
-    "lite0 scratch": "EfficientNet-Lite0 from scratch",
-    "bundled": "ResNet-18, bundled weights",
-    "lite0 bundled": "EfficientNet-Lite0, bundled weights",
-    "lite0 continued": "EfficientNet-Lite0, ImageNet weights, then our drawings",
-    "imagenet frozen": "EfficientNet-Lite0, ImageNet weights",
-    "imagenet": "EfficientNet-Lite0, ImageNet weights",
-    "imagenet, longer": "EfficientNet-Lite0, ImageNet weights",
-    "continued, longer": "EfficientNet-Lite0, ImageNet weights, then our drawings",
-}
-STARTS = {  # the same, as notebook 3 calls them
-    "grey histogram": "grey histogram, no network",
-    "scratch": "ResNet-18, random",
-    "bundled": "ResNet-18, drawings",
-    "lite0 scratch": "EfficientNet-Lite0, random",
-    "lite0 bundled": "EfficientNet-Lite0, drawings",
-    "lite0 continued": "EfficientNet-Lite0, photographs, then drawings",
-    "imagenet frozen": "EfficientNet-Lite0, photographs",
-    "imagenet": "EfficientNet-Lite0, photographs, all learns",
-    "imagenet, longer": "EfficientNet-Lite0, photographs, 160 pixels",
-    "continued, longer": "EfficientNet-Lite0, photographs, then drawings, 160 pixels",
-}
+TITLES = {  # of the models that `benchmarks/accuracy.py` trains: in the pages, and in notebook 3
+    "1-nearest neighbour": ("1-nearest neighbour on pixels (learns nothing)", None),
+    "grey histogram": ("logistic regression on the grey histogram", "grey histogram, no network"),
+    "scratch": ("ResNet-18 from scratch", "ResNet-18, random"),
+    "scratch, 2400 patients": ("ResNet-18 from scratch, 2400 patients", None),
+    "bundled": ("ResNet-18, bundled weights", "ResNet-18, drawings"),
+    "lite0 scratch": ("EfficientNet-Lite0 from scratch", "EfficientNet-Lite0, random"),
+    "lite0 bundled": ("EfficientNet-Lite0, bundled weights", "EfficientNet-Lite0, drawings"),
+    "lite0 continued": (
+        "EfficientNet-Lite0, ImageNet weights, then our drawings", "EfficientNet-Lite0, photographs, then drawings",
+    ),
+    "imagenet frozen": ("EfficientNet-Lite0, ImageNet weights", "EfficientNet-Lite0, photographs"),
+    "imagenet": ("EfficientNet-Lite0, ImageNet weights", "EfficientNet-Lite0, photographs, all learns"),
+    "imagenet, longer": ("EfficientNet-Lite0, ImageNet weights", "EfficientNet-Lite0, photographs, 160 pixels"),
+    "continued, longer": (
+        "EfficientNet-Lite0, ImageNet weights, then our drawings",
+        "EfficientNet-Lite0, photographs, then drawings, 160 pixels",
+    ),
+}  # fmt: skip
+MODELS = {name: title for name, (title, _) in TITLES.items()}
+STARTS = {name: title for name, (_, title) in TITLES.items() if title}
 KINDS = {"drawn slices": "phantom", "real slices": "sars-cov-2-ct"}
 CURVE = {  # what `benchmarks/learning_curve.py` trains, and how it is drawn
     "scratch": ("ResNet-18 from scratch", BLUE, "o"),
     "transfer": ("ResNet-18, bundled weights", RED, "s"),
-    "lite0 scratch": ("EfficientNet-Lite0 from scratch", "#56B4E9", "v"),
     "imagenet": ("EfficientNet-Lite0, ImageNet weights", "#E69F00", "D"),
     "grey histogram": ("grey histogram, no network", "grey", "^"),
 }
 POINTING, PRECISION = "pointing game", "average precision"
-WANTED = {  # test accuracy in percent, lowest and highest, that the phantom's program was made for
-    ("grey histogram", "patient"): (0, 70),
-    ("1-nearest neighbour", "patient"): (0, 70),
-    ("1-nearest neighbour", "random"): (85, 100),
-    ("scratch", "patient"): (75, 92),
-    ("scratch, 2400 patients", "patient"): (97, 100),
+WANTED = {  # test accuracy in percent that the phantom's program was made for
+    ("grey histogram", "patient"): "0 to 70",
+    ("1-nearest neighbour", "patient"): "0 to 70",
+    ("1-nearest neighbour", "random"): "85 to 100",
+    ("scratch", "patient"): "75 to 92",
+    ("scratch, 2400 patients", "patient"): "97 to 100",
 }
 
 
@@ -80,9 +72,11 @@ def read(name: str) -> pd.DataFrame:
     return read_rows(RESULTS / f"{name}.csv")
 
 
-def markdown(rows: list[dict]) -> str:
-    """A table with a line per row, their names as its head."""
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *(row.values() for row in rows)]
+def markdown(table: pd.DataFrame | list[dict]) -> str:
+    """A table with its index, if that has a name; an empty cell where there is nothing."""
+    table = pd.DataFrame(table)
+    table = (table if table.index.name is None else table.reset_index()).astype(object).fillna("")
+    lines = [table.columns, ["---"] * table.shape[1], *table.to_numpy()]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
@@ -102,6 +96,11 @@ def gain(table: pd.DataFrame, model: str, against: str) -> dict[str, float]:
     return mean_over_seeds((table[model] - table[against]).dropna())
 
 
+def points(table: pd.DataFrame, model: str, against: str) -> str:
+    """The `gain` in words; "" for what it is compared with."""
+    return "" if model == against else percent(gain(table, model, against), signed=True)
+
+
 def by_group(rows: pd.DataFrame, keys: dict[str, str], cells: dict[str, Callable[[pd.DataFrame], object]]) -> str:
     """A line for each group of rows: `keys`, columns and their titles; `cells`, titles and what is said of a group."""
     return markdown(
@@ -115,35 +114,27 @@ def by_group(rows: pd.DataFrame, keys: dict[str, str], cells: dict[str, Callable
 # ------------------------------------------------------------------------------------------------ accuracy
 
 
-def summary(rows: pd.DataFrame, split: str) -> str:
+def summary(name: str, split: str) -> str:
     """A line per model: accuracy, AUC and the gain over the best model from scratch, means over seeds."""
-    rows = rows[rows.split == split]
+    rows, lines = read(name).query("split == @split"), []
     accuracy = rows.pivot(index="seed", columns="model", values="accuracy")
     scratch = accuracy.filter(regex="scratch$").count()
     validation = rows[rows.model.isin(scratch.index[scratch == scratch.max()])].groupby("model").val_accuracy.mean()
-    rival, lines = validation.idxmax(), []
-    for name in [name for name in MODELS if name in accuracy]:
-        mine = rows[rows.model == name]
+    baseline = validation.idxmax()
+    for model in [model for model in MODELS if model in accuracy]:
+        mine = rows[rows.model == model]
         recipe = Settings(**recipe_of(mine.recipe.iloc[0]))
         learns = {"all": "all learns", "last": "`layer4` + head learn"}
         learns = f", {learns.get(recipe.trainable, f'learns from `{recipe.trainable}` on')}"
         pretrained = recipe.weights != "scratch"
-        lines.append(
-            {
-                "test slices": MODELS[name] + (learns if pretrained else ""),
-                "px": recipe.image_size,
-                "epochs": "–" if name in BASELINES else recipe.epochs,
-                "accuracy %": with_interval(mine, "accuracy"),
-                "AUC %": with_interval(mine, "auc"),
-                "accuracy minus the best from scratch": (
-                    percent(gain(accuracy, name, rival), signed=True) if pretrained else ""
-                ),
-                "seeds": len(mine),
-            }
-        )
+        line = {"test slices": MODELS[model] + (learns if pretrained else ""), "px": recipe.image_size}
+        line |= {"epochs": "–" if model in BASELINES else recipe.epochs}
+        line |= {f"{score} %": with_interval(mine, score.lower()) for score in ("accuracy", "AUC")}
+        line["accuracy minus the best from scratch"] = points(accuracy, model, baseline) if pretrained else ""
+        lines.append(line | {"seeds": len(mine)})
     return (
         f"{markdown(lines)}\n\nMeans over the seeds of the score and both ends of its 95 % interval (bootstrap over "
-        f"groups); differences are paired over the seeds, against {MODELS[rival]} (of those from scratch with most "
+        f"groups); differences are paired over the seeds, against {MODELS[baseline]} (of those from scratch with most "
         "seeds, the best on validation)."
     )
 
@@ -153,35 +144,18 @@ def recipe_of(text: str | float) -> dict:
     return {} if pd.isna(text) else typed(dict(each.split("=") for each in text.split()))
 
 
-def search(rows: pd.DataFrame) -> str:
-    """The recipes that were tried, by their validation accuracy."""
-    rows = rows.assign(data=rows.dataset + ", " + rows.split).sort_values(["data", "recipe"], kind="stable")
-    rows["recipe"] = "`" + rows.recipe + "`"
-    cells = {
-        "best epoch, %": lambda mine: f"{100 * mine.best.mean():.1f}",
-        "last epoch, %": lambda mine: f"{100 * mine['last'].mean():.1f}",
-        "loss": lambda mine: f"{mine.loss.mean():.2f}",
-        "seeds": len,
-        "seconds, one thread": lambda mine: f"{mine.seconds.median():.0f}",
-    }
-    return by_group(rows, {"data": "data, split", "recipe": "recipe"}, cells)
-
-
-def difficulty(rows: pd.DataFrame) -> str:
+def difficulty() -> str:
     """Is the phantom neither trivial nor hopeless? What scores should be and are, over the seeds."""
-    lines = []
-    for (model, split), (low, high) in WANTED.items():
-        found = 100 * rows[(rows.model == model) & (rows.split == split)].accuracy
-        if len(found):
-            line = {"test accuracy %": f"{MODELS[model]}, {split} split", "wanted": f"{low} to {high}"}
-            lines.append(line | {"measured: mean (lowest to highest)": with_range(found), "seeds": len(found)})
-    return markdown(lines)
+    rows = read("phantom")
+    rows["wanted"] = [WANTED.get(key) for key in zip(rows.model, rows.split, strict=True)]
+    rows["name"] = rows.model.map(MODELS) + ", " + rows.split + " split"
+    measured = {"measured: mean (lowest to highest)": lambda mine: with_range(100 * mine.accuracy), "seeds": len}
+    return by_group(rows.dropna(subset="wanted"), {"name": "test accuracy %", "wanted": "wanted"}, measured)
 
 
 def accuracies(name: str, score: str = "accuracy") -> pd.DataFrame:
     """The recorded accuracies on a data set, patients kept together: a row per seed, a column per model."""
-    rows = read(name)
-    return rows[rows.split == "patient"].pivot(index="seed", columns="model", values=score)
+    return read(name).query("split == 'patient'").pivot(index="seed", columns="model", values=score)
 
 
 def starts() -> pd.DataFrame:
@@ -190,9 +164,8 @@ def starts() -> pd.DataFrame:
     for kind, name in KINDS.items():
         found = accuracies(name)
         found = found[[model for model in STARTS if model in found]]
-        gains = {model: percent(gain(found, model, "scratch"), signed=True) for model in found}
         scores = {"accuracy, %": (100 * found.mean()).map("{:.1f}".format)}
-        scores["minus ResNet-18, random"] = pd.Series(gains | {"scratch": ""})
+        scores["minus ResNet-18, random"] = pd.Series({model: points(found, model, "scratch") for model in found})
         both[kind] = pd.DataFrame(scores | {"seeds": found.count().astype(str)})
     table = pd.concat(both, axis=1).reindex(list(STARTS)).dropna(how="all").fillna("")
     return table.rename(STARTS).rename_axis("start")
@@ -212,40 +185,35 @@ def best_starts() -> pd.DataFrame:
 
 def stages_that_learn() -> pd.DataFrame:
     """Validation accuracy and time by the first stage that learns."""
-    tried, rows = read("search"), {}
-    for stage in ("last", "layer3", "layer2", "all"):
-        recipe = f"backbone=efficientnet_lite0 weights=imagenet trainable={stage} batch_size=16 learning_rate=0.002"
-        runs = tried[(tried.dataset == "phantom") & (tried.recipe == recipe)]
-        if len(runs):
-            scores = {"validation accuracy, %": runs.best.mean(), "lowest": runs.best.min(), "highest": runs.best.max()}
-            rows[stage] = {name: f"{100 * value:.1f}" for name, value in scores.items()}
-            rows[stage]["seconds on one core"] = f"{runs.seconds.median():.0f}"
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("trainable")
+    recipe = r"^backbone=efficientnet_lite0 weights=imagenet trainable=(\w+) batch_size=16 learning_rate=0.002$"
+    tried = read("search").query("dataset == 'phantom'")
+    runs = tried.groupby(tried.recipe.str.extract(recipe)[0])
+    table = 100 * runs.best.agg(["mean", "min", "max"])
+    table = table.map("{:.1f}".format).set_axis(["validation accuracy, %", "lowest", "highest"], axis=1)
+    table["seconds on one core"] = runs.seconds.median().map("{:.0f}".format)
+    return table.reindex(["last", "layer3", "layer2", "all"]).dropna().rename_axis("trainable")
 
 
 def ways_to_fine_tune() -> pd.DataFrame:
     """Validation accuracy of ways to fine-tune all stages, and their difference to one rate for all."""
     rows = read("fine_tuning")
     best = rows.pivot(index="seed", columns="way", values="best")[rows.way.unique()]
-    found = {}
-    for way in best:
-        change = gain(best, way, "one rate")
-        compared = {"minus one rate": percent(change, signed=True), "that is": verdict(change)}
-        compared = dict.fromkeys(compared, "") if way == "one rate" else compared
-        found[way] = {"validation accuracy, %": f"{100 * best[way].mean():.1f}"} | compared
-    return pd.DataFrame.from_dict(found, orient="index").rename_axis(f"all stages learn ({len(best)} seeds)")
+    found = pd.DataFrame({"validation accuracy, %": (100 * best.mean()).map("{:.1f}".format)})
+    found["minus one rate"] = [points(best, way, "one rate") for way in best]
+    found["that is"] = ["" if way == "one rate" else verdict(gain(best, way, "one rate")) for way in best]
+    return found.rename_axis(f"all stages learn ({len(best)} seeds)")
 
 
 def spread() -> pd.DataFrame:
     """How far the test accuracy spreads, in points, when one thing changes at a time."""
-    rows, found = read("variance"), []
+    rows, found = read("variance"), {}
     error = 100 * (rows["accuracy high"] - rows["accuracy low"]) / 4
-    for name, held in (("the network's seed", rows.patients), ("the patients (drawn and split anew)", rows.network)):
-        value = 100 * rows.accuracy[held == 0]
-        found.append((name, f"{value.min():.1f} to {value.max():.1f}", f"{value.std():.1f}"))
-    found.append(("the test patients (one run's standard error)", "", f"{error.mean():.1f}"))
-    columns = ["only this changes", "test accuracy, %", "standard deviation, points"]
-    return pd.DataFrame(found, columns=columns).set_index("only this changes")
+    for name, fixed in (("the network's seed", rows.patients), ("the patients (drawn and split anew)", rows.network)):
+        value = 100 * rows.accuracy[fixed == 0]
+        found[name] = f"{value.min():.1f} to {value.max():.1f}", f"{value.std():.1f}"
+    found["the test patients (one run's standard error)"] = "", f"{error.mean():.1f}"
+    columns = ["test accuracy, %", "standard deviation, points"]
+    return pd.DataFrame.from_dict(found, orient="index", columns=columns).rename_axis("only this changes")
 
 
 def better_answers() -> pd.DataFrame:
@@ -265,44 +233,24 @@ def kept_copies() -> pd.DataFrame:
     """Accuracy and time of the default transfer run by the number of kept copies of the features."""
     rows = read("trunk_cache")
     accuracy, seconds = (rows.pivot(index="seed", columns="copies", values=name) for name in ("accuracy", "seconds"))
-    epochs = {key: mine.iloc[0] for key, mine in rows.groupby(["copies", "seed"])}
-    found = []
-    for copies in accuracy:
-        sooner = [times_sooner(epochs[0, seed], epochs[copies, seed]) for seed in accuracy.index]
-        found.append(
-            {
-                "copies kept": copies or "none",
-                "test accuracy %, mean (lowest to highest)": with_range(100 * accuracy[copies]),
-                "difference, paired over seeds": percent(gain(accuracy, copies, 0), signed=True) if copies else "",
-                "seconds, median": f"{seconds[copies].median():.0f}",
-                "the same validation accuracy: times as fast": f"{np.median(sooner):.1f}" if copies else "",
-                "times as fast": f"{(seconds[0] / seconds[copies]).median():.1f}",
-            }
-        )
-    return pd.DataFrame(found)
+    titles = {0: "none: anew each epoch", 1: "1 copy", 2: "2 copies", 4: "4 copies"}
+    found = {
+        "test accuracy, %": (100 * accuracy.mean()).map("{:.1f}".format),
+        "difference": pd.Series({copies: points(accuracy, copies, 0) for copies in accuracy}),
+        "times as fast": (1 / seconds.div(seconds[0], axis=0)).median().map("{:.1f}".format),
+    }
+    return pd.DataFrame(found).rename(titles).rename_axis(f"kept ({len(accuracy)} seeds)")
 
 
-def times_sooner(one: pd.Series, other: pd.Series) -> float:
-    """How many times as fast the other run first had the validation accuracy that both reach."""
-    runs = [[np.fromstring(run[name], sep=" ") for name in ("val_accuracy", "epoch_seconds")] for run in (one, other)]
-    goal, took = min(accuracy.max() for accuracy, _ in runs), []
-    for run, (accuracy, seconds) in zip((one, other), runs, strict=True):
-        before = run.seconds - seconds.sum()  # building the model, features of the validation slices
-        took.append(before + seconds[: (accuracy >= goal).argmax() + 1].sum())
-    return took[0] / took[1]
-
-
-def pretraining(files: dict[str, dict]) -> str:
+def pretraining() -> str:
     """How the bundled weights were made and how well they do their own task: a column per file."""
-    facts = ("backbone", "start", "slices", "views", "image_size", "seed", "seconds", "machine")
-    lines = [
-        {"": name.replace("_", " ")} | {file: notes.get(name, "scratch") for file, notes in files.items()}
-        for name in facts
-    ]
-    for finding in next(iter(files.values()))["held_out_auc"]:
-        found = {file: notes["held_out_auc"][finding] for file, notes in files.items()}
-        lines.append({"": f"AUC on unseen source patients: {finding}"} | found)
-    return markdown(lines)
+    files = {path.stem: read_json(path) for path in sorted((PROJECT / "data" / "weights").glob("*.json"))}
+    facts = ["backbone", "start", "slices", "views", "image_size", "seed", "seconds", "machine"]
+    scores = pd.DataFrame({file: notes["held_out_auc"] for file, notes in files.items()})
+    scores.index = "AUC on unseen source patients: " + scores.index
+    table = pd.concat([pd.DataFrame(files).loc[facts].fillna("scratch"), scores])
+    table.index = table.index.str.replace("image_size", "image size")
+    return markdown(table.rename_axis(""))
 
 
 def source_findings() -> pd.DataFrame:
@@ -316,96 +264,79 @@ def source_findings() -> pd.DataFrame:
 # ------------------------------------------------------------------------------------------------ few slices
 
 
-def learning_curve(rows: pd.DataFrame, score: str = "accuracy", longer: bool = False) -> pd.DataFrame:
+def learning_curve(score: str = "accuracy", longer: bool = False) -> pd.DataFrame:
     """A score of recorded runs of `benchmarks/learning_curve.py`: rows slices and seed, columns models.
 
     Runs of the common, shortest budget (no epochs: no network); with `longer` the longest of those that had more.
     """
-    table = rows.sort_values("epochs")
+    table = read("learning_curve").sort_values("epochs")
     shortest = table.slices.map(table[table.epochs > 0].groupby("slices").epochs.min())
     table = table[(table.epochs > shortest) == longer]
     return table.groupby(["slices", "seed", "model"])[score].last().unstack("model")
 
 
-def gain_by_slices(table: pd.DataFrame, model: str, against: str = "scratch") -> dict[int, dict[str, float]]:
+def gain_by_slices(table: pd.DataFrame, model: str, against: str = "scratch") -> pd.DataFrame:
     """For each number of slices: mean difference of two models over seeds, with its 95 % interval (Student's t)."""
-    pairs = table.reindex(columns=[model, against]).dropna()  # nothing to pair where one was not measured
-    return {slices: gain(each, model, against) for slices, each in pairs.groupby("slices")}
+    pairs = table[[model, against]].dropna().groupby("slices")
+    return pd.DataFrame.from_dict({slices: gain(each, model, against) for slices, each in pairs}, orient="index")
 
 
 def gains_by_slices() -> pd.DataFrame:
     """Accuracy minus that of a ResNet-18 from scratch, by the number of real training slices: shortest budgets."""
-    table, columns = learning_curve(read("learning_curve")), {}
+    table, columns = learning_curve(), {}
     for model, title in {"transfer": STARTS["bundled"], "imagenet": STARTS["imagenet frozen"]}.items():
         seeds = (table[model] - table.scratch).dropna().groupby("slices").size().max()
-        gains = gain_by_slices(table, model)
-        columns[f"{title}, {seeds} seeds"] = {n: percent(each, signed=True) for n, each in gains.items()}
+        columns[f"{title}, {seeds} seeds"] = gain_by_slices(table, model).apply(percent, axis=1, signed=True)
     return pd.DataFrame(columns).rename_axis("training slices")
 
 
-def few_slices(rows: pd.DataFrame, models: list[str], longer: bool = False) -> str:
-    """For each number of training slices: means over the seeds, and what pretrained models gain over the first one."""
-    scores = {name: learning_curve(rows, name, longer)[models].dropna(how="all") for name in ("accuracy", "auc")}
-    titles = {model: CURVE[model.removesuffix(", ResNet-50")][0] for model in models}
-    if models[0].endswith("ResNet-50"):
-        titles = {model: title.replace("ResNet-18", "ResNet-50") for model, title in titles.items()}
-    gains = {
-        f"{title}: gain, {'AUC' if score == 'auc' else score}": gain_by_slices(table, model, models[0])
-        for model, title in titles.items()
-        if "weights" in title
-        for score, table in scores.items()
-    }
-    lines = []
-    for slices in scores["accuracy"].index.unique("slices"):
-        line = {"training slices": slices}
-        for model, title in titles.items():
-            means = [100 * table.loc[slices][model].mean() for table in scores.values()]
-            line[title] = "–" if np.isnan(means[0]) else " / ".join(f"{mean:.1f}" for mean in means)
-        found = {name: each.get(slices) for name, each in gains.items()}
-        lines.append(line | {name: percent(each, signed=True) if each else "–" for name, each in found.items()})
-    counts = {model: int(scores["accuracy"][model].dropna().groupby("slices").size().min()) for model in models}
-    seeds = min(counts[model] for model in models[:2])
-    fewer = "".join(f" {titles[model]}: {count} seeds." for model, count in counts.items() if count < seeds)
+def few_slices() -> str:
+    """For each number of training slices: means over the seeds, and what pretrained networks gain over ResNet-18."""
+    accuracy, area = (learning_curve(score)[list(CURVE)] for score in ("accuracy", "auc"))
+    means = [scores.groupby("slices").agg(lambda each: f"{100 * each.mean():.1f}") for scores in (accuracy, area)]
+    table = (means[0] + " / " + means[1]).rename(columns=lambda model: CURVE[model][0])
+    for model in ("transfer", "imagenet"):
+        for name, scores in {"accuracy": accuracy, "AUC": area}.items():
+            gains = gain_by_slices(scores, model).apply(percent, axis=1, signed=True)
+            table[f"{CURVE[model][0]}: gain, {name}"] = gains
+    seeds = accuracy.scratch.groupby("slices").count().min()
     return (
-        f"{markdown(lines)}\n\nAccuracy / AUC in %, means over {seeds} seeds; gains over {titles[models[0]]}, paired "
-        f"over seeds, with 95 % intervals.{fewer}"
+        f"{markdown(table.rename_axis('training slices'))}\n\nAccuracy / AUC in %, means over {seeds} "
+        "seeds; gains over ResNet-18 from scratch, paired over seeds, with 95 % intervals."
     )
 
 
 @styled
-def draw_learning_curve(rows: pd.DataFrame) -> Figure:
+def draw_learning_curve() -> Figure:
     """Accuracy by the number of training slices, each seed a dot, and what transfer gains, paired over seeds.
 
     Filled: all networks train equally long; hollow: longer (see `learning_curve`).
     """
-    equal, longer = 100 * learning_curve(rows), 100 * learning_curve(rows, longer=True)
+    equal, longer = 100 * learning_curve(), 100 * learning_curve(longer=True)
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.4))
-    for model in [name for name in CURVE if name in equal]:
-        (title, colour, marker), each = CURVE[model], equal[model].dropna()
-        left.plot(each.index.get_level_values("slices"), each, marker, color=colour, alpha=0.25, markersize=4)
-        left.plot(each.groupby("slices").mean(), color=colour, marker=marker, label=title)
-    for model in [name for name in ("scratch", "transfer") if name in longer]:
-        (title, colour, marker), means = CURVE[model], longer[model].groupby("slices").mean()
-        hollow = {"color": colour, "fillstyle": "none", "markersize": 9}
-        left.plot(means, marker, label=f"{title}, trained longer", **hollow)
-    left.set(xlabel="training slices", ylabel="test accuracy, %")
-    figure.legend(*left.get_legend_handles_labels(), fontsize=9, loc="lower center", ncols=3, frameon=False)
+    for model, (title, colour, marker) in CURVE.items():
+        left.plot(equal.index.get_level_values("slices"), equal[model], marker, color=colour, alpha=0.25, markersize=4)
+        left.plot(equal[model].groupby("slices").mean(), color=colour, marker=marker, label=title)
     places = (("transfer", equal, 0.94, "full"), ("transfer", longer, 1.0, "none"), ("imagenet", equal, 1.06, "full"))
-    for model, found, shift, fill in places:
-        (_, colour, marker) = CURVE[model]
-        for slices, each in gain_by_slices(found, model).items():
-            right.plot((shift * slices,) * 2, (each["low"], each["high"]), color=colour, linewidth=2)
-            right.plot(shift * slices, each["value"], marker, color=colour, fillstyle=fill, markersize=7)
+    for model, table, shift, fill in places:
+        _, colour, marker = CURVE[model]
+        found = gain_by_slices(table, model)
+        x, arms = shift * found.index, (found.value - found.low, found.high - found.value)
+        right.errorbar(x, found.value, arms, fmt=marker, color=colour, fillstyle=fill, markersize=7)
+    for model in ("scratch", "transfer"):
+        title, colour, marker = CURVE[model]
+        means = longer[model].groupby("slices").mean()
+        left.plot(means, marker, color=colour, fillstyle="none", markersize=9, label=f"{title}, trained longer")
     right.axhline(0, color="grey", linestyle=":")
+    left.set(xlabel="training slices", ylabel="test accuracy, %")
     right.set(xlabel="training slices", ylabel="minus ResNet-18 from scratch, points")
-    right.set_ylim(min(right.get_ylim()[0], -1))  # the line at zero off the axis
+    counts = equal.index.unique("slices")
     for axis in (left, right):
         axis.set_xscale("log")
-        axis.margins(x=0.12)
-        counts = equal.index.unique("slices")
-        axis.set_xticks(counts, [f"{count:,}" for count in counts], minor=False)
-        axis.set_xticks([], minor=True)
+        axis.set_xticks(counts, [f"{count:,}" for count in counts])
+        axis.minorticks_off()
         axis.grid(alpha=0.3)
+    figure.legend(*left.get_legend_handles_labels(), fontsize=9, loc="lower center", ncols=3, frameon=False)
     figure.tight_layout(rect=(0, 0.12, 1, 1))  # the legend hides no mark
     return figure
 
@@ -446,7 +377,7 @@ def heat_maps_road(rows: pd.DataFrame) -> str:
     return by_group(rows[rows.part == "ROAD"], {"network": "network", "map": "map"}, cells)
 
 
-def heat_maps_real(rows: pd.DataFrame) -> str:
+def heat_maps_real() -> str:
     """Real slices: ROAD, heat in the lungs, and agreement, means over training seeds of a score and its interval."""
     scores = {
         "ROAD gap, points": ("ROAD gap", "{:+.1f}", 100),
@@ -457,14 +388,15 @@ def heat_maps_real(rows: pd.DataFrame) -> str:
         "with ImageNet": ("agreement, ImageNet", "{:+.2f}", 1),
     }
     cells = {title: lambda mine, how=how: with_interval(mine, *how) for title, how in scores.items()}
-    return by_group(rows, {"network": "network", "map": "map"}, cells | {"seeds": len})
+    return by_group(read("heat_maps_real"), {"network": "network", "map": "map"}, cells | {"seeds": len})
 
 
 # ------------------------------------------------------------------------------------------------ others
 
 
-def leaks(rows: pd.DataFrame) -> str:
+def leaks() -> str:
     """The share of planted leaks of each kind that the audit finds, and of other slices that it names."""
+    rows = read("leaks")
     real = rows.kind + " (" + rows.data + ", groups of file numbers)"
     cells = {
         "found": lambda mine: "" if mine.found.isna().all() else f"{mine.found.mean():.0%}",
@@ -475,9 +407,9 @@ def leaks(rows: pd.DataFrame) -> str:
     return by_group(rows, {"kind": "copy of a training slice"}, cells)
 
 
-def out_of_distribution(rows: pd.DataFrame) -> str:
+def out_of_distribution() -> str:
     """Which share of inputs each network finds unlike its training slices, and the AUC of its distances."""
-    lines = []
+    rows, lines = read("out_of_distribution"), []
     for kind, mine in rows.groupby("kind", sort=False):
         line = {"shown": kind}
         for name, found in mine.groupby("network", sort=False):
@@ -488,10 +420,11 @@ def out_of_distribution(rows: pd.DataFrame) -> str:
     return f"{markdown(lines)}\n\n{note}"
 
 
-def patients(rows: pd.DataFrame) -> str:
+def patients() -> str:
     """Scores of slices and of patients on test patients, and how often validation chose each rule; means over seeds."""
-    scores = {"accuracy": "accuracy", "sensitivity": "sensitivity", "specificity": "specificity", "AUC": "auc"}
-    cells = {title: lambda mine, name=name: with_range(100 * mine[name]) for title, name in scores.items()}
+    rows = read("patients").rename(columns={"auc": "AUC"})
+    scores = ("accuracy", "sensitivity", "specificity", "AUC")
+    cells = {score: lambda mine, score=score: with_range(100 * mine[score]) for score in scores}
     cells["chosen by validation"] = lambda mine: (
         "" if mine.chosen.isna().all() else f"{int(mine.chosen.sum())} of {len(mine)} seeds"
     )
@@ -499,76 +432,19 @@ def patients(rows: pd.DataFrame) -> str:
     return f"{by_group(rows, {'way': 'counted'}, cells)}\n\n{note}"
 
 
-def datasets() -> str:
-    """The data sets that have a name, and a folder of one's own."""
-    what = ("`dataset`", "what", "how", "licence")
-    own = (
-        "class folders `COVID/` and `non-COVID/`, or `train.csv`, `val.csv`, `test.csv` with `filename,label[,patient]`"
-    )
-    rows = [(f"`{name}`", entry.title, entry.home, entry.licence) for name, entry in DATASETS.items()]
-    return markdown([dict(zip(what, row, strict=True)) for row in [*rows, ("a folder", "your own", own, "yours")]])
-
-
-def speed(runs: list[dict]) -> str:
-    """For each machine: the course against others, and against itself."""
-    parts = []
-    for run in runs:
+def speed() -> str:
+    """Images a second and memory of each training loop, by machine, network and what learns."""
+    lines, titles = [], {"ours": "ours", "cached": "ours, features kept"}
+    for run in read_json(RESULTS / "speed.json"):
         m = run["machine"]
-        number = "with" if m["bfloat16"] else "without"
-        parts += [
-            f"## {m['processor']}, {m['cores']} cores, {number} bfloat16",
-            f"{m['backbone']}, {m['image_size']} px, batches of {m['batch']}, pictures: {m['pictures']}; "
-            f"torch {m['torch']}, {m['date']}.",
-            contenders(run["scratch"], "ours", "training, all layers learn"),
-            contenders(run["frozen"], "cached", "training, `layer4` and head learn"),
-            markdown([{"": question, "ratio": found} for question, found in ratios(run).items()]),
-        ]
-    return "\n\n".join(parts)
-
-
-def contenders(found: dict[str, dict], mine: str, title: str) -> str:
-    """A line per contender, with what one of them is against it."""
-    titles = {"ours": "ours", "cached": "ours, features kept"}
-    lines = []
-    for name, each in found.items():
-        times = "" if name == mine else f"{found[mine]['images/s'] / each['images/s']:.2f}"
-        line = {title: titles.get(name, name), "images/s": f"{each['images/s']:.1f}"}
-        lines.append(line | {f"{titles[mine]}: times as fast": times, "peak memory, GB": f"{each['GB']:.1f}"})
+        what = f"{m['processor']}, bfloat16: {m['bfloat16']}; {m['backbone']}, {m['image_size']} px"
+        for part, learns, mine in (("scratch", "all layers", "ours"), ("frozen", "`layer4` and head", "cached")):
+            for name, found in run[part].items():
+                times = run[part][mine]["images/s"] / found["images/s"]
+                line = {"machine and network": what, "learns": learns, "loop": titles.get(name, name)}
+                line |= {"images/s": f"{found['images/s']:.1f}", "ours (the first): times as fast": f"{times:.2f}"}
+                lines.append(line | {"peak memory, GB": f"{found['GB']:.1f}"})
     return markdown(lines)
-
-
-def ratios(run: dict[str, dict]) -> dict[str, str]:
-    """The other questions, each answered by one ratio."""
-    kept, ours, maps = run["frozen"]["cached"], run["scratch"]["ours"], run["maps"]
-    anew, copies = 10 / run["frozen"]["ours"]["images/s"], 4 / kept["made images/s"] + 10 / kept["images/s"]
-    share = ours["images/s"] / ours["bare images/s"]
-    found = {
-        "ten epochs on 4 kept copies, making them included: times as fast as computing anew": f"{anew / copies:.2f}",
-        "our loop: share of the network's speed on one constant batch": f"{share:.0%}",
-    }
-    if "rate" in run:
-        parts = (("all layers learn", "all", "scratch", ours), ("features kept", "layer4", "frozen", kept))
-        for title, learns, part, mine in parts:
-            most = run["rate"]["GFLOP/s"] / run["rate"][f"GFLOP, {learns}"]  # images/s
-            share, times = mine["images/s"] / most, most / run[part]["article"]["images/s"]
-            found[f"{title}: share of the speed at which large matrices are multiplied"] = f"{share:.0%}"
-            found[f"{title}: what all of that speed would be, times the article's"] = f"{times:.1f}"
-    for method in ("GradCAM", "EigenCAM"):
-        times = maps[f"{method} maps/s"] / maps[f"{method} example maps/s"]
-        found[f"{method} maps: times as fast as the library's example, a picture a call"] = f"{times:.1f}"
-    if "growth" in run:
-        small, many, large, deep = run["growth"].values()
-        for title, more in (("10 times the slices (2500)", many), ("5.4 times the pixels (224 px)", large)):
-            for name, unit in (("time", "seconds"), ("memory", "GB")):
-                found[f"ResNet-18, an epoch of {title}: times the {name}"] = f"{more[unit] / small[unit]:.1f}"
-        found["an epoch of ResNet-50 instead of ResNet-18, 96 px"] = f"{deep['seconds'] / small['seconds']:.1f}"
-    if "compiled" in run:
-        plain, fast = (1 / run["compiled"][name] for name in ("plain images/s", "images/s"))
-        wait = run["compiled"]["first step"] - run["machine"]["batch"] * fast
-        pays = f"{wait / (plain - fast):,.0f}" if fast < plain else "never"
-        found["torch.compile: times as fast"] = f"{plain / fast:.2f}"
-        found[f"torch.compile: its {wait:.0f} s of compiling pay after so many slices"] = pays
-    return found
 
 
 # ------------------------------------------------------------------------------------------------ pages
@@ -576,46 +452,34 @@ def ratios(run: dict[str, dict]) -> dict[str, str]:
 
 def tables() -> dict[str, str]:
     """The tables of the pages, by name."""
-    real, phantom, curve, maps = (read(name) for name in ("sars-cov-2-ct", "phantom", "learning_curve", "heat_maps"))
-    weights = sorted((PROJECT / "data" / "weights").glob("*.json"))
-    tuned = ways_to_fine_tune()
-    seeds = re.search(r"\d+", tuned.index.name)[0]
-    tuned = tuned.rename_axis("way").drop(columns="that is").rename(columns=lambda name: name.replace(", %", " %"))
+    maps = read("heat_maps")
     return {
-        "datasets": datasets(),
-        "real": summary(real, "patient"),
-        "real-random": summary(real, "random"),
-        "phantom": summary(phantom, "patient"),
-        "search": search(read("search")),
-        "difficulty": difficulty(phantom),
-        "weights": pretraining({path.stem: read_json(path) for path in weights}),
-        "variance": markdown(spread().reset_index().to_dict("records")),
-        "speed": speed(read_json(RESULTS / "speed.json")),
-        "learning-curve": few_slices(curve, [name for name in CURVE if name in set(curve.model)]),
-        "learning-curve-longer": few_slices(curve, ["scratch", "transfer"], longer=True),
-        "learning-curve-50": few_slices(curve, ["scratch, ResNet-50", "transfer, ResNet-50"]),
+        "real": summary("sars-cov-2-ct", "patient"),
+        "real-random": summary("sars-cov-2-ct", "random"),
+        "phantom": summary("phantom", "patient"),
+        "difficulty": difficulty(),
+        "weights": pretraining(),
+        "variance": markdown(spread()),
+        "speed": speed(),
+        "learning-curve": few_slices(),
         "heat-maps": heat_maps(maps),
         "heat-maps-test": heat_maps_test(maps),
         "heat-maps-road": heat_maps_road(maps),
-        "heat-maps-real": heat_maps_real(read("heat_maps_real")),
-        "strangers": out_of_distribution(read("out_of_distribution")),
-        "patients": patients(read("patients")),
-        "better-answers": markdown(better_answers().drop(columns="that is").to_dict("records")),
-        "craft": f"{markdown(tuned.reset_index().to_dict('records'))}\n\nMeans over {seeds} seeds.",
-        "leaks": leaks(read("leaks")),
-        "kept-features": f"{markdown(kept_copies().drop(columns='times as fast').to_dict('records'))}\n\n5 seeds.",
+        "heat-maps-real": heat_maps_real(),
+        "strangers": out_of_distribution(),
+        "patients": patients(),
+        "better-answers": markdown(better_answers().drop(columns="that is")),
+        "craft": markdown(ways_to_fine_tune().drop(columns="that is")),
+        "leaks": leaks(),
+        "kept-features": markdown(kept_copies()),
     }
 
 
 def notebook_tables() -> dict[str, pd.DataFrame]:
     """The tables of notebooks 3 and 5, by the names of their files in benchmarks/results/tables."""
-    copies, better = kept_copies(), better_answers().drop(columns="AUC")
-    copies.index = pd.Index(["none: anew each epoch", "1 copy", "2 copies", "4 copies"], name="kept (5 seeds)")
-    copies.columns = copies.columns.str.replace(", paired over seeds", "")
-    copies["test accuracy, %"] = copies.iloc[:, 1].str.split().str[0]
-    better["slices"] = better.slices.replace("val", "validation")
+    better = better_answers().drop(columns="AUC").replace({"slices": {"val": "validation"}})
     return {
-        "kept_copies": copies[["test accuracy, %", "difference", "times as fast"]],
+        "kept_copies": kept_copies(),
         "stages_that_learn": stages_that_learn(),
         "source_findings": source_findings(),
         "starts": starts(),
@@ -645,8 +509,7 @@ def heat_map_picture() -> bytes:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    curve = compact(draw_learning_curve(read("learning_curve")), photo=False)
+    curve = compact(draw_learning_curve(), photo=False)
     replace_file(PROJECT / "docs" / "learning-curve.png", lambda path: path.write_bytes(curve))
     replace_file(PROJECT / "docs" / "heat-maps.jpg", lambda path: path.write_bytes(heat_map_picture()))
     for name, table in notebook_tables().items():

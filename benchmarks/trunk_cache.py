@@ -8,31 +8,22 @@ each slice, one after the other for each seed. The rows go to benchmarks/results
 
 from __future__ import annotations
 
-import tempfile
-import time
-from pathlib import Path
-
 from experiment import RESULTS, grid, parser, run
+from search import trained
 
 from covid_utils.core.settings import Settings
 from covid_utils.data import load_data
 from covid_utils.evaluation import metrics_with_intervals
-from covid_utils.runs.load_or_train import new_model, train
 from covid_utils.training import predict
 
 
 def measure(seed: int, copies: int) -> list[dict]:
-    """Test scores of a training, and its validation accuracy and seconds by epoch."""
+    """Test scores and seconds of a training."""
     data = load_data(Settings(seed=seed))
-    settings, started = Settings(weights="bundled", seed=seed, copies=copies), time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        model = new_model(settings)
-        history = train(model, data, settings, Path(folder))
-    seconds, test = time.perf_counter() - started, data.table[data.table.split == "test"]
+    model, trained_in = trained(Settings(weights="bundled", seed=seed, copies=copies), data)
+    test = data.table[data.table.split == "test"]
     score = metrics_with_intervals(predict(model, data.images[test.index]), test.label, test.patient)
-    row = {"accuracy": score["accuracy"], "auc": score["auc"], "seconds": round(seconds, 1)}
-    row["val_accuracy"] = " ".join(map(str, history.val_accuracy.round(4)))
-    return [row | {"epoch_seconds": " ".join(map(str, history.seconds.round(2)))}]
+    return [{"accuracy": score["accuracy"], "auc": score["auc"], "seconds": trained_in["seconds"]}]
 
 
 def main() -> None:

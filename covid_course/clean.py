@@ -62,15 +62,16 @@ def _invisible(output: dict) -> bool:
 
 def _packed(text: str) -> str:
     """A picture in base64, as small as a web page needs it: PNG with 64 colours, JPEG of quality 35."""
-    picture, buffer = PIL.Image.open(io.BytesIO(base64.b64decode(text))), io.BytesIO()
-    if picture.format == "PNG" and picture.mode != "P":
-        picture.convert("RGB").quantize(64, dither=PIL.Image.Dither.NONE).save(buffer, "PNG", optimize=True)
-    elif picture.format == "JPEG":
-        packed = io.BytesIO()
+    picture, packed = PIL.Image.open(io.BytesIO(base64.b64decode(text))), io.BytesIO()
+    if picture.format == "PNG":
+        if picture.mode == "P":
+            return text
+        picture.convert("RGB").quantize(64, dither=PIL.Image.Dither.NONE).save(packed, "PNG", optimize=True)
+    else:
         picture.save(packed, "JPEG", quality=35, optimize=True)
-        if PIL.Image.open(packed).quantization != picture.quantization:  # else it is packed
-            buffer = packed
-    return base64.b64encode(buffer.getvalue()).decode() if buffer.getvalue() else text
+        if PIL.Image.open(packed).quantization == picture.quantization:  # it is packed
+            return text
+    return base64.b64encode(packed.getvalue()).decode()
 
 
 def refresh() -> list[Path]:
@@ -86,8 +87,7 @@ def refresh() -> list[Path]:
     notebooks = find_notebooks()
     with tempfile.TemporaryDirectory() as empty, patch.dict(os.environ, COVID_UTILS_HOME=empty):
         folder = run(notebooks, {})
-        executed = [nbformat.read(folder / notebook.name, 4) for notebook in notebooks]
-    texts = [_formatted(clean_notebook(content), path) for content, path in zip(executed, notebooks, strict=True)]
+        texts = [_formatted(clean_notebook(nbformat.read(folder / path.name, 4)), path) for path in notebooks]
     for path, text in zip(notebooks, texts, strict=True):
         replace_file(path, lambda temporary, text=text: temporary.write_bytes(text.encode()))
     return notebooks

@@ -13,7 +13,7 @@ from covid_utils.core.settings import FIELDS, read_profile, typed
 
 from .clean import refresh
 from .handout import write_handouts
-from .machine import Check, report
+from .machine import CHECKS, Check, report
 from .notebooks import NotebookError, declared, find_notebooks, run
 from .sweep import summary, sweep
 
@@ -21,6 +21,7 @@ GOES_ON = (
     "A training that was interrupted goes on after its last finished epoch.",
     "Finished runs and their results.csv stay: start the same sweep again, and it goes on.",
 )
+RUN_DIR = "runs/default after `make tutorial`"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -48,6 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _done(options: argparse.Namespace) -> int:
     """The exit code of a command. Modules that need PyTorch are imported here: it takes seconds, or is missing."""
     match options.command:
+        case "check":
+            return report([*CHECKS, speed])
         case "notebooks":
             refresh()
         case "handout":
@@ -68,8 +71,6 @@ def _done(options: argparse.Namespace) -> int:
             from .demo import serve
 
             return serve(options.run_dir)
-        case "check":
-            return report(_measured)
         case "tutorial":
             folder = _run(options, find_notebooks(options.notebooks))
             print(f"\n{results(folder)}\n\nExecuted notebooks: {display_path(folder)}")
@@ -78,41 +79,39 @@ def _done(options: argparse.Namespace) -> int:
     return 0
 
 
-def _measured() -> list[Check]:
+def speed() -> list[Check]:
     """The checks that measure this machine; they need PyTorch, which may be missing."""
-    from . import speed
+    from .speed import draw, durations, measure, threads
 
-    return speed.measured()
+    found = measure(*draw())
+    return [threads(found), *durations(found)]
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m covid_utils", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     tutorial = commands.add_parser("tutorial", help="execute the notebooks in order and show the results")
-    tutorial.add_argument("--notebooks", nargs="+", default=[], metavar="01", help="only these")
+    tutorial.add_argument("--notebooks", nargs="+", default=[""], metavar="01", help="only these")
     single = commands.add_parser("run", help="execute notebook files")
     single.add_argument("notebooks", nargs="+", type=Path, metavar="notebooks/02_scratch.ipynb")
-    takes = f"a parameter, may be repeated: {', '.join(FIELDS)}"
+    pairs = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE"), "dest": "pairs"}
     for command in (tutorial, single):
-        command.add_argument(
-            "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), dest="pairs", help=takes
-        )
+        command.add_argument("-p", **pairs, help=f"a parameter, may be repeated: {', '.join(FIELDS)}")
         command.add_argument("-f", metavar="FILE", dest="profile", help="a YAML file of parameters; -p goes first")
     many = commands.add_parser("sweep", help="execute notebooks many times with other parameters, in parallel")
     many.add_argument("plan", metavar="FILE", help="a YAML file: notebooks, folder, parameters, grid or list, seeds")
     many.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster; by default workers start here")
     predict = commands.add_parser("predict", help="apply the trained model of a run to slices and scans of your own")
-    predict.add_argument("run_dir", help="runs/default after `make tutorial`")
-    predict.add_argument(
-        "files", nargs="+", type=Path, metavar="FILE", help="slices, volumes, or folders of them, DICOM series too"
-    )
+    predict.add_argument("run_dir", help=RUN_DIR)
+    files = "slices, volumes, or folders of them, DICOM series too"
+    predict.add_argument("files", nargs="+", type=Path, metavar="FILE", help=files)
     predict.add_argument("--out", type=Path, help="a folder for the pictures and answers.csv (RUN_DIR/answers)")
     commands.add_parser("check", help="is this machine ready? (exit code 1 if there is something to fix)")
     exported = commands.add_parser("export", help="write a run's model as ONNX, with a model card")
-    exported.add_argument("run_dir", help="runs/default after `make tutorial`")
+    exported.add_argument("run_dir", help=RUN_DIR)
     exported.add_argument("--out", type=Path, help="a folder for model.onnx and README.md (RUN_DIR/export)")
     page = commands.add_parser("demo", help="apply a run's model on a page in the browser, on this machine only")
-    page.add_argument("run_dir", nargs="?", default="runs/default", help="runs/default after `make tutorial`")
+    page.add_argument("run_dir", nargs="?", default="runs/default", help=RUN_DIR)
     commands.add_parser("handout", help="write copies for learners (no solutions) and teachers into build/handout/")
     commands.add_parser("notebooks", help="execute the committed notebooks anew and clean them for git")
     return parser
@@ -120,9 +119,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace, notebooks: list[Path]) -> Path:
     """Execute notebooks with the parameters of profile and command line, all checked before anything starts."""
-    for notebook in notebooks:
-        if not notebook.is_file():
-            raise ValueError(f"No notebook {notebook}.")
     given = typed(dict(options.pairs))
     known = set().union(*map(declared, notebooks))
     for name in given:
@@ -133,29 +129,19 @@ def _run(options: argparse.Namespace, notebooks: list[Path]) -> Path:
 
 
 def results(folder: Path) -> str:
-    """The table of a run's `metrics.json`: a row per model with its scores on the test slices.
+    """The scores on the test slices in a run's `metrics.json` as text, a row per model.
 
     Raises ValueError, naming the file, if it is damaged.
     """
-    path = folder / "metrics.json"
+    path, rows = folder / "metrics.json", {}
     metrics = read_json(path) if path.exists() else {}
-    rows = []
     for name in ("scratch", "transfer"):
-        if "test" in metrics.get(name, {}):
-            model, test = metrics[name], metrics[name]["test"]
-            accuracy = [_percent(test["accuracy"][end]) for end in ("value", "low", "high")]
-            row = {"": name, "test accuracy (95 %)": "{} ({} to {})".format(*accuracy)}
-            row |= {score: _percent(test[score]["value"]) for score in ("sensitivity", "specificity")}
-            auc = test["auc"]["value"]
-            row |= {"AUC": "–" if auc is None else f"{auc:.3f}", "best epoch": model["best_epoch"]}
-            rows.append(row | {"seconds": round(model["seconds"])})
-    return (
-        pd.DataFrame(rows).to_string(index=False, col_space=12)
-        if rows
-        else f"No test results in {display_path(path)} yet."
-    )
-
-
-def _percent(share: float | None) -> str:
-    """A share in percent; JSON has null for NaN, as a class without slices has it."""
-    return "–" if share is None else f"{share:.1%}"
+        if test := metrics.get(name, {}).get("test"):
+            scores = {score: test[score]["value"] for score in ("sensitivity", "specificity", "auc")}
+            accuracy = test["accuracy"]
+            rows[name] = {"accuracy": accuracy["value"], "95 % from": accuracy["low"], "to": accuracy["high"]}
+            rows[name] |= scores | {"best epoch": metrics[name]["best_epoch"]}
+    if not rows:
+        return f"No test results in {display_path(path)} yet."
+    table = pd.DataFrame.from_dict(rows, orient="index").fillna(float("nan"))  # JSON has null for NaN
+    return table.to_string(float_format="{:.3f}".format, na_rep="–")

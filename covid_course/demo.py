@@ -1,4 +1,4 @@
-"""The demo: a page in the browser that runs a trained network on slices, on this machine only, by Voilà."""
+"""The demo: a page in the browser that applies a trained model to slices, on this machine only, by Voilà."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ct_phantom.patients import draw_patient
 from .predict import upload
 
 NOTEBOOK = Path(__file__).with_suffix(".ipynb")
-RUN = "COVID_UTILS_DEMO"  # environment variable: the run whose network the page uses
+RUN = "COVID_UTILS_DEMO"  # environment variable: the run whose model the page applies
 LARGEST = 200 * 2**20  # bytes of all files of one upload; Voilà's own limit is 10 MB
 # The browser refuses requests to other hosts: Voilà's page links to a font on a CDN (its icons are installed anyway).
 POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'"
@@ -50,7 +50,7 @@ def serve(run_dir: str | Path) -> int:
     class Demo(Voila):
         def launch_browser(self) -> None:  # Voilà opens the page without its token
             address = f"{self.connection_url}?token={self.identity_provider.token}"
-            print(f"The demo: {address}\nThe page needs some seconds to load the network. Ctrl-C ends it.", flush=True)
+            print(f"The demo: {address}\nThe page needs some seconds to load the model. Ctrl-C ends it.", flush=True)
             webbrowser.open(address)
 
     read_run(run_dir)  # an unusable run is reported here, and what takes long is computed
@@ -67,7 +67,7 @@ def serve(run_dir: str | Path) -> int:
 
 
 def page() -> dict[str, widgets.Widget]:
-    """Show which network is used, `predict.upload`, and a button for a phantom slice to try.
+    """Show which model is applied, `predict.upload`, and a button for a phantom slice to try.
 
     Returns:
         what `upload` returns, and "phantom", the button.
@@ -76,15 +76,12 @@ def page() -> dict[str, widgets.Widget]:
     predictor = read_run(run_dir)
     settings = predictor.settings
     dataset, folder = (html.escape(name) for name in (Path(settings.dataset).name, display_path(run_dir)))
-    display(
-        HTML(
-            f"<p>The network is a {settings.backbone}, trained on <code>{dataset}</code> slices "
-            f"(<code>{folder}</code>); a heat map shows what its output rests on. Choose slices (PNG, JPEG, TIFF or "
-            "DICOM), or generate one.</p>"
-        )
+    text = (
+        f"<p>The model is a {settings.backbone}, trained on <code>{dataset}</code> slices (<code>{folder}</code>). "
+        "Choose slices (PNG, JPEG, TIFF or DICOM), or generate one.</p>"
     )
     button = widgets.Button(description="a phantom slice", tooltip="Generate a synthetic CT slice", icon="pencil")
-    display(button)
+    display(HTML(text), button)
     controls = upload(predictor)
 
     def generate(_button) -> None:
@@ -92,14 +89,9 @@ def page() -> dict[str, widgets.Widget]:
         patient = draw_patient(number, settings.seed + 1, image_size=min(max(settings.image_size, 64), 224), n_slices=1)
         png = io.BytesIO()
         Image.fromarray(patient.images[0]).save(png, "PNG")
-        upload_of = {
-            "name": f"phantom patient {number}, drawn as {CLASSES[patient.label]}.png",
-            "type": "image/png",
-            "size": png.tell(),
-            "content": png.getvalue(),
-            "last_modified": datetime.now(UTC),
-        }
-        controls["files"].value = (upload_of,)
+        name = f"phantom patient {number}, drawn as {CLASSES[patient.label]}.png"
+        file = {"name": name, "type": "image/png", "size": png.tell(), "content": png.getvalue()}
+        controls["files"].value = (file | {"last_modified": datetime.now(UTC)},)
 
     button.on_click(generate)
     return controls | {"phantom": button}

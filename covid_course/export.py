@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import warnings
 from importlib import metadata
 from pathlib import Path
@@ -70,29 +69,23 @@ def export_run(run_dir: str | Path, out: Path | None = None) -> int:
         ) from None
     predictor, out = read_run(run_dir), resolve(out or Path(run_dir) / "export")
     card = model_card(predictor, run_dir)
-    print("Writing the network as ONNX takes about half a minute …", flush=True)
+    print("Writing the model as ONNX takes about half a minute …", flush=True)
     model = to_onnx(predictor, described(predictor, run_dir))
     replace_file(out / "model.onnx", lambda path: path.write_bytes(model))
     replace_file(out / "README.md", card.save)
-    size = len(model) / 1e6
-    print(f"{display_path(out / 'model.onnx')} ({size:.0f} MB) and its model card, {display_path(out / 'README.md')}.")
+    print(f"{display_path(out)}: model.onnx ({len(model) / 1e6:.0f} MB) and its model card, README.md.")
     return 0
 
 
 def described(predictor: Predictor, run_dir: str | Path) -> dict[str, str]:
     """The ONNX file's metadata (metadata_props): names and texts."""
-    parameters, size = trained(run_dir)[1]["parameters"], predictor.settings.image_size
+    parameters = trained(run_dir)[1]["parameters"]
     return {
         "purpose": "For learning only: not fit for clinical use.",
-        "input": f"slices: uint8 (N, {size}, {size}), intensities from 0 (black) to 255 (white)",
-        "output": "; ".join(f"{name}: float32 (N,), {what}" for name, what in OUTPUTS.items()),
         "classes": json.dumps(CLASSES),
         "threshold_logit": repr(predictor.threshold),
         "threshold_probability": repr(float(expit(predictor.threshold / predictor.temperature))),
         "temperature": repr(predictor.temperature),
-        "backbone": parameters["backbone"],
-        "weights": Path(parameters["weights"]).name,  # only the name: a path may tell who trained it
-        "dataset": Path(parameters["dataset"]).name,
         "data_fingerprint": parameters["data"],
         "licence": licences(parameters),
         "version": f"covid-utils {metadata.version('covid-utils')}",
@@ -104,27 +97,21 @@ def to_onnx(predictor: Predictor, about: dict[str, str]) -> bytes:
     import onnx
 
     size = predictor.settings.image_size
-    disabled = logging.root.manager.disable
-    logging.disable(logging.ERROR)  # the exporter's remarks on its own parts
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                ExportedNet(predictor).eval(),
-                (torch.zeros((2, size, size), dtype=torch.uint8),),
-                dynamo=True,
-                opset_version=OPSET,
-                verbose=False,
-                input_names=["slices"],
-                output_names=list(OUTPUTS),
-                dynamic_shapes={"slices": {0: torch.export.Dim("N", min=1, max=2**20)}},
-            )
-    finally:
-        logging.disable(disabled)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            ExportedNet(predictor).eval(),
+            (torch.zeros((2, size, size), dtype=torch.uint8),),
+            dynamo=True,
+            opset_version=OPSET,
+            verbose=False,
+            input_names=["slices"],
+            output_names=list(OUTPUTS),
+            dynamic_shapes={"slices": {0: torch.export.Dim("N", min=1, max=2**20)}},
+        )
     model = program.model_proto
     for each in [*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output]:
         each.ClearField("metadata_props")  # lines of code, with the names of this machine's folders
     onnx.helper.set_model_props(model, about)
     model.doc_string = about["purpose"]
-    onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 from pathlib import Path
 
 import nbformat
+from nbconvert.preprocessors import ClearOutputPreprocessor
 from nbformat import NotebookNode
 
 from covid_utils.core.files import PROJECT, replace_file
@@ -20,7 +22,7 @@ CODE = re.compile(r"^```python\n(.*?)\n```$", re.DOTALL | re.MULTILINE)
 
 def learners_copy(notebook: NotebookNode) -> NotebookNode:
     """Without solutions and without outputs, so that "predict first" has nothing below it."""
-    notebook = _emptied(notebook)
+    notebook, _ = ClearOutputPreprocessor().preprocess(copy.deepcopy(notebook), {})
     notebook.cells = [cell for cell in notebook.cells if not _tagged(cell, SOLUTION)]
     return notebook
 
@@ -30,15 +32,13 @@ def teachers_copy(notebook: NotebookNode) -> NotebookNode:
 
     Raises ValueError if a starter has no check or no solution with code after it.
     """
-    notebook, starter = _emptied(notebook), None
-    for cell in [*notebook.cells, None]:
-        if starter is not None and (cell is None or _tagged(cell, EXERCISE)):
-            raise ValueError(f"No solution follows the exercise {starter.source.splitlines()[-1]}.")
-        if cell is not None and _tagged(cell, EXERCISE):
-            starter = cell
-        elif cell is not None and _tagged(cell, SOLUTION) and starter is not None:
-            starter.source = solved(starter.source, cell.source)
-            starter = None
+    notebook, _ = ClearOutputPreprocessor().preprocess(copy.deepcopy(notebook), {})
+    cells = [cell for cell in notebook.cells if _tagged(cell, EXERCISE) or _tagged(cell, SOLUTION)]
+    for starter, after in itertools.pairwise([*cells, None]):
+        if _tagged(starter, EXERCISE):
+            if after is None or _tagged(after, EXERCISE):
+                raise ValueError(f"No solution follows the exercise {starter.source.splitlines()[-1]}.")
+            starter.source = solved(starter.source, after.source)
     return notebook
 
 
@@ -55,21 +55,12 @@ def write_handouts(folder: Path = PROJECT / "build" / "handout") -> Path:
     for path in find_notebooks():
         notebook = nbformat.read(path, 4)
         for name, made in (("learner", learners_copy(notebook)), ("teacher", teachers_copy(notebook))):
-            for cell in made.cells:  # the handouts lie two folders deeper than the notebooks
-                cell.source = (
-                    cell.source.replace("](../", "](../../../") if cell.cell_type == "markdown" else cell.source
-                )
+            for cell in made.cells:
+                if cell.cell_type == "markdown":  # the handouts lie two folders deeper than the notebooks
+                    cell.source = cell.source.replace("](../", "](../../../")
             text = nbformat.writes(clean_notebook(made)) + "\n"
             replace_file(folder / name / path.name, lambda file, text=text: file.write_text(text, encoding="utf-8"))
     return folder
-
-
-def _emptied(notebook: NotebookNode) -> NotebookNode:
-    notebook = copy.deepcopy(notebook)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    return notebook
 
 
 def _tagged(cell: NotebookNode, tag: str) -> bool:

@@ -63,29 +63,13 @@ def unmet(requirements: Iterable[str]) -> list[str]:
     return wrong
 
 
-def needs(package: str, other: str) -> list[str]:
-    """What an installed package requires of another one that is published together with it."""
-    return [text for text in metadata.requires(package) or [] if Requirement(text).name == other]
-
-
 def packages() -> Check:
-    """Whether the packages of pyproject.toml are installed, each in a version of its range."""
+    """Whether the packages of pyproject.toml are installed, in versions that it and these two packages ask for."""
     listed = project()["dependencies"]
-    wrong = unmet(listed) or unmet(needs("torchvision", "torch"))
-    if wrong:
-        return Check("packages", False, "; ".join(wrong), INSTALL)
-    pair = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "torchvision"))
-    return Check("packages", True, f"all {len(listed)}, among them {pair}")
-
-
-def widgets() -> Check:
-    """Whether sliders will work: ipywidgets in the kernel needs its partner, of the right version, in JupyterLab."""
-    wrong = unmet(["ipywidgets"]) or unmet(needs("ipywidgets", "jupyterlab_widgets"))
-    if wrong:
-        fix = "python -m pip install --force-reinstall -c constraints.txt ipywidgets jupyterlab_widgets"
-        return Check("widgets", False, "; ".join(wrong), f"{fix}; then restart JupyterLab")
-    pair = (f"{name} {metadata.version(name)}" for name in ("ipywidgets", "jupyterlab_widgets"))
-    return Check("widgets", True, " and ".join(pair))
+    wrong = unmet(listed) or unmet(each for name in ("torchvision", "ipywidgets") for each in metadata.requires(name))
+    pairs = (f"{name} {metadata.version(name)}" for name in ("torch", "torchvision", "ipywidgets"))
+    found = "; ".join(wrong) if wrong else f"all {len(listed)}, among them {', '.join(pairs)}"
+    return Check("packages", not wrong, found, f"{INSTALL}; then restart JupyterLab")
 
 
 def memory() -> Check:
@@ -97,14 +81,14 @@ def memory() -> Check:
     return Check("memory", free >= MEMORY, f"{free:.1f} GB free, {MEMORY} GB needed", to_do)
 
 
-def existing(path: str | Path) -> Path:
+def _existing(path: str | Path) -> Path:
     """The folder itself, or the nearest one above it that exists."""
     return next(folder for folder in (resolve(path), *resolve(path).parents) if folder.exists())
 
 
 def disk(path: str = "runs") -> Check:
     """Whether a run fits on the disk."""
-    free = shutil.disk_usage(existing(path)).free / GIB
+    free = shutil.disk_usage(_existing(path)).free / GIB
     to_do = "delete what you do not need, old runs in runs/ first, or set COVID_UTILS_HOME to a folder elsewhere"
     return Check("disk", free >= DISK, f"{free:.1f} GB free, {DISK:.0f} GB needed", to_do)
 
@@ -113,12 +97,9 @@ def folders(names: Iterable[str] = ("data", "runs")) -> Check:
     """Whether the folders for data and runs are writable, by writing a temporary file."""
     for name in names:
         try:
-            tempfile.TemporaryFile(dir=existing(name)).close()
+            tempfile.TemporaryFile(dir=_existing(name)).close()
         except OSError as error:
-            to_do = (
-                f"make {display_path(name)} writable for you, or set COVID_UTILS_HOME to a folder that is "
-                f"({home()} now)"
-            )
+            to_do = f"make {display_path(name)} writable, or set COVID_UTILS_HOME to a folder that is ({home()} now)"
             return Check("folders", False, f"{display_path(name)} cannot be written to: {error.strerror}", to_do)
     return Check("folders", True, f"{' and '.join(names)} can be written to")
 
@@ -154,15 +135,16 @@ def graphics(device: str = "auto") -> Check:
     return Check("graphics card", True, f"the course uses device '{chosen.type}'")
 
 
-CHECKS = (python, packages, widgets, memory, disk, folders, processor, graphics)
+CHECKS = (python, packages, memory, disk, folders, processor, graphics)
 
 
-def looked(checks: Iterable[Callable[[], Check]] = CHECKS) -> Iterator[Check]:
-    """The result of each check; one whose own packages are missing or broken says so."""
+def looked(checks: Iterable[Callable[[], Check | list[Check]]]) -> Iterator[Check]:
+    """The results of each check; one whose own packages are missing or broken says so."""
     for check in checks:
         try:
-            yield check()
-        except (ImportError, OSError) as error:
+            found = check()
+            yield from [found] if isinstance(found, Check) else found
+        except (ImportError, OSError, RuntimeError) as error:
             yield Check(check.__name__, False, f"cannot be checked: {error}", INSTALL)
 
 
@@ -181,18 +163,10 @@ def table(checks: Iterable[Check]) -> str:
     return "\n".join(lines)
 
 
-def report(measured: Callable[[], Iterable[Check]]) -> int:
-    """Print all checks as they come, those of `measured` last. Returns the exit code: 1 if one is not ok."""
-
-    def all_checks() -> Iterator[Check]:
-        yield from looked()
-        try:
-            yield from measured()
-        except (ImportError, OSError, RuntimeError) as error:
-            yield Check("speed", False, f"cannot be measured: {error}", "fix what is named above")
-
+def report(checks: Iterable[Callable[[], Check | list[Check]]] = CHECKS) -> int:
+    """Print the checks as they come. Returns the exit code: 1 if one is not ok."""
     ready = True
-    for check in all_checks():
+    for check in looked(checks):
         print(text(check), flush=True)
         ready &= check.ok
     return int(not ready)

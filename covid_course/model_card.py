@@ -19,10 +19,6 @@ OUTPUTS = {  # of the ONNX file, in their order
     "probability": "of COVID, from 0 to 1: sigmoid(logit / temperature)",
     "ood_score": "above 1: out of distribution, unlike the training slices; do not trust the other outputs",
 }
-SCORES = {
-    "accuracy": "accuracy", "sensitivity": "sensitivity", "specificity": "specificity", "precision": "precision",
-    "f1": "F1", "auc": "AUC", "average_precision": "average precision",
-}  # fmt: skip
 SAME = ("dataset", "split", "seed", "image_size", "backbone", "weights")  # in a training and in what was recorded of it
 
 
@@ -51,7 +47,8 @@ def model_card(predictor: Predictor, run_dir: str | Path) -> ModelCard:
     """The card; `str` of it is Markdown. Numbers come from the run alone; what was not recorded is named as missing."""
     name, notes = trained(run_dir)
     parameters = notes["parameters"]
-    metrics, manifest = (_recorded(resolve(run_dir) / f"{file}.json") for file in ("metrics", "manifest"))
+    files = [resolve(run_dir) / file for file in ("metrics.json", "manifest.json")]
+    metrics, manifest = (read_json(file) if file.exists() else {} for file in files)
 
     def recorded(section: str, same: tuple[str, ...] = SAME) -> dict:
         """What a notebook recorded, if it was of the same slices and parameters; else {}."""
@@ -63,18 +60,19 @@ def model_card(predictor: Predictor, run_dir: str | Path) -> ModelCard:
     scores = recorded(name)
     evaluation = recorded("evaluation") if name == "transfer" else {}
     columns = {"logit above 0": scores["test"]} if scores else {}
-    measured_at = evaluation["threshold"]["probability"] if evaluation else None
-    if columns and evaluation and abs(measured_at - expit(predictor.threshold)) < 1e-3:
-        columns["logit above the threshold"] = evaluation["threshold"]["at_threshold"]
+    if columns and evaluation:
+        measured = evaluation["threshold"]
+        if abs(measured["probability"] - expit(predictor.threshold)) < 1e-3:
+            columns["logit above the threshold"] = measured["at_threshold"]
     return ModelCard.from_template(
         ModelCardData(license="other", library_name="onnx", pipeline_tag="image-classification"),
         template_path=str(TEMPLATE),
         name=name,
         notes=notes,
         parameters=parameters,
-        dataset=Path(parameters["dataset"]).name,
-        known_dataset=DATASETS.get(parameters["dataset"]),
+        dataset=Path(parameters["dataset"]).name,  # only the names: a path may tell who trained it
         initial_weights=Path(parameters["weights"]).name,
+        known_dataset=DATASETS.get(parameters["dataset"]),
         licence=licences(parameters),
         made=manifest[name] if scores else {},
         data=recorded("data", ("split",)),
@@ -84,11 +82,6 @@ def model_card(predictor: Predictor, run_dir: str | Path) -> ModelCard:
         threshold_probability=float(expit(predictor.threshold / predictor.temperature)),
         SENSITIVITY=SENSITIVITY,
         KNOWN=KNOWN,
-        SCORES=SCORES,
         OUTPUTS=OUTPUTS,
         percent=lambda score: "–" if None in score.values() else percent(score),  # JSON has null for NaN
     )
-
-
-def _recorded(path: Path) -> dict:
-    return read_json(path) if path.exists() else {}

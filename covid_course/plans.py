@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import numpy as np
 
 from covid_utils.core.files import PROJECT, did_you_mean, resolve
 from covid_utils.core.settings import Settings, check_names, read_yaml, typed
 
 from .notebooks import NOTEBOOKS, declared
 
-KEYS = ("notebooks", "folder", "parameters", "grid", "list", "seeds")
+LIST, MAPPING = (list, tuple, range), (dict,)
+KINDS = {"notebooks": LIST, "folder": (str, Path), "parameters": MAPPING, "grid": MAPPING, "list": LIST, "seeds": LIST}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,27 +50,25 @@ def read_plan(plan: dict | str | Path) -> tuple[Path, list[Run]]:
     """
     if isinstance(plan, dict):
         return _runs(plan)
-    content = _mapping(read_yaml(plan), f"The sweep {plan}")
+    content = read_yaml(plan)
     try:
+        _check("A sweep", content, MAPPING)
         return _runs({"folder": f"runs/{Path(plan).stem}"} | content)
     except ValueError as error:
         raise ValueError(f"Sweep {plan}: {error}") from None
 
 
 def _runs(plan: dict) -> tuple[Path, list[Run]]:
-    for key in plan:
-        if key not in KEYS:
-            raise ValueError(f"Unknown key {key!r}: {did_you_mean(key, KEYS)}")
-    if not str(plan.get("folder") or "").strip():
-        raise ValueError("A sweep needs a `folder` for its runs, such as runs/my-sweep.")
-    root, notebooks, known = resolve(plan["folder"]), {}, set()
-    for path in map(_notebook, _list(plan, "notebooks")):
-        if path.name in [Path(other).name for other in notebooks]:
-            raise ValueError(f"Two notebooks have the same name, {path.name}: a run's folder has room for one.")
-        known |= declared(path)
-        notebooks[str(path)] = digest(path)
-    names = [Path(path).name for path in notebooks]
-    runs = {}
+    for key, value in plan.items():
+        if key not in KINDS:
+            raise ValueError(f"Unknown key {key!r}: {did_you_mean(key, KINDS)}")
+        _check(f"`{key}`", value, KINDS[key])
+    for key in ("notebooks", "folder"):
+        if key not in plan:
+            raise ValueError(f"A sweep needs `{key}`, such as `notebooks: [train]` and `folder: runs/my-sweep`.")
+    paths, root = [_notebook(name) for name in plan["notebooks"]], resolve(plan["folder"])
+    names, known = [path.name for path in paths], set().union(*map(declared, paths))
+    notebooks, runs = {str(path): digest(path) for path in paths}, {}
     for fixed, *varied in itertools.product(*_factors(plan)):
         given = [name for part in (fixed, *varied) for name in part]
         for name in given:
@@ -89,60 +87,42 @@ def _runs(plan: dict) -> tuple[Path, list[Run]]:
 
 def _factors(plan: dict) -> list[list[dict]]:
     """Lists of parameters, of which a run has one from each; the first are the fixed ones, seeds vary fastest."""
-    factors = [[_mapping(plan.get("parameters", {}), "`parameters`")]]
-    if "list" in plan:
-        factors.append([_mapping(row, "`list`") for row in _list(plan, "list")])
-    grid = _mapping(plan.get("grid", {}), "`grid`")
-    factors += [[{name: value} for value in _list(grid, name)] for name in grid]
-    if "seeds" in plan:
-        factors.append([{"seed": seed} for seed in _list(plan, "seeds")])
-    return factors
+    for row in plan.get("list", []):
+        _check("Each entry of `list`", row, MAPPING)
+    factors = [[plan.get("parameters", {})], plan.get("list", [{}])]
+    for name, values in plan.get("grid", {}).items():
+        _check(f"`{name}`", values, LIST)
+        factors.append([{name: value} for value in values])
+    return [*factors, [{"seed": seed} for seed in plan["seeds"]]] if "seeds" in plan else factors
 
 
-def _list(plan: dict, name: str) -> list:
-    value = plan.get(name)
-    if not isinstance(value, list | tuple | range | np.ndarray) or not len(value):
-        raise ValueError(f"`{name}` must be a list of at least one entry, such as [a, b].")
-    return list(value)
+def _check(name: str, value: Any, kind: tuple[type, ...]) -> None:
+    """Raise ValueError if a part of a plan is of another kind, or a list without entries."""
+    if not isinstance(value, kind) or (kind is LIST and not value):
+        wanted = {LIST: "be a list of at least one entry, such as [a, b]", MAPPING: "hold `name: value`"}
+        raise ValueError(f"{name} must {wanted.get(kind, 'be the path of a folder')}, not {value!r}.")
 
 
-def _mapping(value: Any, name: str) -> dict:
-    if not isinstance(value, dict):
-        raise ValueError(f"{name} must hold `name: value`, not {value!r}.")
-    return value
-
-
-def _checked(parameters: dict) -> dict:
-    """Parameters with their types. Raises ValueError if one is unknown or wrong."""
-    check_names(parameters)
-    if "run_dir" in parameters:
-        raise ValueError("Each run of a sweep gets its own run_dir: name their common folder with `folder`.")
-    given = {name: value.item() if isinstance(value, np.generic) else value for name, value in parameters.items()}
-    settings = Settings(**given | typed({name: value for name, value in given.items() if isinstance(value, str)}))
-    for name in parameters:
-        _check_there(name, getattr(settings, name))
-    return {name: getattr(settings, name) for name in parameters}
-
-
-def _check_there(name: str, value: Any) -> None:
-    """Raise ValueError for a dataset, or weights, that are neither known by name nor a folder or file."""
-    if name not in ("dataset", "weights") or resolve(value).exists():
-        return
+def _checked(given: dict) -> dict:
+    """Parameters with their types. Raises ValueError if one is unknown or wrong, or its data are not there."""
     from covid_utils.io.datasets import DATASETS  # here, since PyTorch takes seconds to import
     from covid_utils.io.weights import WEIGHTS
 
-    known = DATASETS if name == "dataset" else WEIGHTS
-    if value not in known:
-        raise ValueError(f"Unknown {name} {value!r}, and nothing at {resolve(value)}: {did_you_mean(value, known)}")
+    check_names(given)
+    if "run_dir" in given:
+        raise ValueError("Each run of a sweep gets its own run_dir: name their common folder with `folder`.")
+    settings = Settings(**given | typed({name: value for name, value in given.items() if isinstance(value, str)}))
+    for name, known in (("dataset", DATASETS), ("weights", WEIGHTS)):
+        value = getattr(settings, name)
+        if value not in known and not resolve(value).exists():
+            raise ValueError(f"Unknown {name} {value!r}, and nothing at {resolve(value)}: {did_you_mean(value, known)}")
+    return {name: getattr(settings, name) for name in given}
 
 
 def _notebook(name: str | Path) -> Path:
     """A notebook's file: a path from the project's folder, or the beginning of a name in notebooks/."""
-    path = PROJECT / Path(name).expanduser()
-    if path.is_file() and path.suffix == ".ipynb":
-        return path
-    known = sorted(NOTEBOOKS.glob("*.ipynb"))
-    found = [path for path in known if path.name.startswith(str(name))]
+    path, known = PROJECT / Path(name).expanduser(), sorted(NOTEBOOKS.glob("*.ipynb"))
+    found = [path] if path.is_file() else [each for each in known if each.name.startswith(str(name))]
     if len(found) != 1:
         raise ValueError(f"No notebook {name}: give a file, or one of {', '.join(path.stem for path in known)}.")
     return found[0]

@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import os
-import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
-from multiprocessing import resource_tracker
 from pathlib import Path
 
 import filelock
 import joblib
 import pandas as pd
-from tqdm import tqdm
 
-from covid_utils.core.files import delete, display_path, read_json, replace_file, write_json
-from covid_utils.core.memory import total_memory
+from covid_utils.core.files import delete, display_path, lock_folder, read_json, replace_file, write_json
 from covid_utils.core.progress import progress
 
 from .notebooks import NotebookError, execute
 from .plans import Run, digest, read_plan
 
 LOCAL = "127.0.0.1"
+IGNORE_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # the sweep's own process ends workers
 MEMORY = 2 * 2**30  # bytes that a run needs at least: it limits how many run at once
 ONE = threading.Lock()  # a process executes one run at a time, however many threads its worker has
 
@@ -48,28 +44,19 @@ def sweep(plan: dict | str | Path, scheduler: str | None = None) -> pd.DataFrame
         OSError: the folder cannot be written, another process is at this sweep, or the scheduler is not there.
     """
     folder, runs = read_plan(plan)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / ".lock").acquire(blocking=False)
-    except filelock.Timeout:
-        raise OSError(
-            f"Another process is at the sweep in {display_path(folder)}: wait, or give another folder."
-        ) from None
-    except OSError as error:
-        raise OSError(f"Cannot write {folder}: {error.strerror}. Name another `folder` for the sweep.") from None
-    with lock:
-        rows = {run.name: _earlier(run) for run in runs}
+    with lock_folder(folder):
+        rows = {run.name: _recorded(run) for run in runs}
         missing = [run for run in runs if rows[run.name].get("status") != "finished"]
-        table = _written(folder, runs, rows)
+        table = _write_results(folder, runs, rows)
         if missing:
             try:
-                with cluster_of(scheduler, len(runs)) as client:
-                    for row in progress(each_done(client, execute_run, missing), "runs", len(missing), at_once=True):
+                with start_client(scheduler, len(runs)) as client:
+                    for row in progress(_execute_all(client, missing), "runs", len(missing), delay=0):
                         rows[row["name"]] = row
-                        _written(folder, runs, rows)
+                        _write_results(folder, runs, rows)
             finally:  # after Ctrl-C a run may have finished whose row was still on the way
-                rows |= {run.name: row for run in missing if (row := _earlier(run)).get("status") == "finished"}
-                table = _written(folder, runs, rows)
+                rows |= {run.name: row for run in missing if (row := _recorded(run)).get("status") == "finished"}
+                table = _write_results(folder, runs, rows)
     return table
 
 
@@ -77,9 +64,20 @@ def summary(table: pd.DataFrame) -> str:
     """How a sweep ended: how many runs finished, and for each other one the error and the notebook that shows it."""
     finished = table.status == "finished"
     lines = [f"{finished.sum()} of {len(table)} runs finished."]
-    for row in table[~finished].itertuples():
-        lines.append(f"{row.status}: {row.name}: {row.error}" + (f" ({row.notebook})" if row.notebook else ""))
+    lines += [f"{row.status}: {row.name}: {row.error} {row.notebook}".strip() for row in table[~finished].itertuples()]
     return "\n".join(lines)
+
+
+def _write_results(folder: Path, runs: list[Run], rows: dict[str, dict]) -> pd.DataFrame:
+    """The table of all runs in the plan's order, after writing it to `results.csv`."""
+    lines = []
+    for run in runs:
+        line = {"name": run.name} | run.parameters | {"status": "missing", "seconds": None, "error": "", "notebook": ""}
+        line |= {name: value for name, value in rows[run.name].items() if name in line}
+        lines.append(line | rows[run.name].get("metrics", {}))
+    table = pd.DataFrame(lines)
+    replace_file(folder / "results.csv", lambda temporary: table.to_csv(temporary, index=False))
+    return table
 
 
 # ------------------------------------------------------------------------------------------ one run
@@ -93,39 +91,36 @@ def execute_run(run: Run) -> dict:
     # Dask sets this for its workers. In a kernel it returns the memory of every large tensor to the system at once,
     # and fetching it anew takes as long as the training itself.
     os.environ.pop("MALLOC_TRIM_THRESHOLD_", None)
-    tqdm.set_lock(threading.RLock())  # its default lock is a semaphore of the system's, which a killed worker leaves
     folder = Path(run.folder)
+    row = {"name": run.name, "parameters": run.parameters, "notebooks": run.notebooks, "status": "failed"}
     if not folder.parent.is_dir():
-        error = f"The worker does not see {folder.parent}: runs need a folder that all machines share."
-        return {"name": run.name, "status": "failed", "error": error}
+        return row | {"error": f"The worker does not see {folder.parent}: runs need a folder that all machines share."}
     with ONE, filelock.FileLock(folder.with_name(f".{folder.name}.lock")):
-        row = _earlier(run)
-        if row.get("status") != "finished":
-            if not row:  # what lies there is another run's, or was made by another version of a notebook
-                delete(folder)
-            about = {"name": run.name, "parameters": run.parameters, "notebooks": run.notebooks, "status": "missing"}
-            write_json(folder / "run.json", about)
-            started = time.perf_counter()
-            row = about | _executed(run, folder) | {"seconds": round(time.perf_counter() - started, 1)}
-            write_json(folder / "run.json", row)
+        recorded = _recorded(run)
+        if recorded.get("status") == "finished":
+            return recorded
+        if not recorded:  # what lies there is another run's, or was made by another version of a notebook
+            delete(folder)
+        write_json(folder / "run.json", row | {"status": "missing"})
+        started = time.perf_counter()
+        try:
+            row |= _execute_notebooks(run, folder)
+        except Exception as error:  # whatever it is, the other runs go on
+            kind = "" if isinstance(error, NotebookError | ValueError | OSError) else f"{type(error).__name__}: "
+            row |= {"error": kind + " ".join(str(error).split())}
+        row |= {"seconds": round(time.perf_counter() - started, 1)}
+        write_json(folder / "run.json", row)
     return row
 
 
-def _executed(run: Run, folder: Path) -> dict:
+def _execute_notebooks(run: Run, folder: Path) -> dict:
     """The part of a run's row that its notebooks make."""
-    try:
-        for notebook, before in run.notebooks.items():
-            output = folder / Path(notebook).name
-            if digest(Path(notebook)) != before:
-                raise ValueError(f"{output.name} was changed while this sweep ran: start it again.")
-            with contextlib.redirect_stdout(io.StringIO()):  # the sweep has one progress bar for all runs
-                execute(Path(notebook), output, run.parameters | {"run_dir": run.folder})
-        return {"status": "finished", "notebook": display_path(output), "metrics": _numbers(folder / "metrics.json")}
-    except Exception as error:  # whatever it is, the other runs go on
-        kept = output.with_name(f"{output.stem}.failed.ipynb")
-        kind = "" if isinstance(error, NotebookError | ValueError | OSError) else f"{type(error).__name__}: "
-        said = {"status": "failed", "error": kind + " ".join(str(error).split())}
-        return said | ({"notebook": display_path(kept)} if kept.exists() else {})
+    for notebook, before in run.notebooks.items():
+        output = folder / Path(notebook).name
+        if digest(Path(notebook)) != before:
+            raise ValueError(f"{output.name} was changed while this sweep ran: start it again.")
+        execute(Path(notebook), output, run.parameters | {"run_dir": run.folder})
+    return {"status": "finished", "notebook": display_path(output), "metrics": _numbers(folder / "metrics.json")}
 
 
 def _numbers(path: Path) -> dict:
@@ -135,37 +130,24 @@ def _numbers(path: Path) -> dict:
     return {name: value for name, value in numbers.items() if not isinstance(value, list)}
 
 
-def _earlier(run: Run) -> dict:
+def _recorded(run: Run) -> dict:
     """The `run.json` in the run's folder; empty if there is none, it is damaged, or of another run."""
     try:
         record = read_json(Path(run.folder) / "run.json")
-        digests = [*dict(record["notebooks"]).values()]
-    except (OSError, ValueError, KeyError, TypeError):
+        digests = [*record["notebooks"].values()]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return {}
-    same = record.get("parameters") == run.parameters and digests == [*run.notebooks.values()]
-    return record if same else {}
-
-
-def _written(folder: Path, runs: list[Run], rows: dict[str, dict]) -> pd.DataFrame:
-    """The table of all runs in the plan's order, after writing it to `results.csv`."""
-    lines = []
-    for run in runs:
-        told = {"status": "missing", "seconds": None, "error": "", "notebook": ""}
-        told |= {name: value for name, value in rows[run.name].items() if name in told}
-        lines.append({"name": run.name} | run.parameters | told | rows[run.name].get("metrics", {}))
-    table = pd.DataFrame(lines)
-    replace_file(folder / "results.csv", lambda temporary: table.to_csv(temporary, index=False))
-    return table
+    return record if record.get("parameters") == run.parameters and digests == [*run.notebooks.values()] else {}
 
 
 # -------------------------------------------------------------------------------------- the workers
 
 
-def each_done(client, work: Callable[[Run], dict], runs: list[Run]) -> Iterator[dict]:
+def _execute_all(client, runs: list[Run]) -> Iterator[dict]:
     """Give all runs to Dask and yield the row of each when it is done. Raises OSError if the scheduler goes away."""
     from distributed import as_completed
 
-    futures = dict(zip(client.map(work, runs, pure=False), runs, strict=True))
+    futures = dict(zip(client.map(execute_run, runs, pure=False), runs, strict=True))
     for future in as_completed(list(futures)):
         try:
             yield future.result()
@@ -177,7 +159,7 @@ def each_done(client, work: Callable[[Run], dict], runs: list[Run]) -> Iterator[
 
 
 @contextlib.contextmanager
-def cluster_of(scheduler: str | None, runs: int) -> Iterator:
+def start_client(scheduler: str | None, runs: int) -> Iterator:
     """A Dask client: of the scheduler at an address, or of workers on this machine, which end with it."""
     import dask
     from distributed import Client, Nanny, Scheduler, SpecCluster
@@ -185,44 +167,23 @@ def cluster_of(scheduler: str | None, runs: int) -> Iterator:
     with contextlib.ExitStack() as stack:
         stack.callback(logging.disable, logging.root.manager.disable)
         logging.disable(logging.ERROR)  # each error of Dask's is a sentence of ours
-        if scheduler:
-            try:
-                client = stack.enter_context(Client(scheduler, timeout=10))
-            except (OSError, ValueError) as error:
-                raise OSError(f"No scheduler answers at {scheduler} ({error}): start `dask scheduler` there.") from None
-            if not client.scheduler_info()["workers"]:
-                print(f"The scheduler at {scheduler} has no workers yet: start `dask worker {scheduler}`.")
-        else:
+        if not scheduler:
             here = {"host": LOCAL, "dashboard_address": f"{LOCAL}:0", "dashboard": False}  # for this machine only
             worker = here | {"nthreads": 1, "memory_limit": 0, "local_directory": tempfile.gettempdir()}
-            workers = {
-                number: {"cls": Nanny, "options": worker | {"env": environment, "silence_logs": logging.CRITICAL}}
+            worker |= {"silence_logs": logging.CRITICAL, "preload": [IGNORE_CTRL_C], "preload_argv": [[]]}
+            every = {
+                number: {"cls": Nanny, "options": worker | {"env": environment}}
                 for number, environment in enumerate(environments(runs))
             }
             options = {"cls": Scheduler, "options": here | {"port": 0, "allowed_failures": 1}}
             config = {"logging": {"distributed": "critical"}, "distributed.scheduler.worker-saturation": 1.0}
             stack.enter_context(dask.config.set(config))
-            try:
-                with _sigint_blocked():
-                    cluster = SpecCluster(workers, options, silence_logs=logging.CRITICAL)
-            except RuntimeError as error:
-                raise OSError(f"Dask's workers could not be started ({error}): close other programs.") from None
-            client = stack.enter_context(Client(stack.enter_context(cluster)))
+            scheduler = stack.enter_context(SpecCluster(every, options, silence_logs=logging.CRITICAL))
+        try:
+            client = stack.enter_context(Client(scheduler, timeout=10))
+        except (OSError, ValueError) as error:
+            raise OSError(f"No scheduler answers at {scheduler} ({error}): start `dask scheduler` there.") from None
         yield client
-
-
-@contextlib.contextmanager
-def _sigint_blocked() -> Iterator[None]:
-    """Processes started here inherit that SIGINT is blocked: Ctrl-C reaches only the main process, which ends them."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    resource_tracker.ensure_running()  # when it starts later, it unblocks the signal
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def environments(runs: int) -> list[dict[str, str]]:
@@ -232,11 +193,12 @@ def environments(runs: int) -> list[dict[str, str]]:
     that is continued computes with the same threads and gets the same bits.
     """
     import torch
+    from distributed.system import memory_limit
 
     cores = joblib.cpu_count()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count()))))
     gpus = [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
-    count = max(1, min(len(gpus) or min(cores, total_memory() // MEMORY), runs))
+    count = max(1, min(len(gpus) or min(cores, memory_limit() // MEMORY), runs))
     allowed = (os.environ.get("OMP_NUM_THREADS") or str(cores)).split(",")[0]  # a list is for nested loops
     threads = str(min(max(1, cores // count), int(allowed)))
     shares = [dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), threads) for _ in range(count)]

@@ -18,27 +18,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 from torch.utils._pytree import tree_map
-from toy import ToyNetwork, tiny_data
+from toy import TOY, fitted, tiny_data
 
 from covid_utils import models
 from covid_utils.core import backbones, memory
 from covid_utils.core.files import replace_file
 from covid_utils.core.settings import Settings
-from covid_utils.io.datasets import cached_phantom
-from covid_utils.io.images import decode
 from covid_utils.io.weights import save_weights
-from covid_utils.runs.load_or_train import new_model, train
 
 SEED = 20261127
-TOY = backbones.Backbone(ToyNetwork, *backbones.RESNET)
 
 
 def pixels(folder: Path, **changes) -> None:
     settings = Settings(image_size=32, epochs=3, batch_size=8, backbone="toy", device="cpu", run_dir=folder, **changes)
-    train(new_model(settings), tiny_data(), settings, folder / "scratch")
+    fitted(settings, tiny_data(), folder / "scratch")
 
 
 def features(folder: Path) -> None:
@@ -56,40 +51,23 @@ def writing(folder: Path) -> None:
         replace_file(folder / "table.csv", lambda path, n=number: path.write_text(f"n,x\n{n},{'x' * 1_000_000}\n"))
 
 
-def drawing(folder: Path) -> None:
-    cached_phantom(8, 2, 64, 0, "A", folder)
-
-
-def decoding(folder: Path) -> None:
-    source, names = folder.parent / "slices", [f"{number:02d}.png" for number in range(60)]
-    if not source.exists():
-        source.mkdir()
-        for name, slice_ in zip(
-            names, np.random.default_rng(0).integers(0, 256, (60, 256, 256), np.uint8), strict=True
-        ):
-            Image.fromarray(slice_).save(source / name, compress_level=1)
-    decode(source, names, 48, folder, progress=False)
-
-
-WORK = {each.__name__: each for each in (pixels, features, writing, drawing, decoding)}
+WORK = {each.__name__: each for each in (pixels, features, writing)}
 
 
 def content(path: Path) -> str | bytes:
     """A file's content, the same for the same bits: torch.save notes the temporary file's name inside."""
     if path.suffix == ".csv":
         return pd.read_csv(path).drop(columns="seconds", errors="ignore").to_csv()
-    if path.suffix == ".safetensors":
-        return repr(tree_map(lambda tensor: tensor.numpy().tobytes(), load_file(path)))
-    if path.suffix == ".pt":
-        found = torch.load(path, weights_only=True)
+    if path.suffix in (".safetensors", ".pt"):
+        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
         return repr(tree_map(lambda each: each.numpy().tobytes() if torch.is_tensor(each) else each, found))
     return path.read_bytes()
 
 
 def left(folder: Path) -> dict:
-    """All that lies in a folder, temporary files and locks too."""
-    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
-    return {name: "folder" if path.is_dir() else content(path) for name, path in files.items()}
+    """All files in a folder, but hidden ones: locks, and temporary files that stay for a day after a kill."""
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    return {path.relative_to(folder).as_posix(): content(path) for path in files}
 
 
 def begun(kind: str, folder: Path) -> int:
@@ -131,8 +109,8 @@ def differing(kind: str, folder: Path, times: int) -> set[str]:
         time.sleep(rng.uniform(0, seconds))
         os.kill(child, signal.SIGKILL)
         hit += ended(child) != 0
-        if hit % 2:  # every other time it is killed once more before it may finish
-            continue
+        if hit % 2:
+            continue  # every other time it is killed once more before it may finish
         undisturbed(kind, now)
         found = left(now)
         wrong |= {name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)}

@@ -15,16 +15,13 @@ from pathlib import Path
 REFUSE = """
 import socket
 
-OWN = ("127.0.0.1", "::1", "localhost")
-
 def refused(method):
     def connect(self, address):
-        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in OWN:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
             raise OSError(f"The network is cut off: {address}")
         return method(self, address)
 
     return connect
-
 
 socket.socket.connect = refused(socket.socket.connect)
 socket.socket.connect_ex = refused(socket.socket.connect_ex)

@@ -29,27 +29,13 @@ UNPINNED = ("nvidia-", "cuda-", "triton")  # what PyTorch brings along for a GPU
 
 def compile_(requirements: str, system: str, python: str, *options: str) -> subprocess.CompletedProcess:
     """uv's answer to these requirements (lines of a requirements file) on that system: pins, or why there are none."""
-    call = [
-        find_uv(),
-        "pip",
-        "compile",
-        "-",
-        "--quiet",
-        "--no-header",
-        "--no-annotate",
-        "--no-emit-package=covid-utils",
-    ]
+    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if uv is None:
+        raise SystemExit("This needs uv: run 'make resolve', or 'pip install uv' first.")
+    call = [uv, *"pip compile - --quiet --no-header --no-annotate --no-emit-package=covid-utils".split()]
     call += ["--python-platform", SYSTEMS[system], "--python-version", python, *options]
     environment = os.environ | {"MACOSX_DEPLOYMENT_TARGET": "14.0"}  # PyTorch's wheels for a Mac want macOS 14
     return subprocess.run(call, cwd=PROJECT, input=requirements, env=environment, capture_output=True, text=True)
-
-
-def find_uv() -> str:
-    beside = Path(sys.executable).parent
-    found = shutil.which("uv", path=f"{beside}{os.pathsep}{os.environ.get('PATH', '')}")
-    if found is None:
-        raise SystemExit("This needs uv: run 'make resolve', or 'pip install uv' first.")
-    return found
 
 
 def chosen(extras: list[str], system: str, python: str) -> tuple[list[str], str]:
@@ -64,12 +50,10 @@ def without_wheel(pins: list[str], system: str, python: str) -> list[str]:
     pins = [pin for pin in pins if pin.split("==")[0] not in SOURCE_ONLY]
     if not pins or not compile_("\n".join(pins), system, python, "--no-deps", "--only-binary=:all:").returncode:
         return []
+    if len(pins) == 1:
+        return pins
     middle = len(pins) // 2
-    return (
-        pins
-        if not middle
-        else [each for half in (pins[:middle], pins[middle:]) for each in without_wheel(half, system, python)]
-    )
+    return without_wheel(pins[:middle], system, python) + without_wheel(pins[middle:], system, python)
 
 
 def unpinned(pins: list[str], constraints: str) -> list[str]:
@@ -81,16 +65,13 @@ def unpinned(pins: list[str], constraints: str) -> list[str]:
 
 def verdict(system: str, python: str) -> str:
     """ "ok", or what is wrong there: no solution, wheels that are missing, versions that nobody has tested."""
-    extras = list(
-        tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    )
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = list(project["optional-dependencies"])
     pins, error = chosen(extras, system, python)
     if error:
         return f"no solution: {error}"
     missing = without_wheel(pins, system, python)
-    # fastai (extra `bench`) is timed against, not used: its own dependencies are left open
-    ours, _ = chosen([extra for extra in extras if extra != "bench"], system, python)
-    loose = unpinned(ours, (PROJECT / "constraints.txt").read_text(encoding="utf-8"))
+    loose = unpinned(pins, (PROJECT / "constraints.txt").read_text(encoding="utf-8"))
     said = [f"no wheel: {', '.join(missing)}"] if missing else []
     said += [f"not in constraints.txt: {', '.join(loose)}"] if loose else []
     return "; ".join(said) or "ok"

@@ -3,12 +3,12 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from leaks import KINDS, found, plant
+from leaks import found, plant
 from toy import tiny_data
 
 from covid_utils.core.settings import Settings
 from covid_utils.data import load_data, split_groups
-from covid_utils.labs.audit import audit, near_duplicates, nearest_neighbour, shuffled_labels, thumbnails
+from covid_utils.labs.audit import audit, near_duplicates, shuffled_labels, thumbnails
 from covid_utils.labs.shortcuts import SHORTCUTS, add_shortcut, another_hospital, four_tests, mark_all, without_lungs
 
 
@@ -17,39 +17,25 @@ def phantom(tmp_path_factory):
     return load_data(Settings(data_dir=tmp_path_factory.mktemp("data"), image_size=64, patients=60), progress=False)
 
 
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    return load_data(Settings(data_dir=tmp_path_factory.mktemp("drawn"), patients=150), progress=False)
-
-
 def dealt(data, split, seed=0):
     return dataclasses.replace(data, table=data.table.assign(split=split_groups(data.table, split, seed)))
 
 
 def test_thumbnails_correlate_as_numpy_says(phantom):
     small = thumbnails(phantom)
-    assert (
-        small.shape == (len(phantom.table), 32 * 32) and thumbnails(phantom, frame_only=True).shape[1] == 32**2 - 24**2
-    )
+    assert small.shape == (len(phantom.table), 32 * 32)
+    assert thumbnails(phantom, frame_only=True).shape[1] == 32**2 - 24**2
     assert small[0] @ small[5] == pytest.approx(np.corrcoef(small[0], small[5])[0, 1], abs=1e-4)
 
 
-def test_a_planted_copy_is_found_first(phantom):
-    source, copy = (np.flatnonzero(phantom.table.split == part)[0] for part in ("train", "test"))
-    images = phantom.images.clone()
-    images[copy] = images[source]
-    assert near_duplicates(phantom).empty  # no slice of another patient is so similar
-    pairs = near_duplicates(dataclasses.replace(phantom, images=images))
-    assert (pairs.slice[0], pairs.twin[0]) == (copy, source) and pairs.similarity[0] == pytest.approx(1, abs=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("kind", "least"),
-    [("inverted", 0.95), ("mirrored", 0.95), ("turned by 90°", 0.95), ("cut to 90 %, a corner", 0.95)],
-)
-def test_copies_that_were_augmented_before_the_split_are_found(drawn, kind, least):
-    shares = found(*plant(drawn, kind, seed=0))
-    assert shares["found"] >= least and shares["false alarms"] == 0 and kind in KINDS
+@pytest.mark.parametrize("kind", ["unchanged", "inverted", "mirrored", "turned by 90°", "cut to 90 %, a corner"])
+def test_copies_are_found_also_if_augmented_before_the_split(phantom, kind):
+    data, planted = plant(phantom, kind, seed=0)
+    shares, pairs = found(data, planted), near_duplicates(data)
+    assert shares["found"] >= 0.95 and shares["false alarms"] == 0
+    if kind == "unchanged":
+        assert (pairs.twin == planted[pairs.slice].to_numpy()).all() and pairs.similarity.min() > 0.999
+        assert near_duplicates(phantom).empty, "no slice of another patient is so similar"
 
 
 def test_the_same_picture_under_both_labels_is_named(phantom):
@@ -58,7 +44,6 @@ def test_the_same_picture_under_both_labels_is_named(phantom):
     images[np.flatnonzero(train & (label == 0))[:3]] = images[np.flatnonzero(train & (label == 1))[:3]]
     wrong = audit(dataclasses.replace(phantom, images=images)).verdict
     assert any("3 pictures stand, pixel for pixel, in both classes (as phantom/p" in sentence for sentence in wrong)
-    assert not any("both classes" in sentence for sentence in audit(phantom).verdict)
 
 
 def test_groups_that_are_a_guess_are_no_patients(phantom):
@@ -75,17 +60,11 @@ def test_shuffled_labels_are_learned_only_where_the_split_leaks(phantom):
 
 
 def test_the_audit_says_what_is_wrong(phantom):
-    clean, leaky = audit(phantom), audit(dealt(phantom, "random"))
-    assert not any(sentence.startswith("**Leak") for sentence in clean.verdict)
-    assert sum(sentence.startswith("**Leak") for sentence in leaky.verdict) == 3
-    assert "<th>1-nearest neighbour</th>" in leaky._repr_markdown_() and len(leaky.pairs) > 0
-
-
-def test_the_audit_finds_a_shortcut_in_the_frame(phantom):
-    marked = audit(add_shortcut(phantom, "mark"))
+    clean, leaky, marked = map(audit, (phantom, dealt(phantom, "random"), add_shortcut(phantom, "mark")))
+    assert len(clean.verdict) == 1 and clean.verdict[0].startswith("No leak") and clean.pairs.empty
+    assert sum(sentence.startswith("**Leak") for sentence in leaky.verdict) == 3 and len(leaky.pairs) > 0
+    assert "<th>1-nearest neighbour</th>" in leaky._repr_markdown_() and leaky.verdict[0] in str(leaky)
     assert any("outer frame" in sentence and sentence.startswith("**Shortcut") for sentence in marked.verdict)
-    decided = nearest_neighbour(add_shortcut(phantom, "mark"), frame_only=True) > 0
-    assert decided.mean() == pytest.approx(0.5, abs=0.1)
 
 
 @pytest.mark.parametrize("kind", SHORTCUTS)
@@ -97,16 +76,10 @@ def test_a_shortcut_goes_with_the_label_as_often_as_asked(phantom, kind):
     assert changed.tolist() == always.table.marked.tolist()
     assert always.fingerprint != phantom.fingerprint
     every = mark_all(always, kind)
-    assert every.table.marked.all()
-    assert (
-        torch.equal(every.images[changed], always.images[changed])
-        and (every.images != phantom.images).flatten(1).any(1).all()
-    )
-
-
-def test_an_unknown_shortcut_is_named():
-    with pytest.raises(ValueError, match="did you mean 'mark'"):
-        add_shortcut(tiny_data(), "marc")
+    assert every.table.marked.all() and torch.equal(every.images[changed], always.images[changed])
+    assert (every.images != phantom.images).flatten(1).any(1).all()
+    with pytest.raises(ValueError, match=f"did you mean '{kind}'"):
+        add_shortcut(phantom, kind + "s")
 
 
 def test_lungs_are_painted_over_and_nothing_else(phantom):

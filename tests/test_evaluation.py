@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from scipy.stats import binomtest
-from sklearn.metrics import average_precision_score, f1_score, log_loss, precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, log_loss, precision_score, recall_score, roc_auc_score
 from toy import tiny_data
 
 from covid_utils import evaluation
@@ -15,26 +15,24 @@ LOGITS = RNG.normal(1.5 * (LABELS - 0.5))
 
 
 def test_scores_agree_with_scikit_learn():
-    result = metrics_with_intervals(LOGITS, LABELS, np.arange(200))
-    assert result["auc"]["value"] == pytest.approx(roc_auc_score(LABELS, LOGITS))
-    assert result["accuracy"]["value"] == pytest.approx(((LOGITS > 0) == LABELS).mean())
-    assert result["sensitivity"]["value"] == pytest.approx((LOGITS[LABELS == 1] > 0).mean())
-    assert result["specificity"]["value"] == pytest.approx((LOGITS[LABELS == 0] <= 0).mean())
     called = LOGITS > 0
-    assert result["precision"]["value"] == pytest.approx(precision_score(LABELS, called))
-    assert result["f1"]["value"] == pytest.approx(f1_score(LABELS, called))
-    for logits in (LOGITS, LOGITS.round(0)):  # the second has many ties
-        found = metrics_with_intervals(logits, LABELS, np.arange(200))["average_precision"]["value"]
-        assert found == pytest.approx(average_precision_score(LABELS, logits))
-    for score in result.values():
-        assert score["low"] < score["value"] < score["high"]
-
-
-def test_interval_of_independent_slices_is_the_textbook_one():
-    accuracy = metrics_with_intervals(LOGITS, LABELS, np.arange(200))["accuracy"]
-    p = accuracy["value"]
-    half = 1.96 * np.sqrt(p * (1 - p) / 200)
-    assert (accuracy["high"] - accuracy["low"]) / 2 == pytest.approx(half, rel=0.12)
+    wanted = {
+        "accuracy": (called == LABELS).mean(),
+        "sensitivity": recall_score(LABELS, called),
+        "specificity": recall_score(LABELS, called, pos_label=0),
+        "precision": precision_score(LABELS, called),
+        "f1": f1_score(LABELS, called),
+        "auc": roc_auc_score(LABELS, LOGITS),
+        "average_precision": average_precision_score(LABELS, LOGITS),
+    }
+    found = metrics_with_intervals(LOGITS, LABELS, np.arange(200))
+    assert {name: score["value"] for name, score in found.items()} == pytest.approx(wanted)
+    assert all(score["low"] < score["value"] < score["high"] for score in found.values())
+    ties = LOGITS.round(0)
+    found = metrics_with_intervals(ties, LABELS, np.arange(200))
+    assert found["average_precision"]["value"] == pytest.approx(average_precision_score(LABELS, ties))
+    assert found["auc"]["value"] == pytest.approx(roc_auc_score(LABELS, ties))
+    assert np.isnan(metrics_with_intervals(LOGITS, 0 * LABELS, np.arange(200))["auc"]["value"]), "a class is missing"
 
 
 def test_copies_of_a_slice_bring_no_certainty():
@@ -44,11 +42,10 @@ def test_copies_of_a_slice_bring_no_certainty():
     clustered = metrics_with_intervals(logits, labels, patients)["accuracy"]
     naive = metrics_with_intervals(logits, labels, np.arange(800))["accuracy"]
 
-    def width(score):
-        return score["high"] - score["low"]
-
-    assert width(clustered) == pytest.approx(width(one), rel=0.05)
-    assert width(clustered) / width(naive) == pytest.approx(2, rel=0.2)
+    one, clustered, naive = (score["high"] - score["low"] for score in (one, clustered, naive))
+    share = (LABELS == (LOGITS > 0)).mean()
+    assert clustered == pytest.approx(one, rel=0.05) and clustered / naive == pytest.approx(2, rel=0.2)
+    assert one == pytest.approx(2 * 1.96 * np.sqrt(share * (1 - share) / 200), rel=0.12), "the textbook's"
 
 
 def test_comparison_is_paired_and_signed():
@@ -62,35 +59,22 @@ def test_comparison_is_paired_and_signed():
 
 def test_exact_mcnemar_by_hand():
     """One against nine discordant slices: p = 2 (C(10,0) + C(10,1)) / 2^10."""
-    labels = np.ones(20, int)
-    labels[10:] = 0
-    a, b = np.where(labels == 1, 1.0, -1.0), np.where(labels == 1, 1.0, -1.0)
-    a[:9] *= -1
-    b[9] *= -1
-    assert compare(a, b, labels, np.arange(20))["p_mcnemar"] == pytest.approx(2 * 11 / 1024)
+    assert evaluation.mcnemar(1, 9) == pytest.approx(2 * 11 / 1024)
 
 
-def test_a_missing_class_is_not_a_number():
-    assert np.isnan(metrics_with_intervals(LOGITS, np.zeros(200), np.arange(200))["auc"]["value"])
-
-
-@pytest.mark.parametrize("wrong", [np.nan, None])
-def test_scores_of_no_number_are_refused(wrong):
-    broken = LOGITS.copy().astype(object)
-    broken[::4] = wrong
-    for call in (
-        lambda: metrics_with_intervals(broken.astype(float), LABELS, np.arange(200)),
-        lambda: compare(LOGITS, broken.astype(float), LABELS, np.arange(200)),
-    ):
-        with pytest.raises(ValueError, match=r"50 of 200 logits are NaN"):
-            call()
-
-
-def test_labels_are_0_or_1_and_as_many_as_logits():
-    with pytest.raises(ValueError, match="Labels must be 0"):
-        metrics_with_intervals(LOGITS, 2 * LABELS, np.arange(200))
-    with pytest.raises(ValueError, match=r"\(200,\) logits for \(3,\) labels"):
-        metrics_with_intervals(LOGITS, LABELS[:3], np.arange(200))
+@pytest.mark.parametrize(
+    ("logits", "labels", "said"),
+    [
+        (np.where(LABELS, LOGITS, np.nan), LABELS, r"100 of 200 logits are NaN"),
+        (LOGITS, 2 * LABELS, "Labels must be 0"),
+        (LOGITS, LABELS[:3], r"\(200,\) logits for \(3,\) labels"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(logits, labels, said):
+    with pytest.raises(ValueError, match=said):
+        metrics_with_intervals(logits, labels, np.arange(200))
+    with pytest.raises(ValueError, match=said):
+        compare(logits, logits, labels, np.arange(200))
 
 
 def test_baselines_see_the_obvious():
@@ -100,9 +84,12 @@ def test_baselines_see_the_obvious():
     assert ((grey_histogram(data) > 0) == truth).mean() > 0.9
 
 
-def test_percent():
+def test_percent_and_words_for_intervals():
+    change = {"value": 0.021, "low": -0.01, "high": 0.05}
     assert percent({"value": 0.8449, "low": 0.801, "high": 0.886}) == "84.5 % (80.1 to 88.6)"
-    assert percent({"value": 0.021, "low": -0.01, "high": 0.05}, signed=True) == "+2.1 points (-1.0 to +5.0)"
+    assert percent(change, signed=True) == "+2.1 points (-1.0 to +5.0)"
+    said = [calibration.verdict(change | ends) for ends in ({"low": 0.01}, {"high": -0.001}, {})]
+    assert said == ["a gain beyond chance", "a loss beyond chance", "cannot be told from chance"]
 
 
 # ------------------------------------------------------------------------------ do the intervals keep their word?
@@ -117,17 +104,17 @@ def study(rng, patients=60, slices=4, accuracy=0.85, alike=0.4):
 
 
 def test_the_interval_holds_the_truth_in_95_of_100_studies(monkeypatch):
-    """1000 studies with clustered slices; slices taken as independent would hold it far too rarely."""
+    """600 studies with clustered slices; slices taken as independent would hold it far too rarely."""
     monkeypatch.setattr(evaluation, "REPEATS", 400)
     rng, held, naive = np.random.default_rng(0), 0, 0
-    for _ in range(1000):
+    for _ in range(600):
         logits, labels, patients = study(rng)
         honest = metrics_with_intervals(logits, labels, patients)["accuracy"]
         held += honest["low"] <= 0.85 <= honest["high"]
         right = ((logits > 0) == labels).mean()
         naive += abs(right - 0.85) <= 1.96 * np.sqrt(right * (1 - right) / len(labels))
-    assert 0.93 <= held / 1000 <= 0.97
-    assert naive / 1000 < 0.88
+    assert 0.93 <= held / 600 <= 0.97
+    assert naive / 600 < 0.88
 
 
 def test_all_right_is_not_certain():
@@ -159,8 +146,8 @@ def test_the_operating_point_finds_as_many_as_asked():
 
 def test_predictive_values_by_hand():
     """Of 1000 people 10 are ill: 9 are found; 99 of the 990 others are called ill too."""
-    yes, no = calibration.predictive_values(0.9, 0.9, 0.01)
-    assert yes == pytest.approx(9 / 108) and no == pytest.approx(891 / 892)
+    assert calibration.predictive_values(0.9, 0.9, 0.01) == pytest.approx((9 / 108, 891 / 892))
+    assert np.isnan(calibration.predictive_values(0, 1, 0.1)[0]), "nobody is called ill"
 
 
 def test_temperature_undoes_a_scaling():
@@ -186,8 +173,3 @@ def test_the_difference_of_two_patient_groups_is_newcombes():
     for one, other, wanted in (((48, 80), (56, 70), (0.0524, 0.3339)), ((3, 10), (9, 10), (0.1705, 0.8090))):
         found = calibration.difference_interval(wilson(*one), wilson(*other))
         assert (found["low"], found["high"]) == pytest.approx(wanted, abs=5e-5)
-
-
-def test_words_for_intervals():
-    said = [calibration.verdict({"low": low, "high": high}) for low, high in ((0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1))]
-    assert said == ["a gain beyond chance", "a loss beyond chance", "cannot be told from chance"]

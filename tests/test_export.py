@@ -18,7 +18,6 @@ from toy import tiny_data
 
 from covid_course import export
 from covid_course.commands import main
-from covid_utils.core import device
 from covid_utils.core.files import PROJECT
 from covid_utils.core.settings import Settings
 from covid_utils.io.images import read_slice
@@ -27,21 +26,19 @@ from covid_utils.labs import predictor
 from covid_utils.runs.load_or_train import new_model
 from covid_utils.training import predict
 
-CASES = {
-    "resnet18": ("resnet18", Preprocessing()),
-    "efficientnet_lite0": ("efficientnet_lite0", Preprocessing((0.5,), (0.5,))),
-    "with a crop": ("resnet18", Preprocessing((0.5, 0.4, 0.3), (0.2, 0.3, 0.25), 0.875)),
-}
-
 
 def random_slices(*shape: int) -> np.ndarray:
     return np.random.default_rng(sum(shape)).integers(0, 256, shape, dtype=np.uint8)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_the_file_computes_what_the_course_does(case, monkeypatch):
-    monkeypatch.setattr(device, "BFLOAT16", False)
-    backbone, preprocess = CASES[case]
+@pytest.mark.parametrize(
+    ("backbone", "preprocess"),
+    [
+        pytest.param("efficientnet_lite0", Preprocessing((0.5,), (0.5,)), marks=pytest.mark.weekly),
+        ("resnet18", Preprocessing((0.5, 0.4, 0.3), (0.2, 0.3, 0.25), 0.875)),  # with a crop, as ImageNet's
+    ],
+)
+def test_the_file_computes_what_the_course_does(backbone, preprocess):
     torch.manual_seed(0)
     settings = Settings(backbone=backbone, image_size=32)
     model = new_model(settings).eval()
@@ -55,12 +52,10 @@ def test_the_file_computes_what_the_course_does(case, monkeypatch):
     file = onnx.load_from_string(content)
     onnx.checker.check_model(file, full_check=True)
     assert [(each.domain, each.version) for each in file.opset_import] == [("", 18)]
-    shape = file.graph.input[0].type.tensor_type.shape.dim
-    assert shape[0].dim_param == "N" and [each.dim_value for each in shape[1:]] == [32, 32]
     for place in (str(PROJECT), "site-packages", "File "):
         assert place.encode() not in content, "it names this machine's folders"
     session = onnxruntime.InferenceSession(content)
-    for count in (1, 2, 5):
+    for count in (1, 5):
         slices = random_slices(count, 32, 32)
         images = torch.from_numpy(slices)
         logit, probability, ood_score = session.run(None, {"slices": slices})
@@ -82,7 +77,6 @@ def test_the_command_and_the_example_in_the_card(toy_run, tmp_path, monkeypatch,
     Image.fromarray(random_slices(200, 180)).save(tmp_path / "slice.png")
     example = re.search(r"```python\n(.*?)```", (tmp_path / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(device, "BFLOAT16", False)
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec(example, {})
     decision, probability, ood_score = printed.getvalue().split()
@@ -92,14 +86,10 @@ def test_the_command_and_the_example_in_the_card(toy_run, tmp_path, monkeypatch,
     assert float(ood_score) == pytest.approx(wanted["ood_score"], rel=1e-3)
 
 
-@pytest.mark.parametrize("package", ["onnx", "onnxscript"])
-def test_a_missing_package_is_one_sentence(toy_run, package, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, package, None)
+def test_a_missing_package_or_run_is_one_sentence(toy_run, tmp_path, monkeypatch, capsys):
+    assert main(["export", str(tmp_path / "none")]) == 1
+    assert "There is no trained network in" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
     assert main(["export", str(toy_run[0])]) == 1
     said = capsys.readouterr().err.strip()
     assert 'pip install -c constraints.txt -e ".[export]"' in said and "\n" not in said
-
-
-def test_no_run_no_file(tmp_path, capsys):
-    assert main(["export", str(tmp_path / "none")]) == 1
-    assert "There is no trained network in" in capsys.readouterr().err and not list(tmp_path.iterdir())

@@ -1,37 +1,35 @@
+"""Features of frozen stages: computed once, the same as the network's own, in memory or in a file."""
+
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from test_training import StopAfter
-from toy import tiny_data
+from toy import TOY, fitted, tiny_data
 
 from covid_utils import models, training
-from covid_utils.core import device, memory
+from covid_utils.core import backbones, device, memory
 from covid_utils.core.settings import Settings
 from covid_utils.data import Slices, augment, loader
 from covid_utils.io.weights import save_weights
 from covid_utils.runs import feature_cache, load_or_train
 from covid_utils.runs.load_or_train import new_model, train
 
+CPU = torch.device("cpu")
 
-@pytest.fixture
+
+@pytest.fixture(scope="module")
 def tiny():
     return tiny_data()
 
 
 @pytest.fixture
-def frozen(tmp_path) -> Settings:
-    """Settings of a run whose trunk is frozen; random weights in a file stand in for pretrained ones."""
-    path = tmp_path / "trunk.safetensors"
+def frozen(tmp_path, monkeypatch) -> Settings:
+    """Settings of a run whose first stages are frozen; random weights in a file stand in for pretrained ones."""
+    monkeypatch.setitem(backbones.BACKBONES, "toy", TOY)
+    path = tmp_path / "w.safetensors"
     torch.manual_seed(0)
-    save_weights(path, models.Net("resnet18").state_dict(), {})
-    return Settings(image_size=32, epochs=5, batch_size=8, copies=2, weights=str(path), device="cpu")
-
-
-def fitted(settings: Settings, data, folder, curves=None):
-    model = new_model(settings)
-    return model, train(model, data, settings, folder, curves)
+    save_weights(path, models.Net("toy").state_dict(), {})
+    return Settings(image_size=32, epochs=5, batch_size=8, copies=2, weights=str(path), backbone="toy", device="cpu")
 
 
 def cached(model, data, folder, split="train", change=augment, copies=2):
@@ -44,47 +42,28 @@ def copy_of(loader, epoch: int) -> torch.Tensor:
     return loader.features().tensors[0]
 
 
-def test_torch_is_left_as_it_was(monkeypatch):
+def test_torch_is_left_as_it_was(tiny, frozen, tmp_path, monkeypatch):
     """Threads (no more than allowed), cuDNN's choice and random numbers change inside only, also after an error."""
 
     def state():
         return torch.get_num_threads(), torch.backends.cudnn.deterministic, torch.random.get_rng_state().tolist()
 
-    own, inside = torch.get_num_threads(), []
+    own, inside, model = torch.get_num_threads(), [], new_model(frozen)
+    model.net.conv1.register_forward_hook(lambda *_: inside.append(state()[:2]))
     torch.set_num_threads(3)
     try:
         before = state()
         for allowed in (4, 1):
             monkeypatch.setattr(device.joblib, "cpu_count", lambda allowed=allowed: allowed)
             with pytest.raises(KeyError), device.seeded(seed=7):
-                inside.append((torch.get_num_threads(), torch.backends.cudnn.deterministic, torch.rand(3).tolist()))
+                inside.append(state()[:2])
                 raise KeyError
             assert state() == before
+        assert inside == [(3, True), (1, True)]  # fewer than allowed is the user's wish
+        train(model, tiny, replace(frozen, epochs=1), tmp_path)
+        assert state() == before and set(inside[2:]) == {(1, True)}
     finally:
         torch.set_num_threads(own)
-    assert [threads for threads, _, _ in inside] == [3, 1]  # fewer than allowed is the user's wish
-    assert all(deterministic for _, deterministic, _ in inside) and inside[0][2] == inside[1][2]
-
-
-def test_no_more_threads_than_allowed_while_it_trains(tiny, frozen, tmp_path, monkeypatch):
-    """A container may be allowed fewer than it has cores."""
-    model, seen, own = new_model(frozen), [], torch.get_num_threads()
-    model.net.conv1.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
-    monkeypatch.setattr(device.joblib, "cpu_count", lambda: 1)
-    torch.set_num_threads(3)
-    try:
-        cached(model, tiny, tmp_path).features()
-        train(model, tiny, replace(frozen, copies=0, epochs=1), tmp_path / "run")
-        assert set(seen) == {1} and torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(own)
-
-
-def test_training_leaves_torch_as_it_was(tiny, frozen, tmp_path):
-    before = torch.random.get_rng_state()
-    for name, settings in (("frozen", frozen), ("scratch", replace(frozen, weights="scratch"))):
-        fitted(replace(settings, epochs=1), tiny, tmp_path / name)
-    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_the_first_trainable_stage():
@@ -96,8 +75,8 @@ def test_the_first_trainable_stage():
     assert models.first_trainable_stage(model) == "layer1"
 
 
-@pytest.mark.parametrize("trainable", ["last", "layer3", "layer2"])
-def test_features_are_kept_up_to_any_stage(tiny, frozen, tmp_path, trainable):
+@pytest.mark.parametrize(("trainable", "count"), [("last", 2), ("layer3", 3), ("layer2", 4)])
+def test_features_are_kept_up_to_any_stage(tiny, frozen, tmp_path, trainable, count):
     settings = replace(frozen, trainable=trainable, epochs=1)
     model = new_model(settings)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -108,7 +87,7 @@ def test_features_are_kept_up_to_any_stage(tiny, frozen, tmp_path, trainable):
     assert labels.tolist() == tiny.table.label[rows].tolist()
     train(model, tiny, settings, tmp_path)
     changed = {n.split(".")[1] for n, tensor in model.state_dict().items() if not torch.equal(tensor, before[n])}
-    assert changed == set(["layer2", "layer3", "layer4", "fc"][["layer2", "layer3", "last"].index(trainable) :])
+    assert changed == set(["layer2", "layer3", "layer4", "fc"][-count:])
 
 
 def test_the_frozen_stages_see_each_copy_once(tiny, frozen, tmp_path):
@@ -117,7 +96,7 @@ def test_the_frozen_stages_see_each_copy_once(tiny, frozen, tmp_path):
     history = train(model, tiny, frozen, tmp_path)
     train_slices, val = ((tiny.table.split == part).sum() for part in ("train", "val"))
     assert sum(seen) == val + frozen.copies * train_slices
-    checked = training.evaluate(model, loader(tiny, "val", 8), torch.device("cpu"))  # the whole network, on the slices
+    checked = training.evaluate(model, loader(tiny, "val", 8), CPU)  # the whole network, on the slices
     assert checked["accuracy"] == pytest.approx(history.val_accuracy.max(), abs=1.01 / val)
 
 
@@ -135,16 +114,7 @@ def test_making_features_in_the_middle_of_an_epoch_leaves_the_trainable_stages_i
     model = new_model(frozen)
     models.train_with_frozen_bn(model)
     next(iter(cached(model, tiny, tmp_path)))
-    assert model.net.layer4[0].bn1.training and not model.net.layer3[0].bn1.training
-
-
-def test_an_interrupted_run_ends_with_the_same_bits(tiny, frozen, tmp_path):
-    whole, history = fitted(frozen, tiny, tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        fitted(frozen, tiny, tmp_path / "stopped", StopAfter(3))
-    resumed, same = fitted(frozen, tiny, tmp_path / "stopped")
-    assert all(map(torch.equal, whole.state_dict().values(), resumed.state_dict().values()))
-    np.testing.assert_array_equal(history.drop(columns="seconds"), same.drop(columns="seconds"))
+    assert model.net.layer4.training and not model.net.layer3.training and not model.net.bn1.training
 
 
 def test_large_features_go_to_a_file_and_leave_nothing(tiny, frozen, tmp_path, monkeypatch):
@@ -153,71 +123,51 @@ def test_large_features_go_to_a_file_and_leave_nothing(tiny, frozen, tmp_path, m
     made, on_disk = [], feature_cache.on_disk
     monkeypatch.setattr(feature_cache, "on_disk", lambda *asked: made.append(asked) or on_disk(*asked))
     cached(new_model(frozen), tiny, tmp_path / "file").features()
-    assert len(made) == 1 and not list((tmp_path / "file").iterdir()), (
-        "in a file without a name: no kill leaves it there"
-    )
+    assert len(made) == 1 and not list((tmp_path / "file").iterdir()), "the file has no name: no kill leaves it there"
     large, _ = fitted(frozen, tiny, tmp_path / "file")
     assert all(map(torch.equal, small.state_dict().values(), large.state_dict().values()))
-    assert [path.name for path in (tmp_path / "file").iterdir() if path.is_dir()] == ["checkpoints"]
 
 
-def test_only_a_frozen_trunk_is_kept(tiny, frozen, tmp_path, monkeypatch):
+def test_only_features_of_frozen_stages_are_kept(tiny, frozen, tmp_path, monkeypatch):
     monkeypatch.setattr(load_or_train, "CachedFeatures", None)  # making one would fail
-    for other in (replace(frozen, copies=0), replace(frozen, trainable="all"), replace(frozen, weights="scratch")):
-        fitted(
-            replace(other, epochs=1), tiny, tmp_path / f"{other.copies}{other.trainable}{other.weights == 'scratch'}"
-        )
+    for number, other in enumerate(({"copies": 0}, {"trainable": "all"}, {"weights": "scratch"})):
+        fitted(replace(frozen, epochs=1, **other), tiny, tmp_path / str(number))
 
 
-def test_only_training_uses_bfloat16_where_backbone_and_hardware_gain_by_it(tiny, monkeypatch):
+def test_only_training_uses_bfloat16_where_backbone_and_hardware_gain_by_it(monkeypatch):
     """Any processor can compute in bfloat16, only slowly; here it is told that it is fast."""
-    cpu, used = torch.device("cpu"), {}
+    batch, used = [(torch.zeros(2, 32, 32, dtype=torch.uint8), torch.ones(2))], {}
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
-    for backbone, switched_on in (("resnet18", True), ("resnet18", False), ("efficientnet_lite0", True)):
+    for amp, switched_on in ((True, True), (True, False), (False, True)):
         monkeypatch.setattr(device, "BFLOAT16", switched_on)
-        seen, model = [], models.Net(backbone)
-        model.parts("stem")[0].register_forward_hook(
-            lambda _module, _input, output, seen=seen: seen.append(output.dtype)
-        )
+        monkeypatch.setitem(backbones.BACKBONES, "toy", replace(TOY, amp=amp))
+        seen, model = [], models.Net("toy")
+        model.net.conv1.register_forward_hook(lambda *given, seen=seen: seen.append(given[-1].dtype))
         optimizer, scheduler = training.make_optimizer(model, 1e-3, 100)
-        training.train_one_epoch(model, loader(tiny, "train", 16), optimizer, scheduler, cpu)
-        assert not device.use_amp(torch.nn.Linear(1, 1), cpu)  # a network of one's own: as it is
-        used[backbone, switched_on] = seen[0]
-        training.evaluate(model, loader(tiny, "val", 16), cpu)
-        assert seen[-1] == torch.float32
-    assert used == {
-        ("resnet18", True): torch.bfloat16,
-        ("resnet18", False): torch.float32,
-        ("efficientnet_lite0", True): torch.float32,
-    }
+        training.train_one_epoch(model, batch, optimizer, scheduler, CPU)
+        training.evaluate(model, batch, CPU)
+        used[amp, switched_on], evaluated = seen
+        assert evaluated == torch.float32
+    assert not device.use_amp(torch.nn.Linear(1, 1), CPU)  # a network of one's own: as it is
+    assert [dtype == torch.bfloat16 for dtype in used.values()] == [True, False, False]
 
 
 def test_slices_stay_where_they_are_without_a_gpu_or_room_on_it(tiny, monkeypatch):
-    assert device.to_device_if_fits(tiny.images, torch.device("cpu")) is tiny.images
+    assert device.to_device_if_fits(tiny.images, CPU) is tiny.images
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * tiny.images.nbytes - 1, 10**9))
     assert device.to_device_if_fits(tiny.images, torch.device("cuda")) is tiny.images
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 @pytest.mark.parametrize("trainable", ["last", "all"])
-def test_on_a_gpu_training_learns_the_same_wherever_its_slices_lie(tiny, frozen, tmp_path, monkeypatch, trainable):
+def test_a_gpu_trains_the_same_wherever_its_slices_lie(tiny, frozen, tmp_path, monkeypatch, trainable):
     assert device.to_device_if_fits(tiny.images, torch.device("cuda")).is_cuda
     settings = replace(frozen, trainable=trainable, device="cuda", epochs=1)
-    there, history = fitted(settings, tiny, tmp_path / "there")
-    assert next(there.parameters()).is_cuda and history.train_loss.notna().all()
+    there, _ = fitted(settings, tiny, tmp_path / "there")
     for module in (feature_cache, load_or_train):
         monkeypatch.setattr(module, "to_device_if_fits", lambda tensor, device: tensor)
     here, _ = fitted(settings, tiny, tmp_path / "here")
     # augmented on the GPU or here, a few pixels round otherwise
     for one, other in zip(there.parameters(), here.parameters(), strict=True):
+        assert one.is_cuda
         torch.testing.assert_close(one, other, atol=1e-2, rtol=1e-2)
-
-
-def test_slices_reach_workers_that_are_started_anew(tiny):
-    """As DataLoader's workers are on Windows and macOS: what they work on is sent to them."""
-    one, many = loader(tiny, "val", 4), loader(tiny, "val", 4)
-    several = torch.utils.data.DataLoader(
-        many.dataset, batch_size=None, sampler=many.sampler, num_workers=2, multiprocessing_context="spawn"
-    )
-    for (images_here, labels_here), (images_there, labels_there) in zip(one, several, strict=True):
-        assert torch.equal(images_here, images_there) and torch.equal(labels_here, labels_there)

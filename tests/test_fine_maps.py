@@ -20,12 +20,6 @@ def coarse(model, images, method, layer, targets):
     return maps / np.maximum(maps.max((1, 2), keepdims=True), 1e-7)
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "efficientnet_lite0"])
-def test_cells_of_the_layers(backbone):
-    model = models.Net(backbone)
-    assert [fine_maps.cells(model, layer, 96) for layer in ("layer4", "layer3", "layer2")] == [3, 6, 12]
-
-
 def test_nine_views_tell_which_half_of_a_cell_is_hot(monkeypatch):
     """A patch as large as half a cell each way: one view can only say which cell it lies in."""
     monkeypatch.setattr(fine_maps, "cam", coarse)
@@ -54,13 +48,11 @@ def test_views_repeat_the_edge_and_explain_the_decision_for_the_slice_itself(mon
 
 def test_maps_of_two_layers_are_multiplied():
     model = models.Net().eval()
+    assert [fine_maps.cells(model, layer, 96) for layer in ("layer4", "layer3", "layer2")] == [3, 6, 12]
     both = fine_maps.named_map(model, SLICES[:1], "layer3 × layer2 HiResCAM, nine views", [1])
     one, other = (fine_maps.fine_cam(model, SLICES[:1], "HiResCAM", layer, [1]) for layer in ("layer3", "layer2"))
     np.testing.assert_allclose(both, np.sqrt(one * other), atol=1e-6)
     plain = fine_maps.named_map(model, SLICES[:1], "layer4 GradCAM", [1])
     np.testing.assert_array_equal(plain, fine_maps.cam(model, SLICES[:1], "GradCAM", "layer4", [1]))
-
-
-def test_an_unknown_map_is_named():
     with pytest.raises(ValueError, match="did you mean 'layer3 HiResCAM'"):
-        fine_maps.named_map(models.Net(), SLICES, "layer3 HiresCAM")
+        fine_maps.named_map(model, SLICES, "layer3 HiresCAM")

@@ -1,15 +1,18 @@
+"""Scores of heat maps by hand; maps and networks of known answers stand in for real ones."""
+
+import dataclasses
+
 import numpy as np
 import pytest
+from toy import tiny_data
 
 from covid_utils.labs import localization as lo
 from ct_phantom.patients import draw_patient
 
-RNG = np.random.default_rng(0)
-MAPS = RNG.random((6, 32, 32)).astype(np.float32)
+MAPS = np.random.default_rng(0).random((6, 32, 32)).astype(np.float32)
 LESIONS = np.zeros((6, 32, 32), bool)
 for i in range(6):
     LESIONS[i, 4 + i : 12 + i, 8 : 14 + 2 * i] = True
-EVERYWHERE = np.ones_like(LESIONS)
 
 
 def test_pointing_game_by_hand():
@@ -18,7 +21,7 @@ def test_pointing_game_by_hand():
     lesions = np.zeros_like(lungs)
     lesions[:, 2:4, 2:6] = True  # half of the lungs
     maps = np.zeros((3, 8, 8), np.float32)
-    maps[0, 0, 0], maps[0, 3, 3] = 1, 0.5  # hottest outside the lungs, but inside them in the lesion
+    maps[0, 0, 0], maps[0, 3, 3] = 1, 0.5  # the maximum lies outside the lungs, but the one inside them in the lesion
     maps[1, 5, 5] = 1  # beside the lesion
     # the third map is flat: as good as chance
     assert lo.pointing_game(maps, lesions, lungs).tolist() == [1, 0, 0.5]
@@ -37,25 +40,23 @@ def test_energy_by_hand():
     masks[:, :2] = True
     maps[0, 0, 0], maps[0, 3, 3] = 3, 1
     maps[1, 3] = 1
-    assert lo.relevance_mass_accuracy(maps, masks).tolist() == [0.75, 0, 0.5]  # no heat at all: as a flat map
+    assert lo.relevance_mass_accuracy(maps, masks).tolist() == [0.75, 0, 0.5]  # an empty map counts as a flat one
 
 
 def test_iou_by_hand_and_with_ties():
-    lesion = np.zeros((1, 4, 4), bool)
+    lesion, heat = np.zeros((1, 4, 4), bool), np.zeros((1, 4, 4))
     lesion[0, 0] = True
-    heat = np.zeros((1, 4, 4))
-    heat[0, 0, :2], heat[0, 3, :2] = 1, 1  # the four hottest: two of them in the lesion
+    heat[0, 0, :2], heat[0, 3, :2] = 1, 1  # the four highest: two of them in the lesion
     assert lo.iou_at_lesion_area(heat, lesion)[0] == pytest.approx(2 / 6)
     assert lo.iou_at_lesion_area(lesion * 1.0, lesion)[0] == 1
     flat = lo.iou_at_lesion_area(np.zeros((1, 4, 4)), lesion)[0]  # four of sixteen at random: one in the lesion
     assert flat == pytest.approx(1 / 7)
-    assert np.isnan(lo.iou_at_lesion_area(heat, np.zeros_like(lesion))[0])
 
 
-def test_a_map_that_knows_nothing_gets_the_lesions_share_as_average_precision():
-    flat = lo.average_precision(np.zeros((6, 32, 32)), LESIONS)
-    assert np.allclose(flat, LESIONS.mean((1, 2)))
+def test_a_flat_map_gets_the_lesions_share_as_average_precision():
+    assert np.allclose(lo.average_precision(np.zeros((6, 32, 32)), LESIONS), LESIONS.mean((1, 2)))
     assert np.allclose(lo.average_precision(LESIONS * 1.0, LESIONS), 1)
+    assert np.isnan(lo.average_precision(MAPS, LESIONS & False)).all()
 
 
 def test_intervals_draw_whole_patients():
@@ -68,15 +69,37 @@ def test_intervals_draw_whole_patients():
 
 
 def test_baselines_know_only_what_they_may():
-    images = RNG.integers(0, 256, (2, 32, 32), dtype=np.uint8)
+    images = np.zeros((2, 32, 32), np.uint8)
+    images[:, :, 16:] = 100
     maps = lo.baselines(images, LESIONS[:2])
     assert list(maps) == ["random", "centred blob", "lung mask", "Sobel edges"]
     for each in maps.values():
         assert each.shape == (2, 32, 32) and each.dtype == np.float32 and each.min() >= 0 and each.max() <= 1
     assert maps["centred blob"][0].argmax() in (15 * 32 + 15, 15 * 32 + 16, 16 * 32 + 15, 16 * 32 + 16)
-    step = np.zeros((1, 8, 8), np.uint8)
-    step[0, :, 4:] = 100
-    assert lo.baselines(step, step > 0)["Sobel edges"][0, 4].argmax() in (3, 4)
+    assert np.array_equal(maps["lung mask"], LESIONS[:2]) and maps["Sobel edges"][0, 4].argmax() in (15, 16)
+
+
+def test_the_map_that_sees_the_lesion_wins(monkeypatch):
+    def sees(model, images, kind, targets):
+        """A "network" called "seeing" finds the lesion of the toy slices, where the map is fine enough."""
+        assert targets == [1] * len(images)
+        heat = np.zeros(images.shape)
+        heat[:, 8:20, 8:20] = model == "seeing" and kind != "layer4 GradCAM"
+        return heat
+
+    monkeypatch.setattr(lo, "named_map", sees)
+    data, networks = tiny_data(), {"transfer": "seeing", "scratch": "blind"}
+    rows = {"article": dict.fromkeys(networks, "layer4 GradCAM"), "chosen": dict.fromkeys(networks, "layer3 HiResCAM")}
+    scores, points = lo.score_maps(data, "test", networks, rows, every=2, blind=True)
+    precision, chance = scores["average precision"], 144 / 32**2
+    assert list(precision) == ["article", "chosen", "random", "centred blob", "lung mask", "Sobel edges"]
+    assert precision["chosen"]["transfer"]["value"] == 1
+    assert precision["chosen"]["scratch"]["value"] == precision["article"]["transfer"]["value"] == chance
+    covid = data.table[(data.table.split == "test") & (data.table.label == 1)]
+    assert points.index.tolist() == covid.patient[::2].tolist()
+    assert (points["chosen", "transfer"] == 1).all() and (points["chance", ""] == chance).all()
+    scores, points = lo.score_maps(dataclasses.replace(data, lesions=None), "test", networks, rows)
+    assert scores == {} and points.empty, "no lesions, no scores"
 
 
 def dice(one, other):
@@ -90,8 +113,5 @@ def test_lungs_are_found_on_the_phantom():
     assert overlap.mean() > 0.92 and np.quantile(overlap, 0.1) > 0.85
     threshold = dice(images < 100, lungs)  # the air around the body counts against it
     assert overlap.mean() > threshold.mean() + 0.05
-
-
-def test_no_lungs_no_mask():
     assert not lo.segment_lungs(np.full((1, 64, 64), 7, np.uint8)).any()
     assert lo.segment_lungs(np.zeros((0, 64, 64), np.uint8)).shape == (0, 64, 64)

@@ -5,9 +5,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import pyplot as plt
 
-from covid_course.notebooks import execute
 from covid_utils.labs import seed_variance
 
 
@@ -25,11 +23,6 @@ def test_gains_are_paired_over_the_seeds():
     gains = seed_variance.paired_gains(scores, "bundled")
     assert gains["that is"].to_dict() == {40: "a gain beyond chance", 80: "cannot be told from chance"}
     assert gains["bundled minus scratch"][40].startswith("+10.0 points (+10.0 to +10.0")
-
-
-def test_one_run_of_each_tells_any_story_between_the_best_and_the_worst():
-    scratch, start = np.array([0.5, 0.7, 0.6]), np.array([0.8, 0.6, 0.7])
-    assert seed_variance.stories(scratch, start) == pytest.approx((0.3, -0.1))
 
 
 def test_an_interval_holds_the_mean_of_its_own_start_and_size():
@@ -54,23 +47,3 @@ def test_the_analysis_of_variance_finds_each_cause():
     assert found["sum of squares"].tolist() == pytest.approx([12 * 100, 8 * 9, 8 * 4, 12])
     assert found["degrees of freedom"].tolist() == [1, 2, 2, 6]
     assert found["share, %"].sum() == pytest.approx(100)
-    assert found["mean square"]["network's seed"] == pytest.approx(2)
-
-
-def test_the_figure_has_a_mark_for_each_run_and_one_for_each_mean():
-    figure = seed_variance.draw_starts(table(lambda p, w, s: 0.5 + 0.01 * s))
-    (axis,) = figure.axes
-    small = [line for line in axis.lines if line.get_alpha() == 0.5]
-    assert sorted(np.concatenate([line.get_ydata() for line in small])) == pytest.approx(sorted([50, 51, 52] * 6))
-    assert [text.get_text() for text in axis.get_xticklabels()] == ["40", "80"]
-    assert axis.get_legend_handles_labels()[1] == ["scratch", "bundled", "imagenet"]
-    plt.close(figure)
-
-
-def test_a_run_is_looked_into(toy, tmp_path):
-    draw = "import matplotlib.pyplot as plt\nfrom IPython.display import Markdown\nplt.plot([1, 2])\nplt.show()"
-    notebook = toy("01_toy", draw, "Markdown('first')", "Markdown('last')")
-    execute(notebook, tmp_path / "out.ipynb", {"epochs": 7, "run_dir": str(tmp_path)})
-    given, words, picture = seed_variance.look_into(tmp_path / "out.ipynb")
-    assert given.splitlines() == ["# Parameters", "epochs = 7"] and words == "last"
-    assert picture.data.startswith(b"\x89PNG") and picture.alt

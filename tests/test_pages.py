@@ -3,8 +3,6 @@
 import importlib
 import re
 
-import accuracy
-import learning_curve
 import nbformat
 import PIL.Image
 import tables
@@ -75,14 +73,3 @@ def test_the_teaching_guide_names_places_that_exist_and_its_minutes_add_up():
         assert sum(map(int, re.findall(r"^\| (\d+) \|", plan, re.MULTILINE))) == wanted, plan
     quoted = [f"p = {mcnemar(0, 7):.3f}", f"p = {mcnemar(19, 26):.2f}", str(sample_size(0.02, 0.03))]
     assert all(text in TEACHING for text in [*quoted, str(sample_size(0.02, 0.1))])
-
-
-def test_every_recipe_trains_what_its_name_says():
-    """From scratch nothing is frozen; settings that do not exist, or a name without a title, stop here."""
-    for recipes in accuracy.RECIPES.values():
-        assert set(recipes) <= set(tables.MODELS)
-        for name, recipe in recipes.items():
-            assert (Settings(**recipe).weights == "scratch") == ("scratch" in name)
-    for name, recipe in learning_curve.MODELS.items():
-        settings = Settings(**recipe)
-        assert settings.weights != "scratch" or settings.trainable == "all" or name == "random trunk"

@@ -1,11 +1,14 @@
+"""Figures of all notebooks, in a real kernel and as they are drawn."""
+
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 from nbclient import NotebookClient
 
+from covid_course.clean import clean_notebook
 from covid_utils import plotting
-from covid_utils.labs import cam_figures, score_figures
+from covid_utils.labs import score_figures
 
 HISTORY = pd.DataFrame(
     {
@@ -13,27 +16,39 @@ HISTORY = pd.DataFrame(
         "train_accuracy": [0.5, 0.8], "val_accuracy": [0.5, 0.7],
     }
 )  # fmt: skip
+CELLS = (
+    f"""
+import pandas as pd
+from covid_utils import models, plotting
+from covid_utils.labs import widgets
 
-
-def run(code: str) -> list[dict]:
-    """Outputs of one cell in a real kernel."""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-    return NotebookClient(notebook, timeout=120).execute().cells[0].outputs
+history = pd.DataFrame({HISTORY.to_dict("list")})
+curves = plotting.LiveCurves(2)
+curves.update(history[:1].to_dict("records"))
+curves.update(history)""",
+    "plotting.source(models.freeze)",
+    """
+controls = widgets.explore(lambda size: plotting.plt.figure(figsize=(1, size)), "drawn", size=("size", (1, 9, 1), 3))
+controls["size"].value = 5""",
+)
 
 
 @pytest.fixture(scope="module")
-def live() -> list[dict]:
-    return run(
-        "import pandas as pd\nfrom covid_utils.plotting import LiveCurves\n"
-        f"history = pd.DataFrame({HISTORY.to_dict('list')})\n"
-        "curves = LiveCurves(2)\ncurves.update(history[:1].to_dict('records'))\ncurves.update(history)"
-    )
+def notebook():
+    """The cells, run by a real kernel and cleaned as the course's notebooks are."""
+    cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
+    return clean_notebook(NotebookClient(nbformat.v4.new_notebook(cells=cells), timeout=120).execute())
 
 
-def test_live_curves_leave_one_picture_with_a_description(live):
-    pictures = [output for output in live if "image/png" in output.get("data", {})]
-    assert len(pictures) == len(live) == 1
-    assert "over 2 epochs" in pictures[0].metadata["image/png"]["alt"]
+def test_live_curves_and_explorers_leave_one_picture_with_a_description(notebook):
+    for cell, kind, alt in ((0, "image/png", "over 2 epochs"), (2, "image/jpeg", "drawn")):
+        (output,) = notebook.cells[cell].outputs
+        assert output.output_type == "display_data" and alt in output.metadata[kind]["alt"]
+    assert "widgets" not in notebook.metadata
+
+
+def test_source_shows_what_runs(notebook):
+    assert notebook.cells[1].outputs[0]["data"]["text/markdown"].startswith("```python\ndef freeze(model")
 
 
 def test_curves_mark_the_best_epoch_and_the_time_left():
@@ -43,24 +58,14 @@ def test_curves_mark_the_best_epoch_and_the_time_left():
 
 
 @pytest.mark.parametrize("lesions", [None, np.zeros((2, 32, 32), bool), np.tri(32, dtype=bool)[None].repeat(2, 0)])
-def test_cams_with_and_without_outlines(lesions, monkeypatch):
+def test_a_grid_with_and_without_outlines(lesions, monkeypatch):
     shown = []
-    for module in (plotting, cam_figures):
-        monkeypatch.setattr(module, "show", lambda figure, alt, photo=False, small=False: shown.append(figure))
-    images = np.zeros((2, 32, 32), np.uint8)
-    cam_figures.show_cams(images, ["a", "b"], {"one": np.zeros((2, 32, 32))}, lesions)
-    plotting.grid(images, ["a", "b"], outlines=lesions)
-    plotting.grid(images[:0], [])
-    assert len(shown) == 2
-    assert [axis.get_title() for axis in shown[0].axes[:2]] == ["slice", "one"]
+    monkeypatch.setattr(plotting, "show", lambda figure, *_, **__: plotting.plt.close(figure) or shown.append(figure))
+    plotting.grid(np.zeros((2, 32, 32), np.uint8), ["a", "b"], outlines=lesions)
+    plotting.grid(np.zeros((0, 32, 32), np.uint8), [])
+    (figure,) = shown
     drawn = lesions is not None and bool(lesions.any())
-    assert all(bool(axis.collections) == drawn for axis in [*shown[0].axes[:4], *shown[1].axes[:2]])
-
-
-def test_source_shows_what_runs():
-    outputs = run("from covid_utils import models, plotting\nplotting.source(models.freeze)")
-    assert "def freeze(model" in outputs[0]["data"]["text/markdown"]
-    assert outputs[0]["data"]["text/markdown"].startswith("```python\ndef freeze")
+    assert [bool(axis.collections) for axis in figure.axes[:2]] == [drawn] * 2
 
 
 def test_roc_and_precision_recall_curves(monkeypatch):
@@ -75,11 +80,3 @@ def test_roc_and_precision_recall_curves(monkeypatch):
     dots = [line.get_xydata()[0].tolist() for line in recall.lines if line.get_marker() == "o"]
     assert dots == [[1, 0.5], [1, 1]]
     assert [0, 1] in roc.lines[2].get_xydata().tolist()
-
-
-def test_an_empty_map_says_so():
-    axes = plotting.plt.subplots(1, 2)[1]
-    for axis, top in zip(axes, (0.0, 1.0), strict=True):
-        cam_figures.overlay(axis, np.zeros((8, 8)), np.full((8, 8), top))
-    assert [[text.get_text() for text in axis.texts] for axis in axes] == [["empty map"], []]
-    plotting.plt.close("all")

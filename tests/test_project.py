@@ -1,10 +1,8 @@
 """What stands in more than one file of the project says the same, and what others' machines run is there."""
 
 import importlib
-import json
 import os
 import re
-import stat
 import subprocess
 import sys
 import tomllib
@@ -37,14 +35,7 @@ def test_one_range_of_pythons():
     """Makefile, pyproject.toml, pages, conda, workflows and `make resolve` start at one Python, and none has an end."""
     oldest = ".".join(map(str, OLDEST))
     assert PYPROJECT["requires-python"] == f">={oldest}"
-    supported = re.search(r"^SUPPORTED := (.*)$", text("Makefile"), re.MULTILINE)[1]
-    for version, wrong in {(3, 10, 14): 1, (*OLDEST, 0): 0, (3, 14, 0): 0, (4, 0): 0}.items():
-        with pytest.raises(SystemExit) as ended:
-            exec(
-                supported.replace("import sys; ", ""),
-                {"sys": type("", (), {"version_info": version, "exit": sys.exit})},
-            )
-        assert bool(ended.value.code) == bool(wrong), version
+    assert f"sys.version_info < {OLDEST})" in text("Makefile")
     tried = re.search(r"for p in python3 (.*); do", text("Makefile"))[1].split()
     tested = yaml.safe_load(text(".github/workflows/tests.yml"))["jobs"]["unit"]["strategy"]["matrix"]["python"]
     assert [f"python{each}" for each in tested[::-1]] == tried
@@ -59,25 +50,22 @@ def test_dependencies_are_listed_once():
     """conda, Binder and Codespaces install this project under constraints.txt, and name no package of it."""
     conda = yaml.safe_load(text("environment.yml"))["dependencies"]
     assert conda[1:] == ["pip", {"pip": ["--constraint constraints.txt", "--editable ."]}]
-    names = {colab.normal(re.match(r"[\w.-]+", each)[0]) for each in PYPROJECT["dependencies"]}
+    names = {colab.normal(each) for each in PYPROJECT["dependencies"]}
     for name in (".binder/requirements.txt", ".binder/postBuild", ".devcontainer/install"):
         installed = re.findall(r"^\s*(?:uv )?pip install (.*)$", text(name), re.MULTILINE) or [text(name)]
         assert not names & set(re.split(r"[\s\"=<>]+", " ".join(installed))), name
         assert ("-c constraints.txt -e" in text(name)) == (name != ".binder/requirements.txt")
     lines = text("constraints.txt").splitlines()
-    assert lines[0].startswith("#") and lines[1:] == sorted(
-        lines[1:], key=lambda line: colab.normal(line.split("==")[0])
-    )
+    assert lines[0].startswith("#") and lines[1:] == sorted(lines[1:], key=colab.normal)
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines[1:])
 
 
+@pytest.mark.skipif(os.name == "nt", reason="scripts of a shell")
 def test_what_binder_and_codespaces_run_is_there():
-    assert stat.S_IMODE((PROJECT / ".binder" / "postBuild").stat().st_mode) & stat.S_IXUSR or os.name == "nt"
     for script in (".binder/postBuild", ".devcontainer/install"):
-        if os.name != "nt":
-            assert subprocess.run(["bash", "-n", PROJECT / script]).returncode == 0
-    container = json.loads(text(".devcontainer/devcontainer.json"))
-    assert container["postCreateCommand"] == "bash .devcontainer/install"
+        assert subprocess.run(["bash", "-n", PROJECT / script]).returncode == 0
+    assert os.access(PROJECT / ".binder" / "postBuild", os.X_OK)
+    assert '"postCreateCommand": "bash .devcontainer/install"' in text(".devcontainer/devcontainer.json")
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
@@ -97,16 +85,6 @@ def test_workflows_are_careful_and_find_what_they_run(path):
     assert "secrets." not in said and "pull_request_target" not in said
 
 
-def test_the_forms_for_issues_ask_something():
-    forms = [path for path in (PROJECT / ".github" / "ISSUE_TEMPLATE").glob("*.yml") if path.name != "config.yml"]
-    assert len(forms) == 3
-    for path in forms:
-        form = yaml.safe_load(text(path))
-        assert form["name"] and form["description"]
-        assert any(each.get("validations", {}).get("required") for each in form["body"])
-        assert len({each["id"] for each in form["body"]}) == len(form["body"])
-
-
 # --------------------------------------------------------------------------------- Colab and Kaggle
 
 
@@ -123,33 +101,27 @@ def run_cell(folder, address: str, **environment: str) -> subprocess.CompletedPr
     return subprocess.run(call, cwd=folder, env=plain | environment, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("variable", ["COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"])
-def test_the_first_cell_fetches_the_course_on_a_hosted_machine(tmp_path, variable):
-    source = tmp_path / "source"
-    for name in ("covid_utils/__init__.py", "covid_utils/core/__init__.py", "covid_utils/core/files.py"):
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        (source / name).write_text(text(name), encoding="utf-8")
-    (source / "covid_course").mkdir()
-    for name in ("covid_course/__init__.py", "covid_course/colab.py"):
+def test_the_first_cell_fetches_the_course_on_a_hosted_machine(tmp_path):
+    source, folder = tmp_path / "source", tmp_path / "empty"
+    for name in ("covid_utils", "covid_utils/core", "covid_course"):
+        (source / name).mkdir(parents=True)
+        (source / name / "__init__.py").touch()
+    for name in ("covid_utils/core/files.py", "covid_course/colab.py"):
         (source / name).write_text(text(name), encoding="utf-8")
     (source / "pyproject.toml").write_text('[project]\ndependencies = ["pytest>=99"]', encoding="utf-8")
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-C", str(source)]
     for call in (["init", "-q"], ["add", "."], ["commit", "-qm", "course"]):
         subprocess.run([*git, *call], check=True)
-    folder = tmp_path / "empty"
     folder.mkdir()
-    for _ in range(2):  # the second time it is there
+    for variable in ("COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"):  # the second time it is there
         ended = run_cell(folder, source.as_uri(), **{variable: "x"})
         assert ended.returncode == 0, ended.stderr
         assert ended.stdout.splitlines()[-1] == str((folder / "course").resolve())
 
 
-def test_the_first_cell_does_nothing_elsewhere(tmp_path):
+def test_the_first_cell_elsewhere_and_without_a_network(tmp_path):
     ended = run_cell(tmp_path, "file:///nowhere", PYTHONPATH=str(PROJECT))
     assert ended.returncode == 0 and ended.stdout.strip() == str(PROJECT) and not list(tmp_path.iterdir())
-
-
-def test_the_first_cell_says_what_is_wrong_without_a_network(tmp_path):
     ended = run_cell(tmp_path, "file:///nowhere", KAGGLE_KERNEL_RUN_TYPE="Interactive")
     assert ended.stderr.strip().endswith("OSError: The course could not be fetched: is Internet switched on?")
 
@@ -168,10 +140,8 @@ def test_only_what_is_lacking_is_installed(monkeypatch):
     colab.install()
     (call, held) = calls[0]
     asked = call[call.index("--constraint") + 2 :]
-    names = [re.match(r"[\w.-]+", each)[0] for each in PYPROJECT["dependencies"]]
-    assert [re.match(r"[\w.-]+", each)[0] for each in asked] == [
-        name for name in names if name not in ("torch", "scikit-learn", "numpy", "jupyterlab")
-    ]
+    kept = ("torch", "scikit-learn", "numpy", "jupyterlab")
+    assert asked == [each for each in PYPROJECT["dependencies"] if colab.normal(each) not in kept]
     assert held == ["Torch==0.1", "scikit_learn==0.1", "numpy==0.1"]
     with pytest.raises(RuntimeError, match=r"could not install .*papermill.*: ERROR: no such version$"):
         colab.install()

@@ -1,7 +1,5 @@
 """Recorded results: each configuration is measured once, and the tables say what the numbers say."""
 
-import io
-
 import pandas as pd
 import pytest
 import tables
@@ -39,7 +37,7 @@ def test_the_notebooks_files_are_those_of_the_recorded_results():
 def results(monkeypatch):
     """Made-up rows by the name of their file, in place of the recorded ones."""
     made = {}
-    monkeypatch.setattr(tables, "read", lambda name: pd.read_csv(io.StringIO(pd.DataFrame(made[name]).to_csv())))
+    monkeypatch.setattr(tables, "read", lambda name: pd.DataFrame(made[name]))
     return made
 
 
@@ -47,10 +45,10 @@ def points(*values):
     return percent(mean_over_seeds(values), signed=True)
 
 
-def runs_of(values, val=()):
+def runs_of(values, val):
     """Recorded accuracies, {model: one for each seed}, and one of another split; `val`, {model: on validation}."""
     rows = [
-        {"split": "patient", "seed": seed, "model": model, "accuracy": value, "val_accuracy": dict(val).get(model)}
+        {"split": "patient", "seed": seed, "model": model, "accuracy": value, "val_accuracy": val.get(model)}
         for model, each in values.items()
         for seed, value in enumerate(each)
     ]
@@ -72,29 +70,20 @@ def test_starts_are_paired_with_the_random_one_over_the_seeds_that_both_have(res
 
 
 def test_other_tables_compare_what_belongs_together(results):
-    rows = (
-        ("scratch", 5, 0.5),
-        ("scratch", 15, 0.9),
-        ("transfer", 5, 0.6),
-        ("imagenet", 5, 0.4),
-        ("histogram", 0, 0.3),
-    )
+    accuracy = {"scratch": {5: 0.5, 15: 0.9}, "transfer": {5: 0.6}, "imagenet": {5: 0.4}, "histogram": {0: 0.3}}
     results["learning_curve"] = [
         {"seed": seed, "slices": 50, "model": model, "epochs": epochs, "accuracy": value + seed / 10}
         for seed in (0, 1)
-        for model, epochs, value in rows
+        for model, by_epochs in accuracy.items()
+        for epochs, value in by_epochs.items()
     ]
     assert tables.gains_by_slices().iloc[0].tolist() == [points(0.1, 0.1), points(-0.1, -0.1)]
-    results["fine_tuning"] = [
-        {"seed": seed, "way": way, "best": best + seed / 10}
-        for way, best in (("one rate", 0.5), ("trick", 0.4))
-        for seed in (0, 1)
-    ]
+    ways = {"one rate": [0.5, 0.6], "trick": [0.4, 0.5]}
+    results["fine_tuning"] = [{"seed": i, "way": way, "best": ways[way][i]} for way in ways for i in (0, 1)]
     found = tables.ways_to_fine_tune()
     assert found["that is"].tolist() == ["", "a loss beyond chance"] and found.iloc[1, 0] == "45.0"
-    spread = ((0, 0, 0.5), (1, 0, 0.6), (2, 0, 0.7), (0, 1, 0.5), (0, 2, 0.5))
     results["variance"] = [
         {"network": n, "patients": p} | flat({"accuracy": {"value": v, "low": v - 0.1, "high": v + 0.1}})
-        for n, p, v in spread
+        for n, p, v in ((0, 0, 0.5), (1, 0, 0.6), (2, 0, 0.7), (0, 1, 0.5), (0, 2, 0.5))
     ]
     assert tables.spread()["standard deviation, points"].tolist() == ["10.0", "0.0", "5.0"]

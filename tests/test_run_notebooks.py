@@ -2,8 +2,6 @@
 
 import asyncio
 import copy
-import subprocess
-import sys
 from queue import Empty
 from types import SimpleNamespace
 
@@ -14,25 +12,12 @@ import pytest
 from covid_course import clean, notebooks
 from covid_course.commands import main, results
 from covid_utils.core import settings
-from covid_utils.core.files import PROJECT, write_json
-
-
-def python(*arguments):
-    return subprocess.run([sys.executable, *arguments], cwd=PROJECT, capture_output=True, encoding="utf-8")
-
-
-def outputs(path, cell):
-    return nbformat.read(path, 4).cells[cell].outputs
+from covid_utils.core.files import write_json
 
 
 @pytest.mark.parametrize(
     ("name", "text", "value"),
-    [
-        ("learning_rate", "1e-4", 1e-4),
-        ("seed", "017", 17),
-        ("resume", "False", False),
-        ("dataset", "17", "17"),
-    ],
+    [("learning_rate", "1e-4", 1e-4), ("seed", "017", 17), ("resume", "False", False), ("dataset", "17", "17")],
 )
 def test_values_have_the_type_their_name_wants_on_the_command_line_and_in_yaml(tmp_path, name, text, value):
     profile = tmp_path / "profile.yaml"
@@ -45,11 +30,10 @@ def test_values_have_the_type_their_name_wants_on_the_command_line_and_in_yaml(t
     ("texts", "words"),
     [
         ({"epoch": "3"}, "Unknown parameter 'epoch': did you mean 'epochs'"),
-        ({"epochs": "three"}, "epochs must be a whole number, not 'three'"),
-        ({"epochs": "1.5"}, "epochs must be a whole number"),
-        ({"epochs": "-1"}, "epochs must lie between 1 and"),
-        ({"resume": "yes"}, "resume must be true or false, not 'yes'"),
-        ({"learning_rate": "nan"}, "learning_rate must lie between"),
+        ({"epochs": "1.5"}, "epochs: .* integer"),
+        ({"epochs": "-1"}, "epochs: .* greater than or equal to 1, not '-1'"),
+        ({"resume": "maybe"}, "resume: .* boolean.*, not 'maybe'"),
+        ({"learning_rate": "nan"}, "learning_rate: .* not 'nan'"),
         ({"backbone": "resnet19"}, "did you mean 'resnet18'"),
     ],
 )
@@ -58,7 +42,7 @@ def test_a_wrong_parameter_is_one_clear_sentence(texts, words):
         settings.typed(texts)
 
 
-@pytest.mark.parametrize("text", ["epochs: [1, 2]", "epochs: {a: 1}", "epochs:", "- 3", "", "epochs: 3: 4"])
+@pytest.mark.parametrize("text", ["epochs: [1, 2]", "epochs:", "- 3", "", "epochs: 3: 4"])
 def test_a_wrong_profile_is_named(tmp_path, text):
     profile = tmp_path / "mine.yaml"
     profile.write_text(text)
@@ -66,59 +50,44 @@ def test_a_wrong_profile_is_named(tmp_path, text):
         settings.read_profile(profile)
 
 
-def test_the_command_line_ends_with_an_exit_code_and_one_sentence():
-    ended = python("-m", "covid_utils", "run", "none.ipynb")
-    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", "\nNo notebook none.ipynb.\n")
-
-
 def test_run_gives_each_notebook_the_parameters_it_declares(toy, tmp_path, capfd):
     notebook = toy("01_toy", "[settings.epochs, settings.image_size]")
-    folder = tmp_path / "run"
-    profile = tmp_path / "small.yaml"
+    folder, profile = tmp_path / "run", tmp_path / "small.yaml"
     profile.write_text("epochs: 2\nimage_size: 64\nbatch_size: 16\n")
     asked = ["run", str(notebook), "-f", str(profile), "-p", "epochs", "3", "-p", "run_dir", str(folder)]
     assert main(asked) == 0
-    assert outputs(folder / notebook.name, -1)[0].data["text/plain"] == "[3, 64]"
+    assert nbformat.read(folder / notebook.name, 4).cells[-1].outputs[0].data["text/plain"] == "[3, 64]"
     assert [path.name for path in folder.iterdir()] == [notebook.name]
     told = capfd.readouterr()
-    assert "done" in told.out and str(folder) in told.out
-    assert told.err == ""
+    assert "done" in told.out and str(folder) in told.out and told.err == ""
 
 
 @pytest.mark.parametrize(
     ("cell", "words"),
     [
-        (
-            "raise OSError('The folder x is missing: make it.')",
-            "In [3]: OSError: The folder x is missing: make it.",
-        ),
-        ("import os\n\nos.kill(os.getpid(), 9)", "cell 4 of 4: its kernel died"),
+        ("raise OSError('x is missing: make it.')", "In [4]: OSError: x is missing: make it."),
+        ("import os\n\nos.kill(os.getpid(), 9)", "In [4]: its kernel died"),
     ],
 )
 def test_a_failing_cell_is_named_and_the_notebook_up_to_there_kept(toy, tmp_path, capfd, cell, words):
-    notebook = toy("02_toy", cell)
-    with pytest.raises(notebooks.NotebookError, match="02_toy.ipynb stopped at") as caught:
-        notebooks.execute(notebook, tmp_path / "run" / notebook.name, {})
-    assert words in str(caught.value)
+    assert main(["run", str(toy("02_toy", cell)), "-p", "run_dir", str(tmp_path / "run")]) == 1
+    err = capfd.readouterr().err
+    assert f"02_toy.ipynb stopped at cell {words}" in err and "Traceback" not in err
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["02_toy.failed.ipynb"]
-    assert main(["run", str(notebook), "-p", "run_dir", str(tmp_path / "run")]) == 1
-    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_kernel_start_is_tried_twice(toy, tmp_path, monkeypatch):
     starts = []
 
-    def flaky(*arguments, **options):
-        starts.append(arguments)
+    def flaky(notebook, output, *arguments, **options):
+        starts.append(notebook)
         if len(starts) == 1:
             raise RuntimeError("Kernel died before replying to kernel_info")
-        return real(*arguments, **options)
+        output.touch()
 
-    real = papermill.execute_notebook
     monkeypatch.setattr(papermill, "execute_notebook", flaky)
     notebook = toy("01_toy")
-    assert notebooks.execute(notebook, tmp_path / "run" / notebook.name, {}).exists()
-    assert len(starts) == 2
+    assert notebooks.execute(notebook, tmp_path / "run" / notebook.name, {}).exists() and len(starts) == 2
 
 
 def test_a_reply_whose_wake_up_was_lost_is_found(monkeypatch):
@@ -144,42 +113,39 @@ def test_a_reply_whose_wake_up_was_lost_is_found(monkeypatch):
 
 
 def test_a_parameter_without_effect_and_a_missing_notebook_stop_before_the_start(toy, tmp_path, capsys):
-    notebook = toy("01_toy")
-    assert main(["run", str(notebook), "-p", "split", "random", "-p", "run_dir", str(tmp_path / "run")]) == 1
-    assert "Parameter split has no effect on 01_toy.ipynb" in capsys.readouterr().err
-    assert main(["run", str(tmp_path / "none.ipynb")]) == 1
-    assert "No notebook" in capsys.readouterr().err
-    assert main(["tutorial", "--notebooks", "99"]) == 1
-    assert "No notebook begins with '99'" in capsys.readouterr().err
+    run_dir = ["-p", "run_dir", str(tmp_path / "run")]
+    for arguments, words in [
+        (["run", str(toy("01_toy")), "-p", "split", "random", *run_dir], "split has no effect on 01_toy.ipynb"),
+        (["run", str(tmp_path / "none.ipynb"), *run_dir], "none.ipynb: No such file"),
+        (["tutorial", "--notebooks", "99", *run_dir], "No notebook begins with '99'"),
+    ]:
+        assert main(arguments) == 1
+        assert words in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
 def test_results_shows_the_scores_of_a_run(tmp_path):
     assert "No test results" in results(tmp_path)
     score = {"value": 0.8125, "low": 0.75, "high": 0.875}
-    test = dict.fromkeys(("accuracy", "sensitivity", "specificity", "auc"), score)
-    write_json(tmp_path / "metrics.json", {"scratch": {"test": test, "best_epoch": 7, "seconds": 61.3}})
-    table = results(tmp_path).splitlines()
-    assert len(table) == 2
-    assert table[1].split() == "scratch 81.2% (75.0% to 87.5%) 81.2% 81.2% 0.812 7 61".split()
-
-
-def executed(toy, tmp_path):
-    notebook = toy("01_toy", "print(1)\nimport sys\nsys.stdout.flush()\nprint(2)", "settings.epochs")
-    output = tmp_path / "run" / notebook.name
-    notebooks.execute(notebook, output, {"epochs": 3})
-    return nbformat.read(output, 4)
+    test = dict.fromkeys(("accuracy", "sensitivity", "specificity"), score) | {"auc": dict.fromkeys(score)}
+    write_json(tmp_path / "metrics.json", {"scratch": {"test": test, "best_epoch": 7}})
+    (_, row) = results(tmp_path).splitlines()
+    assert row.split() == "scratch 0.812 0.750 0.875 0.812 0.812 – 7".split()
 
 
 def test_a_clean_notebook_holds_nothing_of_the_machine_or_the_moment(toy, tmp_path):
-    dirty = executed(toy, tmp_path)
+    notebook = toy("01_toy", "print(1)\nimport sys\nsys.stdout.flush()\nprint(2)", "{'a': settings.epochs}")
+    output = notebooks.execute(notebook, tmp_path / "run" / notebook.name, {"epochs": 3})
+    dirty = nbformat.read(output, 4)
+    again = nbformat.read(notebooks.execute(notebook, output, {"epochs": 3}), 4)
+    assert nbformat.writes(clean.clean_notebook(copy.deepcopy(dirty))) == nbformat.writes(clean.clean_notebook(again))
     view = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "FloatSlider()"}
     dirty.cells[-1].outputs.append(nbformat.v4.new_output("display_data", view))
     dirty.metadata.widgets = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
     first, second = (nbformat.v4.new_output("stream", name="stdout", text=text) for text in ("1\n", "2\n"))
     progress = nbformat.v4.new_output("display_data", {"text/plain": ""})
     dirty.cells[-2].outputs = [first, progress, second]
-    tidy = clean.clean_notebook(copy.deepcopy(dirty))
+    tidy = clean.clean_notebook(dirty)
     text = nbformat.writes(tidy)
     for word in ("papermill", "widget", "injected", "3.11", "3.12", "3.13", "start_time", "execution.iopub"):
         assert word not in text
@@ -187,15 +153,6 @@ def test_a_clean_notebook_holds_nothing_of_the_machine_or_the_moment(toy, tmp_pa
     assert tidy.cells[1].metadata.tags == ["parameters"]
     assert [output.text for output in tidy.cells[-2].outputs] == ["1\n2\n"]
     assert nbformat.writes(clean.clean_notebook(copy.deepcopy(tidy))) == text
-
-
-def test_two_executions_are_the_same_bytes_once_clean(toy, tmp_path):
-    notebook = toy("01_toy", "print(settings.epochs)", "{'a': 1}")
-    texts = []
-    for name in ("a", "b"):
-        output = notebooks.execute(notebook, tmp_path / name / notebook.name, {})
-        texts.append(nbformat.writes(clean.clean_notebook(nbformat.read(output, 4))))
-    assert texts[0] == texts[1]
 
 
 def test_refresh_writes_all_notebooks_or_none(toy, tmp_path, monkeypatch):
@@ -211,6 +168,4 @@ def test_refresh_writes_all_notebooks_or_none(toy, tmp_path, monkeypatch):
     assert clean.refresh() == [first, second]
     assert not (tmp_path / "mine").exists()
     cell = nbformat.read(first, 4).cells[-1]
-    assert cell.source == 'x = {"a": 1}\nx'
-    assert cell.outputs[0].data["text/plain"] == "{'a': 1}"
-    assert "papermill" not in first.read_text(encoding="utf-8")
+    assert cell.source == 'x = {"a": 1}\nx' and cell.outputs[0].data["text/plain"] == "{'a': 1}"

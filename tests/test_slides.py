@@ -5,7 +5,7 @@ import re
 import nbformat
 import pytest
 import slides
-from deck import LINES, TABLE, WORDS, Deck, blocks, divided, kind_of, sentences, without_docstrings, words
+from deck import LINES, TABLE, WORDS, Deck, blocks, kind_of, sentences, words
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 
 from covid_course.notebooks import find_notebooks
@@ -25,11 +25,8 @@ def markdown(text: str):
 
 def deck(*cells):
     """The slides of cells: Markdown as text, code as (source, output …)."""
-    made = []
-    for cell in cells:
-        text = isinstance(cell, str)
-        made.append(new_markdown_cell(cell) if text else new_code_cell(cell[0], outputs=list(cell[1:])))
-    return Deck(made).slides
+    code = [cell if isinstance(cell, str) else new_code_cell(cell[0], outputs=list(cell[1:])) for cell in cells]
+    return Deck([new_markdown_cell(cell) if isinstance(cell, str) else cell for cell in code]).slides
 
 
 def test_a_question_never_stands_with_its_answer():
@@ -51,16 +48,6 @@ def test_a_figure_has_the_sentence_that_leads_to_it_and_the_result_that_follows(
     assert alone.after == ["<small>Two curves.</small>"], "with no words beside it, those of its alternative text"
 
 
-def test_long_prose_is_cut_to_what_says_most():
-    term = "Three. Four is a **term** that has to be told here."
-    (slide,) = deck(f"## Chapter\n\n{PROSE}\n\n{term}\n\n- item. Its rest is long, too.\n- other")
-    assert words(*slide.text) <= WORDS and slide.text[0].startswith("One. Two")
-    assert slide.text[1:] == [term, "- item.", "- other"], "terms go before what follows on"
-    assert slide.notes == [PROSE.strip(), "- item. Its rest is long, too."]
-    long = "\n\n".join(f"{name} " + "word " * 24 + "end." for name in "ABCD")
-    assert [len(slide.text) for slide in deck(f"## Chapter\n\n{long}")] == [2, 2]
-
-
 def test_code_is_shown_where_it_teaches():
     short, plumbing = "a = 1\nb = 2", "\n".join(f"x{i} = {i}" for i in range(20))
     assert [slide.code for slide in deck("## Chapter\n\nSo:", (short,), (short,), (plumbing,))] == [short]
@@ -71,22 +58,6 @@ def test_code_is_shown_where_it_teaches():
     function = '```python\ndef f(x):\n    """Says it."""\n    return x\n```'
     (shown,) = deck("## Chapter\n\nLook inside:", ("source(f)", markdown(function), markdown(function)))
     assert shown.code == "def f(x):\n    return x\n\n\ndef f(x):\n    return x" and "`f`: Says it." in shown.notes
-
-
-def test_long_code_is_divided_where_it_may_be():
-    code = (
-        "def f():\n" + "\n".join(f"    a{i} = {i}" for i in range(18)) + "\n    for i in a:\n        b(i)\n        c(i)"
-    )
-    parts = divided(code)
-    assert "\n".join(parts) == code and max(len(part.splitlines()) for part in parts) <= LINES
-    assert all(not part.startswith("        ") for part in parts)
-
-
-def test_docstrings_of_methods_and_classes_go():
-    method = '    def f(self):\n        """Two\n        lines."""\n        return 1'
-    code, said = without_docstrings(f'class A:\n    """One."""\n\n{method}')
-    assert without_docstrings(method)[0] == "def f(self):\n    return 1"
-    assert code == "class A:\n\n    def f(self):\n        return 1" and said == ["`A`: One.", "`f`: Two\nlines."]
 
 
 def test_cells_may_be_skipped_and_solutions_are_for_the_speaker():

@@ -8,12 +8,9 @@ import torch
 
 def check_slices(images: torch.Tensor) -> None:
     """Raise ValueError unless slices are square grey-level images, uint8 (N, H, H)."""
-    square = getattr(images, "ndim", 0) == 3 and images.shape[1] == images.shape[2]
-    if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8 or not square:
-        what = f"{getattr(images, 'dtype', type(images).__name__)} {tuple(getattr(images, 'shape', ()))}"
-        raise ValueError(
-            f"Slices must be a torch tensor, uint8 (N, H, H) from 0 to 255, not {what}: convert them first."
-        )
+    kind, shape = getattr(images, "dtype", type(images).__name__), tuple(getattr(images, "shape", ()))
+    if kind != torch.uint8 or len(shape) != 3 or shape[1] != shape[2]:
+        raise ValueError(f"Slices must be a torch tensor, uint8 (N, H, H) from 0 to 255, not {kind} {shape}.")
 
 
 def checked_scores(logits, labels) -> tuple[np.ndarray, np.ndarray]:

@@ -49,8 +49,7 @@ def seeded(seed: int | None = None) -> Iterator[None]:
     """Work that can be repeated bit by bit and leaves torch as it was (but the seed of a GPU not used before).
 
     Inside, cuDNN chooses the same algorithms every time, random numbers start from `seed` (if one is given), and no
-    more threads run than this process may use: PyTorch starts one for each core that it sees, a container (JupyterHub,
-    say) may be allowed the time of fewer, and threads that wait for one another waste it. All is put back afterwards.
+    more threads run than this process may use: a container may be allowed fewer cores than PyTorch sees.
     """
     threads, deterministic = torch.get_num_threads(), torch.backends.cudnn.deterministic
     gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
@@ -67,10 +66,7 @@ def seeded(seed: int | None = None) -> Iterator[None]:
 
 
 def to_device_if_fits(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor in the GPU's memory, if it fills at most a quarter of what is free there; else where it is.
-
-    Slices are cut into batches and augmented there, and no batch has to travel.
-    """
+    """The tensor in the GPU's memory, if it fills at most a quarter of what is free there; else where it is."""
     if device.type != "cuda" or tensor.nbytes > MEMORY * torch.cuda.mem_get_info(device)[0]:
         return tensor
     return tensor.to(device)

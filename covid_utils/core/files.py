@@ -5,20 +5,19 @@ from __future__ import annotations
 import contextlib
 import difflib
 import glob
-import hashlib
 import json
 import os
-import platform
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
+import filelock
 
 PROJECT = Path(__file__).resolve().parents[2]
-NEW = "new-"  # in the names of temporary files: no file of a user's own is called so
+DAY = 24 * 3600  # seconds after which a temporary file is one that a killed process left
 
 
 def home() -> Path:
@@ -52,7 +51,7 @@ def replace_file(path: str | Path, write: Callable[[Path], Any]) -> None:
     """Write a file whole or not at all.
 
     `write(temporary)` fills a temporary file next to `path`, which then takes its name in one step, so that
-    a reader, a full disk or a kill never leaves half a file there; what a kill leaves is deleted the next time.
+    a reader, a full disk or a kill never leaves half a file there.
 
     Raises OSError, in one sentence, if the folder cannot be written to or the disk is full; what was there
     before is unchanged then.
@@ -70,48 +69,48 @@ def replace_file(path: str | Path, write: Callable[[Path], Any]) -> None:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
     except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def lock_folder(folder: Path) -> filelock.AcquireReturnProxy:
+    """A context manager that keeps other processes out of a folder, which is made if it is not there.
+
+    Raises OSError, in one sentence, if another process is in it, or it cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return filelock.FileLock(folder / ".lock").acquire(blocking=False)
+    except filelock.Timeout:
         raise OSError(
-            f"Cannot write {path}: {error.strerror or error}. Free some space or choose another folder with run_dir or "
-            "data_dir; what was there before is unchanged."
-        ) from error
+            f"Another process is at work in {display_path(folder)}: wait, or choose another folder."
+        ) from None
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+
+
+def _cannot_write(path: Path, error: OSError) -> OSError:
+    """What to raise where a file or folder cannot be written."""
+    reason = error.strerror or error
+    return OSError(f"Cannot write {path}: {reason}. Free some space or choose another folder with run_dir or data_dir.")
 
 
 @contextlib.contextmanager
-def temporary_beside(path: Path, folder: bool = False) -> Iterator[Path]:
-    """An empty temporary file (or folder) next to `path`, to be filled and renamed to it; if it was not, it is deleted.
+def temporary_beside(path: Path) -> Iterator[Path]:
+    """The path of a new hidden file or folder next to `path`, to be written and renamed to it; else it is deleted.
 
-    Its name holds the process that writes it, so that another one knows what a killed process has left.
+    One that a killed process left is deleted when the same path is written a day later.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    clear_leftovers(path)
-    temporary = path.with_name(f"{_prefix(path)}{_machine()}-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
+    name = f".{path.name[:40]}.new-"  # a long name is cut, as systems have a limit
+    for leftover in path.parent.glob(f"{glob.escape(name)}*"):
+        with contextlib.suppress(OSError):  # another process was faster, or the folder cannot be written to
+            if time.time() - leftover.stat().st_mtime > DAY:
+                delete(leftover)
+    temporary = path.with_name(f"{name}{secrets.token_hex(8)}{path.suffix}")
     try:
-        temporary.mkdir() if folder else temporary.touch(exist_ok=False)
         yield temporary
     finally:
         delete(temporary)
-
-
-def clear_leftovers(path: Path) -> None:
-    """Delete the temporary files and folders next to `path` that a process of this machine left when it was killed."""
-    for leftover in path.parent.glob(f"{glob.escape(_prefix(path))}*"):
-        machine, _, rest = leftover.name.removeprefix(_prefix(path)).partition("-")
-        process = rest.partition("-")[0]
-        if machine == _machine() and process.isdecimal() and not psutil.pid_exists(int(process)):
-            with contextlib.suppress(OSError):  # in a folder that cannot be written to
-                delete(leftover)
-
-
-def _prefix(path: Path) -> str:
-    """How the names of the temporary files next to `path` begin; a long name is cut, as systems have a limit."""
-    return f".{path.name[:40]}.{NEW}"
-
-
-def _machine() -> str:
-    """Eight letters for where a process number means something: this machine, or this container on it."""
-    container = Path("/proc/self/ns/pid")  # Linux
-    name = f"{platform.node()} {os.readlink(container) if container.is_symlink() else ''}"
-    return hashlib.sha256(name.encode()).hexdigest()[:8]
 
 
 def delete(path: Path) -> None:
@@ -124,7 +123,8 @@ def delete(path: Path) -> None:
 
 def write_json(path: str | Path, content: Any) -> None:
     """Write `content` as JSON, whole or not at all; NaN and infinity as null, since JSON knows neither."""
-    text = json.dumps(json.loads(json.dumps(content, default=_plain), parse_constant=lambda _: None), indent=2) + "\n"
+    plain = json.dumps(content, default=lambda value: value.tolist() if hasattr(value, "tolist") else str(value))
+    text = json.dumps(json.loads(plain, parse_constant=lambda _: None), indent=2) + "\n"
     replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
@@ -134,8 +134,3 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not valid JSON ({error}): delete it and run the notebook again.") from None
-
-
-def _plain(value: Any) -> Any:
-    """NumPy and torch scalars and arrays, and paths, as JSON knows them."""
-    return value.tolist() if hasattr(value, "tolist") else str(value)

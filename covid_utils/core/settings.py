@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import re
 from collections.abc import Iterable
@@ -16,11 +15,7 @@ from .backbones import BACKBONES
 from .files import did_you_mean
 
 Text = Annotated[
-    str, BeforeValidator(lambda given: str(given) if isinstance(given, Path) else given), Field(pattern=r"\S")
-]
-Stage = Annotated[
-    Literal["last", "layer3", "layer2", "all"],
-    BeforeValidator(lambda stage: "last" if stage == "layer4" else stage),  # as it was called at first
+    str, Field(min_length=1), BeforeValidator(lambda given: str(given) if isinstance(given, Path) else given)
 ]
 
 
@@ -42,7 +37,7 @@ class Settings:
     slices: Annotated[int, Field(ge=0, le=10_000_000)] = 0  # training slices, half of them of either class; 0: all
     backbone: str = "resnet18"  # a name in backbones.BACKBONES
     weights: Text = "scratch"  # "scratch", "bundled", "imagenet" or a .safetensors file
-    trainable: Stage = "last"  # of pretrained weights, the first trainable stage: "layer2", "layer3", "last"; or "all"
+    trainable: Literal["last", "layer3", "layer2", "all"] = "last"  # the first trainable stage of pretrained weights
     copies: Annotated[int, Field(ge=0, le=1000)] = 4  # cached augmentations of each slice, with frozen stages; or 0
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 10
     batch_size: Annotated[int, Field(ge=2, le=4096)] = 32
@@ -56,35 +51,24 @@ class Settings:
     resume: bool = True  # continue an unfinished run of the same parameters
 
     def __post_init__(self) -> None:
-        for name in FIELDS:
-            object.__setattr__(self, name, _checked(name, getattr(self, name)))
+        for name, field in FIELDS.items():
+            object.__setattr__(self, name, _checked(name, getattr(self, name), field.validate_python))
 
 
 FIELDS = {
     name: TypeAdapter(kind, config=ConfigDict(strict=True))
     for name, kind in get_type_hints(Settings, include_extras=True).items()
 }
-WANTED = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
-FROM_TEXT = {int: int, float: float, bool: lambda text: {"true": True, "false": False}[text.lower()]}
 
 
-def _checked(name: str, value: Any) -> Any:
-    """The value as pydantic takes it, or a ValueError that says what the parameter wants."""
+def _checked(name: str, value: Any, validate) -> Any:
+    """The value as pydantic returns it. Raises ValueError, naming the parameter, if it refuses it."""
     if name == "backbone" and value not in list(BACKBONES):  # a row can be added at any time
         raise ValueError(f"Unknown backbone {value!r}: {did_you_mean(value, BACKBONES)}")
     try:
-        return FIELDS[name].validate_python(value)
+        return validate(value)
     except ValidationError as error:
-        wrong, wanted, kind = error.errors()[0]["type"], FIELDS[name].json_schema(), type(getattr(Settings, name))
-    if "enum" in wanted:
-        raise ValueError(f"Unknown {name} {value!r}: {did_you_mean(value, wanted['enum'])}")
-    if wrong == "string_pattern_mismatch":
-        raise ValueError(f"Parameter {name} is empty: give a text.")
-    if not wrong.endswith("_type"):
-        high = wanted.get("maximum", wanted.get("exclusiveMaximum", 0) - 1)
-        raise ValueError(f"Parameter {name} must lie between {wanted['minimum']} and {high}, not {value!r}.")
-    hint = " (in YAML, write 1.0e-4 rather than 1e-4)" if kind is float and isinstance(value, str) else ""
-    raise ValueError(f"Parameter {name} must be {WANTED[kind]}, not {value!r}{hint}.")
+        raise ValueError(f"Parameter {name}: {error.errors()[0]['msg']}, not {value!r}.") from None
 
 
 def check_names(names: Iterable[str]) -> None:
@@ -102,17 +86,13 @@ def check_parameters(namespace: dict[str, Any]) -> Settings:
 
     Raises ValueError, naming the parameter, if one is unknown, has no effect in this notebook, or is wrong.
     """
-    own, injected = set(), []
-    for source in namespace.get("In", []):
-        assigned = re.findall(r"^(\w+) = ", source, re.MULTILINE)
-        if source.lstrip().splitlines()[:1] == ["# Parameters"]:
-            injected += assigned
-        else:
-            own |= set(assigned)
+    own, injected = set(), set()
+    for cell in namespace.get("In", []):
+        names = injected if cell.lstrip().startswith("# Parameters\n") else own
+        names.update(re.findall(r"^(\w+) = ", cell, re.MULTILINE))
     check_names(injected)
-    for name in injected:
-        if name not in own:
-            raise ValueError(f"Parameter {name!r} has no effect in this notebook: leave it out.")
+    for name in injected - own:
+        raise ValueError(f"Parameter {name!r} has no effect in this notebook: leave it out.")
     return Settings(**{name: namespace[name] for name in FIELDS if name in namespace})
 
 
@@ -136,20 +116,17 @@ def read_yaml(path: str | Path) -> Any:
 
 
 def read_profile(path: str | Path) -> dict[str, Any]:
-    """The parameters of a YAML file, `name: value` in every line, checked as those of the command line are.
-
-    Raises ValueError, naming the file, if it can't be read.
-    """
+    """The parameters of a YAML file, `name: value` a line. Raises ValueError, naming the file, if one is wrong."""
     content = read_yaml(path)
-    if not isinstance(content, dict):
-        raise ValueError(f"The profile {path} must hold a line `name: value` for every parameter.")
     try:
+        if not isinstance(content, dict):
+            raise ValueError("every line must be `name: value`.")
         return typed(content)
     except ValueError as error:
         raise ValueError(f"Profile {path}: {error}") from None
 
 
-def typed(texts: dict[str, Any]) -> dict[str, Any]:
+def typed(texts: dict[str, str]) -> dict[str, Any]:
     """Parameters given as text, as the types that `Settings` wants.
 
     Raises ValueError, naming the parameter, if a name is unknown or a value wrong.
@@ -158,8 +135,4 @@ def typed(texts: dict[str, Any]) -> dict[str, Any]:
     {'learning_rate': 0.0001, 'seed': 17, 'resume': False}
     """
     check_names(texts)
-    values = dict(texts)
-    for name, text in texts.items():
-        with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):  # `_checked` says what is wrong
-            values[name] = FROM_TEXT[type(getattr(Settings, name))](text)
-    return {name: _checked(name, value) for name, value in values.items()}
+    return {name: _checked(name, text, FIELDS[name].validate_strings) for name, text in texts.items()}

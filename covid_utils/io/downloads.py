@@ -35,7 +35,7 @@ def from_kaggle(handle: str, folder: Path, _progress: bool = True) -> Path:
             f"https://www.kaggle.com/datasets/{handle} and unpack it so that {display_path(folder)} holds the "
             f"folders COVID and non-COVID; {OFFLINE}."
         ) from error
-    with temporary_beside(folder, folder=True) as temporary:
+    with temporary_beside(folder) as temporary:
         shutil.copytree(next(found.rglob("COVID"), found / "COVID").parent, temporary, dirs_exist_ok=True)
         if not folder.is_dir():  # else another process was faster
             temporary.replace(folder)
@@ -110,7 +110,7 @@ def unpack(archive: Path, folder: Path) -> None:
     ValueError if the archive is damaged; it is deleted then, so that the next run fetches it anew.
     """
     try:
-        with zipfile.ZipFile(archive) as content, temporary_beside(folder, folder=True) as temporary:
+        with zipfile.ZipFile(archive) as content, temporary_beside(folder) as temporary:
             content.extractall(temporary)
             if not folder.is_dir():  # else another process was faster
                 temporary.replace(folder)

@@ -24,16 +24,13 @@ SIDE, FRAME = 32, 4  # pixels of a thumbnail, and of the frame around it
 NEAR = 0.95  # correlation of two thumbnails; on the phantom only slices of one patient are as similar
 CROPS = list(itertools.product((0.95, 0.9, 0.85, 0.8), (0, 0.5, 1), (0, 0.5, 1)))  # share of each side, from top, left
 SHUFFLES = 20
+RECOGNISED = 0.05  # accuracy above chance with shuffled labels: patients are recognised
 
 
 def thumbnails(data: CTData, frame_only: bool = False) -> np.ndarray:
-    """Every slice as a 32 × 32 thumbnail of mean 0 and length 1: the product of two is their correlation.
+    """Every slice as a 32 × 32 thumbnail of mean 0 and length 1, float32 (N, pixels): a product is a correlation.
 
-    Args:
-        data: slices.
-        frame_only: only the outermost 4 pixels, where there is hardly any lung.
-
-    Returns: float32 (N, pixels).
+    `frame_only`: only the outermost 4 pixels, where there is hardly any lung.
     """
     inner = np.zeros((SIDE, SIDE), bool)
     inner[FRAME:-FRAME, FRAME:-FRAME] = frame_only
@@ -55,8 +52,8 @@ def _standardised(images: np.ndarray) -> np.ndarray:
 def nearest_neighbour(data: CTData, frame_only: bool = False) -> np.ndarray:
     """Scores, float (test slices,), of a 1-nearest-neighbour classifier on thumbnails; above 0 means COVID.
 
-    The score is the correlation with the most similar COVID slice of the training set minus that with the most
-    similar slice of the other class. A high accuracy means that test slices have near-copies in the training set.
+    The correlation with the most similar COVID slice of the training set minus that with the most similar other one.
+    A high accuracy means that test slices have near-copies in the training set.
     """
     features, split, covid = thumbnails(data, frame_only), data.table.split.to_numpy(), data.table.label.to_numpy() == 1
     similarity = features[split == "test"] @ features[split == "train"].T
@@ -64,20 +61,12 @@ def nearest_neighbour(data: CTData, frame_only: bool = False) -> np.ndarray:
 
 
 def grey_histogram(data: CTData) -> np.ndarray:
-    """Logits, float (test slices,), of a logistic regression on intensity histograms: no shapes at all."""
+    """Logits, float (test slices,), of a logistic regression on histograms of 32 intensities: no shapes at all."""
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-    features, split = grey_shares(data.images.numpy()), data.table.split.to_numpy()
-    classifier.fit(features[split == "train"], data.table.label[split == "train"])
-    return classifier.decision_function(features[split == "test"])
-
-
-def grey_shares(images: np.ndarray) -> np.ndarray:
-    """Intensity histograms of slices, uint8 (N, H, W): float64 (N, 32), each row's sum is 1.
-
-    >>> grey_shares(np.zeros((1, 4, 4), np.uint8))[0, :2]
-    array([1., 0.])
-    """
-    return np.stack([np.bincount(image.ravel() // 8, minlength=32) / image.size for image in images])
+    images, train = data.images.numpy(), data.table.split == "train"
+    shares = np.stack([np.bincount(image.ravel() // 8, minlength=32) / image.size for image in images])
+    classifier.fit(shares[train], data.table.label[train])
+    return classifier.decision_function(shares[data.table.split == "test"])
 
 
 def near_duplicates(data: CTData) -> pd.DataFrame:
@@ -86,14 +75,13 @@ def near_duplicates(data: CTData) -> pd.DataFrame:
     Copies are also found if they were augmented before the split: mirrored, turned by right angles, inverted, or
     cropped to 80 % or more of height and width at a corner, an edge or the middle (shares found: docs/results.md).
 
-    Returns: a row per held-out slice with `slice` and `twin` (rows of `data.table`) and their `similarity`, at
-    least 0.95 (correlation of the thumbnails).
+    Returns: `slice` and `twin` (rows of `data.table`) and the `similarity` of their thumbnails, at least 0.95.
     """
     train, images = (data.table.split == "train").to_numpy(), _resized(data.images.numpy(), 2 * SIDE)
     rows = np.flatnonzero(train)
     pairs = pd.DataFrame({"slice": np.flatnonzero(~train), "twin": rows[0], "similarity": -1.0})
     for held_out, training in _views(images[~train], images[train]):
-        similarity = held_out @ training.T
+        similarity = np.abs(_standardised(held_out) @ _standardised(training).T)  # -1: inverted
         best = similarity.max(1)
         better = best > pairs.similarity
         pairs.loc[better, "twin"], pairs.loc[better, "similarity"] = rows[similarity.argmax(1)[better]], best[better]
@@ -101,20 +89,17 @@ def near_duplicates(data: CTData) -> pd.DataFrame:
 
 
 def _views(held_out: np.ndarray, training: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of standardised thumbnails to compare, of slices, uint8 (N, 64, 64)."""
-    whole, known = _resized(held_out, SIDE), _standardised(_resized(training, SIDE))
-    for turns in range(4):
-        for view in (whole, whole[:, :, ::-1]):
-            pixels = _standardised(np.rot90(view, turns, (1, 2)))
-            yield pixels, known
-            yield -pixels, known  # inverted
+    """Pairs of thumbnails to compare, of slices, uint8 (N, 64, 64): turned, mirrored, and one or the other cropped."""
+    whole, known = _resized(held_out, SIDE), _resized(training, SIDE)
+    for turns, step in itertools.product(range(4), (1, -1)):
+        yield np.rot90(whole[:, :, ::step], turns, (1, 2)), known
     for share, top, left in CROPS:
         size = round(share * 2 * SIDE)
         y, x = round(top * (2 * SIDE - size)), round(left * (2 * SIDE - size))
         crop, other = (_resized(each[:, y : y + size, x : x + size], SIDE) for each in (held_out, training))
-        for step in (1, -1):  # as it is, and mirrored
-            yield _standardised(crop[:, :, ::step]), known
-            yield _standardised(whole[:, :, ::step]), _standardised(other)
+        for step in (1, -1):
+            yield crop[:, :, ::step], known
+            yield whole[:, :, ::step], other
 
 
 def shuffled_labels(data: CTData, seed: int = 0) -> tuple[float, float]:
@@ -127,30 +112,21 @@ def shuffled_labels(data: CTData, seed: int = 0) -> tuple[float, float]:
     features, table = thumbnails(data), data.table
     train, test = (np.flatnonzero(table.split == part) for part in ("train", "test"))
     twin = train[(features[test] @ features[train].T).argmax(1)]
-    _, patient = np.unique(table.patient, return_inverse=True)
-    labels = pd.Series(table.label.to_numpy()).groupby(patient).mean().round().astype(int).to_numpy()
-    rng, accuracies, chance = np.random.default_rng(seed), [], []
-    for _ in range(SHUFFLES):
-        shuffled = rng.permutation(labels)[patient]
-        covid, covid_twin = shuffled[test].mean(), shuffled[train].mean()
-        accuracies.append((shuffled[twin] == shuffled[test]).mean())
-        chance.append(covid * covid_twin + (1 - covid) * (1 - covid_twin))
-    return float(np.mean(accuracies)), float(np.mean(chance))
+    labels, patient = table.groupby("patient").label.mean().round().astype(int), table.groupby("patient").ngroup()
+    rng = np.random.default_rng(seed)
+    shuffled = np.stack([rng.permutation(labels)[patient] for _ in range(SHUFFLES)])
+    covid, covid_twin = shuffled[:, test].mean(1), shuffled[:, train].mean(1)
+    chance = covid * covid_twin + (1 - covid) * (1 - covid_twin)
+    return float((shuffled[:, twin] == shuffled[:, test]).mean()), float(chance.mean())
 
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-    """What `audit` found; a notebook shows it as text and a table.
+    """What `audit` found; a notebook shows it as text and a table."""
 
-    Attributes:
-        verdict: one sentence per problem, or one that says there is none.
-        checks: a row per check: what was measured, and what guessing or a clean split would give.
-        pairs: the `near_duplicates`.
-    """
-
-    verdict: list[str]
-    checks: pd.DataFrame
-    pairs: pd.DataFrame
+    verdict: list[str]  # a sentence per problem, or one that says there is none
+    checks: pd.DataFrame  # a row per check: what was measured, and what guessing or a clean split would give
+    pairs: pd.DataFrame  # the `near_duplicates`
 
     def __str__(self) -> str:
         return "\n".join(self.verdict) + "\n\n" + self.checks.to_string()
@@ -171,58 +147,55 @@ def audit(data: CTData) -> Audit:
     slices, with 95 % intervals over patients.
     """
     table, test = data.table, data.table[data.table.split == "test"]
-    shared, groups_are_guessed = int((table.groupby("patient").split.nunique() > 1).sum()), guessed(table.patient).all()
-    digests = table.assign(picture=[hashlib.sha256(image).hexdigest() for image in data.images.numpy()])
-    both = digests[digests.groupby("picture").label.transform("nunique") > 1].sort_values(["picture", "label"])
-    pairs, (shuffled, chance) = near_duplicates(data), shuffled_labels(data)
-    majority, held_out = max(test.label.mean(), 1 - test.label.mean()), int((table.split != "train").sum())
+    held_out, majority = (table.split != "train").sum(), max(test.label.mean(), 1 - test.label.mean())
+    shared = (table.groupby("patient").split.nunique() > 1).sum()
+    both, pairs, (shuffled, chance) = _in_both_classes(data), near_duplicates(data), shuffled_labels(data)
     random = dataclasses.replace(data, table=table.assign(split=split_groups(table, "random")))
-    mixed = ((nearest_neighbour(random) > 0) == random.table.label[random.table.split == "test"]).mean()
+    mixed = (nearest_neighbour(random) > 0) == random.table.label[random.table.split == "test"]
     scores = {
         "1-nearest neighbour": nearest_neighbour(data),
         "1-nearest neighbour on the outer frame": nearest_neighbour(data, frame_only=True),
         "logistic regression on the grey histogram": grey_histogram(data),
     }
-    found = {name: metrics_with_intervals(each, test.label, test.patient)["accuracy"] for name, each in scores.items()}
-    guessing, unit = f"{100 * majority:.0f} %", "groups" if groups_are_guessed else "patients"
+    scores = {name: metrics_with_intervals(each, test.label, test.patient)["accuracy"] for name, each in scores.items()}
+    guessing, unit = f"{100 * majority:.0f} %", "groups" if guessed(table.patient).all() else "patients"
     rows = {
         f"{unit} in more than one split": (shared, "0"),
         "pictures that stand in both classes": (both.picture.nunique(), "0"),
         f"held-out slices with a near-copy in training, of {held_out}": (len(pairs), "few"),
         "1-nearest neighbour, patients' labels shuffled": (f"{100 * shuffled:.1f} %", f"{100 * chance:.0f} %"),
-        "1-nearest neighbour, had slices been split at random": (f"{100 * mixed:.1f} %", guessing),
-    } | {name: (percent(score), guessing) for name, score in found.items()}
-    checks = pd.DataFrame.from_dict(rows, orient="index", columns=["measured", "guessing"])
-    verdict = _leaks(shared, groups_are_guessed, both, len(pairs) / held_out, shuffled - chance)
-    if shuffled - chance > 0.05:
+        "1-nearest neighbour, had slices been split at random": (f"{100 * mixed.mean():.1f} %", guessing),
+    } | {name: (percent(score), guessing) for name, score in scores.items()}
+    verdict = _leaks(shared, unit, both, len(pairs) / held_out, shuffled - chance)
+    if shuffled - chance > RECOGNISED:
         verdict.append("What frame and histogram score means little while the split leaks: audit the patient split.")
     else:
         verdict += [
             f"**Shortcut:** {name} alone scores {percent(score)}, where guessing scores {guessing}: only what a "
             "network adds to that counts."
-            for name, score in list(found.items())[1:]
+            for name, score in list(scores.items())[1:]
             if score["low"] > majority
         ]
+    checks = pd.DataFrame.from_dict(rows, orient="index", columns=["measured", "guessing"])
     return Audit(verdict or ["No leak and no shortcut found by these checks; others may exist."], checks, pairs)
 
 
-def _leaks(shared: int, groups_are_guessed: bool, both: pd.DataFrame, near: float, excess: float) -> list[str]:
+def _in_both_classes(data: CTData) -> pd.DataFrame:
+    """The rows, with a column `picture`, of those that stand pixel for pixel in both classes; each class once."""
+    table = data.table.assign(picture=[hashlib.sha256(image).hexdigest() for image in data.images.numpy()])
+    table = table.drop_duplicates(["picture", "label"]).sort_values(["picture", "label"])
+    return table[table.duplicated("picture", keep=False)]
+
+
+def _leaks(shared: int, unit: str, both: pd.DataFrame, near: float, excess: float) -> list[str]:
     """A sentence for each leak: shared patients, pictures in both classes, near-copies, recognised patients."""
-    found = []
-    if shared:
-        unless = "if neighbouring file numbers are one patient (nobody says so), " if groups_are_guessed else ""
-        found.append(f"**Leak:** {unless}{shared} patients have slices in more than one split; split by patient.")
-    if len(both):
-        one, other = both.drop_duplicates(["picture", "label"]).path[:2]
-        found.append(
-            f"**Labels:** {both.picture.nunique()} pictures stand, pixel for pixel, in both classes (as {one} and "
-            f"{other}): one of the two labels is wrong."
-        )
-    if near > 0.02:
-        found.append(f"**Leak:** {near:.0%} of the held-out slices have a near-copy among the training slices.")
-    if excess > 0.05:
-        found.append(
-            f"**Leak:** with the patients' labels shuffled, 1-nearest neighbour still scores {100 * excess:.0f} points "
-            "above chance: it recognises patients, and so may a network."
-        )
-    return found
+    unless = "" if unit == "patients" else "if neighbouring file numbers are one patient (nobody says so), "
+    sentences = {
+        f"**Leak:** {unless}{shared} patients have slices in more than one split; split by patient.": shared > 0,
+        f"**Labels:** {both.picture.nunique()} pictures stand, pixel for pixel, in both classes (as "
+        f"{' and '.join(both.path[:2])}): one of the two labels is wrong.": len(both) > 0,
+        f"**Leak:** {near:.0%} of the held-out slices have a near-copy among the training slices.": near > 0.02,
+        f"**Leak:** with the patients' labels shuffled, 1-nearest neighbour still scores {100 * excess:.0f} points "
+        "above chance: it recognises patients, and so may a network.": excess > RECOGNISED,
+    }
+    return [sentence for sentence, found in sentences.items() if found]

@@ -24,15 +24,15 @@ def operating_point(logits, labels, sensitivity: float = 0.95) -> float:
 
 
 def predictive_values(sensitivity: float, specificity: float, prevalence: float) -> tuple[float, float]:
-    """Bayes: how likely is COVID after a "yes", no COVID after a "no", where `prevalence` have it? Shares 0 to 1.
+    """Positive and negative predictive value where a share `prevalence` has COVID (Bayes), NaN where none is called so.
 
-    >>> [round(value, 3) for value in predictive_values(0.9, 0.9, 0.01)]
+    >>> [round(float(value), 3) for value in predictive_values(0.9, 0.9, 0.01)]
     [0.083, 0.999]
     """
-    yes = sensitivity * prevalence + (1 - specificity) * (1 - prevalence)
-    no = (1 - sensitivity) * prevalence + specificity * (1 - prevalence)
-    right_yes, right_no = sensitivity * prevalence, specificity * (1 - prevalence)
-    return right_yes / yes if yes else float("nan"), right_no / no if no else float("nan")
+    right = np.array([sensitivity * prevalence, specificity * (1 - prevalence)])
+    wrong = np.array([(1 - specificity) * (1 - prevalence), (1 - sensitivity) * prevalence])
+    with np.errstate(invalid="ignore"):
+        return tuple(right / (right + wrong))
 
 
 def verdict(gain: dict[str, float]) -> str:
@@ -74,29 +74,26 @@ def calibration(logits, labels, bins: int = 6) -> tuple[pd.DataFrame, dict[str, 
     """
     probability, labels = expit(np.asarray(logits, float)), np.asarray(labels).astype(int)
     observed, predicted = calibration_curve(labels, probability, n_bins=bins, strategy="quantile")
-    table = pd.DataFrame({"predicted": predicted, "fraction_of_positives": observed})
     summary = {
         "Brier score": brier_score_loss(labels, probability),
         "log loss": log_loss(labels, probability),
-        "expected calibration error": float((table.predicted - table.fraction_of_positives).abs().mean()),
+        "expected calibration error": float(np.abs(predicted - observed).mean()),
     }
-    return table, summary
+    return pd.DataFrame({"predicted": predicted, "fraction_of_positives": observed}), summary
 
 
 def sample_size(difference: float, disagree: float, power: float = 0.8) -> int:
     """How many independent test slices it takes to see a difference of two models at the 5 % level.
 
-    Connor 1987, https://doi.org/10.2307/2531961, for McNemar's test.
+    For McNemar's test (Connor 1987, https://doi.org/10.2307/2531961).
 
     Args:
         difference: B's accuracy minus A's, -1 to 1, not 0.
-        disagree: share of slices that only one of the two gets right, at least |difference|.
+        disagree: share of slices that only one of the two gets right, at least |difference| (else ValueError).
         power: chance to see it.
 
     >>> sample_size(0.02, 0.1)
     1960
-
-    Raises ValueError if the two models cannot differ by so much and disagree so little.
     """
     if not 0 < abs(difference) <= disagree <= 1:
         raise ValueError(f"disagree must lie between |difference|, here {abs(difference)}, and 1, not {disagree}.")
@@ -107,9 +104,8 @@ def sample_size(difference: float, disagree: float, power: float = 0.8) -> int:
 def difference_interval(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
     """The difference b - a of two scores that were measured on different patients, with its 95 % interval.
 
-    Both scores have "value", "low" and "high". Squares of the two intervals' arms are added (Newcombe 1998, method
-    10, https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8%3C873::AID-SIM779%3E3.0.CO;2-I). For scores on the
-    *same* patients take `compare`.
+    Newcombe 1998, method 10, https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8%3C873::AID-SIM779%3E3.0.CO;2-I.
+    For scores on the *same* patients take `evaluation.compare`.
     """
     value = b["value"] - a["value"]
     down = np.hypot(b["value"] - b["low"], a["high"] - a["value"])

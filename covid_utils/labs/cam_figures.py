@@ -1,13 +1,14 @@
-"""Figures of kernels and heat maps, and of their scores."""
+"""Figures of kernels, of what a network sees in a picture, and of the scores of heat maps."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 from matplotlib.figure import Figure
+from torch import nn
 from torchvision.utils import make_grid
 
 from ..explain import evidence
@@ -20,42 +21,35 @@ MARKERS = "osD^vPX"
 AGAIN = {"chosen map": 2, "random": 3, "lung mask": 4}  # maps that come up in several figures, and look alike in them
 
 
-def first_convolution(model: Net) -> torch.nn.Conv2d:
+def first_convolution(model: Net) -> nn.Conv2d:
     """The layer that sees the slice itself."""
     return model.net.get_submodule(BACKBONES[model.backbone].first_convolution)
 
 
-def first_kernels(model: Net) -> np.ndarray:
-    """The first convolution's kernels as colour pictures, float32 (count, h, w, 3), each scaled to 0…1 by itself."""
-    kernels = first_convolution(model).weight.detach().float().cpu().permute(0, 2, 3, 1).numpy()
-    low, high = kernels.min((1, 2, 3), keepdims=True), kernels.max((1, 2, 3), keepdims=True)
-    return (kernels - low) / np.maximum(high - low, 1e-8)
-
-
 @styled
-def show_kernels(kernels: dict[str, np.ndarray]) -> None:
-    """Show the first layer's kernels of each model: {title: float (count, height, width, 3)} in 0…1."""
-    figure, axes = plt.subplots(1, len(kernels), figsize=(4.8 * len(kernels), 5), squeeze=False)
-    for axis, (title, pictures) in zip(axes.flat, kernels.items(), strict=True):
-        pictures = torch.from_numpy(pictures).permute(0, 3, 1, 2)
-        canvas = make_grid(pictures, nrow=int(np.ceil(len(pictures) ** 0.5)), padding=1, pad_value=1)
-        axis.imshow(canvas.permute(1, 2, 0))
+def show_kernels(models: dict[str, Net]) -> None:
+    """Show the first layer's kernels of each model, {title: network}, each scaled to 0…1 by itself."""
+    figure, axes = plt.subplots(1, len(models), figsize=(4.8 * len(models), 5), squeeze=False)
+    for axis, (title, model) in zip(axes.flat, models.items(), strict=True):
+        kernels = first_convolution(model).weight.detach().float().cpu()
+        look = {"padding": 1, "pad_value": 1, "normalize": True, "scale_each": True}
+        axis.imshow(make_grid(kernels, nrow=math.ceil(len(kernels) ** 0.5), **look).permute(1, 2, 0).numpy())
         axis.set_title(title)
         axis.axis("off")
     figure.tight_layout()
-    show(figure, f"The kernels of the first layer of: {', '.join(kernels)}.", small=True)
+    show(figure, f"The kernels of the first layer of: {', '.join(models)}.", small=True)
 
 
 def overlay(axis, image, heat=None, lesion=None, opacity: float = 0.55, title: str = "", cells: int = 0):
-    """One slice with a heat map in 0…1 over it (a map of zeros says so), the lesion outlined, and a grid of cells.
+    """One slice with a heat map in 0…1 over it (a map of zeros says so), the lesion outlined, and a grid of `cells`.
 
-    `cells`: locations of the feature map in each direction. Returns the drawn map, or None.
+    Returns the drawn map, or None.
     """
     axis.imshow(image, cmap="gray", vmin=0, vmax=255)
     drawn = None if heat is None else axis.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=opacity)
     if heat is not None and not heat.any():
         axis.text(0.5, 0.04, "empty map", color="white", fontsize=10, ha="center", transform=axis.transAxes)
-    for border in np.linspace(0, len(image), cells + 1)[1:-1] - 0.5 if cells else ():
+    for border in np.linspace(0, len(image), cells + 1)[1:-1] - 0.5:
         axis.axhline(border, color="white", linewidth=0.5, alpha=0.7)
         axis.axvline(border, color="white", linewidth=0.5, alpha=0.7)
     if lesion is not None:
@@ -73,12 +67,11 @@ def show_cams(
     """Show slices in rows, each followed by a column of heat maps per method or model.
 
     Args:
-        images: uint8 (N, H, W).
-        rows: N texts: what each slice is.
+        images: uint8 (N, H, W), with N texts in `rows`.
         maps: {column title: float (N, H, W) in 0…1}, or a list with None where a map is missing.
         lesions: bool (N, H, W), outlined in cyan, or None.
         alt: what the picture shows.
-        cells: {column title: locations in each direction}, drawn as a grid.
+        cells: {column title: locations of the feature map in each direction}, drawn as a grid.
     """
     columns = len(maps) + 1
     figure, axes = plt.subplots(len(images), columns, figsize=(1.85 * columns, 1.9 * len(images) + 0.6), squeeze=False)
@@ -99,15 +92,13 @@ def show_cams(
 
 
 @styled
-def panels(
-    image, maps: dict[str, np.ndarray], lesion=None, opacity: float = 0.55, title: str = "slice", cells=None
-) -> Figure:
-    """A slice and its heat maps in a row, as a figure; `cells` draws a grid of so many each way on each map."""
+def panels(image, maps: dict[str, np.ndarray], lesion=None, opacity: float = 0.55, title: str = "slice") -> Figure:
+    """A slice and its heat maps, {title: float (H, W) in 0…1}, in a row, as a figure."""
     figure, axes = plt.subplots(1, 1 + len(maps), figsize=(3.1 * (1 + len(maps)), 3.6), squeeze=False)
     plt.close(figure)
     overlay(axes[0][0], image, None, lesion, title=title)
-    for axis, (name, heat), count in zip(axes[0][1:], maps.items(), cells or [0] * len(maps), strict=True):
-        overlay(axis, image, heat, lesion, opacity, name, count)
+    for axis, (name, heat) in zip(axes[0][1:], maps.items(), strict=True):
+        overlay(axis, image, heat, lesion, opacity, name)
     figure.tight_layout()
     return figure
 
@@ -123,21 +114,19 @@ def show_evidence(models: dict[str, Net], images, rows: list[str], lesions=None,
     """
     maps = {name: evidence(model, images) for name, model in models.items()}
     top = max(np.abs(each).max() for each in maps.values())
-    columns, size = 1 + len(maps), images.shape[-1]
+    height, size = 1.95 * (1 + len(maps)) + 0.8, images.shape[-1]
     figure, axes = plt.subplots(
-        columns, len(images), figsize=(2.0 * len(images), 1.95 * columns + 0.8), squeeze=False, layout="constrained"
+        1 + len(maps), len(images), figsize=(2.0 * len(images), height), squeeze=False, layout="constrained"
     )
     for column, image in enumerate(images):
         lesion = None if lesions is None else lesions[column]
         overlay(axes[0][column], image, None, lesion, title=rows[column])
         for axis, (name, model) in zip(axes[1:, column], models.items(), strict=True):
             overlay(axis, image, None, lesion)
-            seen = model.preprocess.crop_fraction
-            first, last = size * (1 - seen) / 2 - 0.5, size * (1 + seen) / 2 - 0.5
-            look = {"cmap": "RdBu_r", "vmin": -top, "vmax": top, "alpha": 0.6}
-            drawn = axis.imshow(maps[name][column], extent=(first, last, last, first), **look)
-    for axis in axes.flat:
-        axis.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5))
+            first = size * (1 - model.preprocess.crop_fraction) / 2 - 0.5
+            extent = (first, size - 1 - first, size - 1 - first, first)
+            drawn = axis.imshow(maps[name][column], "RdBu_r", vmin=-top, vmax=top, alpha=0.6, extent=extent)
+            axis.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5))
     for axis, title in zip(axes[:, 0], ["slice", *maps], strict=True):
         axis.set_ylabel(title, fontsize=11)
     label = "logits: − against, + for COVID"
@@ -146,10 +135,26 @@ def show_evidence(models: dict[str, Net], images, rows: list[str], lesions=None,
 
 
 @styled
-def show_scores(scores: dict[str, dict[str, dict[str, dict]]], alt: str) -> None:
-    """Show scores with intervals: {score: {map: {network or "": {"value", "low", "high"}}}}, a panel per score.
+def show_names(pictures: list[np.ndarray], names: list[dict[str, float]], alt: str) -> None:
+    """Show pictures, and under each as bars what a network takes it for: {name: probability}, the likeliest first."""
+    size = (3.6 * len(pictures), 4.4)
+    figure, axes = plt.subplots(2, len(pictures), figsize=size, squeeze=False, height_ratios=(2.4, 1))
+    for picture, found, (top, bottom) in zip(pictures, names, axes.T, strict=True):
+        top.imshow(picture, cmap="gray")
+        top.axis("off")
+        bottom.barh(range(len(found)), list(found.values()), color=BLUE, alpha=0.35)
+        for place, (name, chance) in enumerate(found.items()):
+            bottom.text(0.02, place, f"{name}  {chance:.0%}", va="center", fontsize=10)
+        bottom.set(xlim=(0, 1), ylim=(len(found) - 0.5, -0.5), yticks=(), xlabel="probability")
+    figure.tight_layout()
+    show(figure, alt, photo=True, small=True)
 
-    Networks are called "scratch" or "transfer"; with ", not trained" behind it a mark is hollow. No scores, no figure.
+
+@styled
+def show_scores(scores: dict[str, dict[str, dict[str, dict]]], alt: str) -> None:
+    """Show scores with intervals: {score: {map: {network: {"value", "low", "high"}}}}, a panel per score.
+
+    A network is "scratch", "transfer" or "" (none); with ", not trained" a mark is hollow. No scores, no figure.
     """
     if not scores:
         return
@@ -165,8 +170,8 @@ def show_scores(scores: dict[str, dict[str, dict[str, dict]]], alt: str) -> None
                 y, fill = place + offset + 0.1 * fresh, "white" if fresh else colour
                 axis.plot((score["low"], score["high"]), (y, y), color=colour, linewidth=1 if fresh else 2)
                 axis.plot(score["value"], y, marker, color=colour, mfc=fill, label=network or "no network")
-        axis.set(title=title, xlim=(0, None), ylim=(len(names) - 0.5, -0.5))
-        axis.title.set_fontsize(11)
+        axis.set(xlim=(0, None), ylim=(len(names) - 0.5, -0.5))
+        axis.set_title(title, fontsize=11)
         axis.grid(axis="x", alpha=0.3)
     axes[0][0].set_yticks(range(len(names)), names)
     handles, labels = axes[0][0].get_legend_handles_labels()

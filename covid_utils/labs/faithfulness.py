@@ -15,9 +15,11 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from ..core.backbones import BACKBONES
-from ..core.device import seeded
-from ..data import batches_of
+from ..core.device import pick_device, seeded
+from ..core.settings import Settings
+from ..data import CTData, batches_of
 from ..models import LAYERS, FeatureHead, Net, freeze
+from ..runs.load_or_train import new_model
 from ..training import predict, train_one_epoch
 
 CASCADE = ("head", *LAYERS[::-1], "stem")
@@ -31,35 +33,30 @@ def remove(
     Tied pixels are removed in random order; otherwise a map with many zeros would lose all of them at once.
 
     Args:
-        images: uint8 (N, H, W).
-        maps: float (N, H, W).
+        images: uint8 (N, H, W), and as many maps, float (N, H, W).
         share: 0 to 1, the share of pixels to remove.
-        order: "MoRF", most relevant pixels first, or "LeRF", least relevant first.
+        order: "MoRF", most relevant pixels first, or "LeRF", least relevant first; else ValueError.
         fill: what replaces them. "road": noisy linear imputation, each pixel the mean of its neighbours
-            (ROAD, Rong et al. 2022, https://arxiv.org/abs/2202.00449, section 4.2); "black"; "blur".
+            (ROAD, Rong et al. 2022, https://arxiv.org/abs/2202.00449, section 4.2); "black"; "blur"; else ValueError.
         seed: of ties and noise.
 
     Returns:
         uint8 (N, H, W).
-
-    Raises:
-        ValueError: an unknown `order` or `fill`.
     """
     if order not in ("MoRF", "LeRF") or fill not in ("road", "black", "blur"):
         raise ValueError(f"Unknown order={order!r} or fill={fill!r}: use MoRF or LeRF, and road, black or blur.")
-    rng = np.random.default_rng(seed)
-    result = []
+    rng, result = np.random.default_rng(seed), []
     for image, heat in zip(images.numpy(), maps, strict=True):
         ranks = np.lexsort((rng.random(heat.size), heat.ravel() * (-1 if order == "MoRF" else 1)))
         gone = np.zeros(heat.size, bool)
         gone[ranks[: round(share * heat.size)]] = True
         gone, filled = gone.reshape(image.shape), image.astype(np.float32)
-        if fill == "road" and 0 < gone.sum() < gone.size:
-            filled = impute(filled, gone) + gone * rng.normal(0, 2.55, image.shape)
+        if fill == "black":
+            filled[gone] = 0
         elif fill == "blur":
-            filled = np.where(gone, cv2.GaussianBlur(filled, (0, 0), len(image) / 12), filled)
-        elif fill == "black":
-            filled = np.where(gone, 0, filled)
+            filled[gone] = cv2.GaussianBlur(filled, (0, 0), len(image) / 12)[gone]
+        elif 0 < gone.sum() < gone.size:
+            filled = impute(filled, gone) + gone * rng.normal(0, 2.55, image.shape)
         result.append(np.clip(np.round(filled), 0, 255).astype(np.uint8))
     return torch.from_numpy(np.stack(result))
 
@@ -78,29 +75,24 @@ def impute(image: np.ndarray, gone: np.ndarray) -> np.ndarray:
     return NoisyLinearImputer(noise=0.0)(torch.from_numpy(image)[None], known)[0].numpy()
 
 
-def removal_curve(
-    model: Net, images: Tensor, maps: np.ndarray, shares: Sequence[float], targets, order="MoRF", fill="road"
-) -> np.ndarray:
-    """Probability of the target class after each share of the pixels is removed.
+def removal_curves(
+    model: Net, images: Tensor, maps: dict[str, np.ndarray], shares: Sequence[float], targets, order="MoRF", fill="road"
+) -> dict[str, np.ndarray]:
+    """Probability of the target class after each share of the pixels is removed, by each of several maps.
 
     With fill="road": ROAD's curves. With fill="black" and MoRF: deletion; with fill="blur" and LeRF: insertion, read
     from right to left (Petsiuk et al. 2018, https://arxiv.org/abs/1806.07421, section 4.2).
 
-    Args: as for `remove`; `targets`: 0 or 1 for each slice, (N,).
+    Args: as for `remove`; `maps`: {name: float (N, H, W)}; `targets`: 0 or 1 for each slice, (N,).
 
     Returns:
-        float32 (len(shares), N).
+        {name: float32 (len(shares), N)}.
     """
-    logits = predict(model, torch.cat([remove(images, maps, share, order, fill) for share in shares]))
-    sign = 2 * torch.as_tensor(targets).float() - 1
-    return torch.sigmoid(logits.reshape(len(shares), -1) * sign).numpy()
-
-
-def removal_curves(
-    model: Net, images: Tensor, maps: dict[str, np.ndarray], shares: Sequence[float], targets, order="MoRF", fill="road"
-) -> dict[str, np.ndarray]:
-    """`removal_curve` of each of several maps: {name: float32 (len(shares), N)}."""
-    return {name: removal_curve(model, images, heat, shares, targets, order, fill) for name, heat in maps.items()}
+    sign, curves = 2 * torch.as_tensor(targets).float() - 1, {}
+    for name, heat in maps.items():
+        logits = predict(model, torch.cat([remove(images, heat, share, order, fill) for share in shares]))
+        curves[name] = torch.sigmoid(logits.reshape(len(shares), -1) * sign).numpy()
+    return curves
 
 
 def rank_correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -138,29 +130,36 @@ def cascading_randomisation(model: Net, seed: int) -> Iterator[tuple[str, Net]]:
         yield stage, broken
 
 
-def retrain(base: Net, images: Tensor, labels: Tensor, seed: int, epochs: int = 8) -> tuple[Net, float]:
-    """Train the last stage and a new output layer on cached features of the frozen stages, without augmentation.
+def retrain_three_times(
+    data: CTData, settings: Settings, slices: int = 320, epochs: int = 8
+) -> dict[str, tuple[Net, float]]:
+    """Train the last stage with the true labels, again with another seed, and with shuffled labels.
 
-    A quick recipe to compare networks that differ in nothing but the seed or the labels.
-
-    Args:
-        base: the network to begin with; it is not changed.
-        images: uint8 (N, H, W).
-        labels: float32 (N,), 0 or 1; with shuffled ones the network can only memorise.
-        seed: of the output layer and the order of slices.
+    A quick recipe for networks that differ in nothing else: cached features of the frozen stages, a new output layer,
+    no augmentation. With shuffled labels a network can only memorise (Adebayo et al.'s data randomisation test).
 
     Returns:
-        network in eval mode, and its accuracy on these slices in the last epoch.
+        {"honest", "honest, another seed", "shuffled labels": (network in eval mode, accuracy on its own labels in the
+        last epoch)}.
     """
-    model = freeze(copy.deepcopy(base)).eval()
-    device = next(model.parameters()).device
+    device = pick_device(settings.device)
+    rows = data.table.index[data.table.split == "train"].to_numpy()
+    rows = np.random.default_rng(settings.seed).permutation(rows)[:slices]
+    truth = torch.tensor(data.table.label[rows].to_numpy(), dtype=torch.float32, device=device)
+    shuffled = truth[torch.randperm(len(truth), generator=torch.Generator().manual_seed(settings.seed))]
+    base = freeze(new_model(settings)).to(device).eval()
     with torch.no_grad():
-        batches = (model.preprocess(some.to(device)) for some in images.split(64))
-        features = torch.cat([model.forward_features(batch) for batch in batches])
-    with seeded(seed):
-        model.net.get_submodule(BACKBONES[model.backbone].output).reset_parameters()
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-4)
-        loader = batches_of(TensorDataset(features, labels.to(device)), 64, shuffle=True)
-        for _ in range(epochs):
-            last = train_one_epoch(FeatureHead(model), loader, optimizer, None, device)
-    return model.eval(), last["accuracy"]
+        batches = (base.preprocess(some.to(device)) for some in data.images[rows].split(64))
+        features = torch.cat([base.forward_features(batch) for batch in batches])
+    trained = {}
+    recipes = {"honest": (truth, 1), "honest, another seed": (truth, 2), "shuffled labels": (shuffled, 1)}
+    for name, (labels, seed) in recipes.items():
+        model = copy.deepcopy(base)
+        with seeded(seed):
+            model.net.get_submodule(BACKBONES[model.backbone].output).reset_parameters()
+            optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-4)
+            loader = batches_of(TensorDataset(features, labels), 64, shuffle=True)
+            for _ in range(epochs):
+                last = train_one_epoch(FeatureHead(model), loader, optimizer, None, device)
+        trained[name] = model.eval(), last["accuracy"]
+    return trained

@@ -55,15 +55,10 @@ def fine_cam(model: Net, images: Tensor, method: str = "HiResCAM", layer: str = 
 
 
 def named_map(model: Net, images: Tensor, name: str, targets=None) -> np.ndarray:
-    """The maps that a name in MAPS stands for; those of several layers are combined by their geometric mean.
-
-    Args and returns: as for `fine_cam`. Raises ValueError for an unknown name.
-    """
+    """The maps that a name in MAPS stands for; of several layers their geometric mean. Args, returns: as `fine_cam`."""
     if name not in MAPS:
         raise ValueError(f"Unknown map {name!r}: {did_you_mean(name, MAPS)}")
     method, layers, views = MAPS[name]
-    if targets is None and len(layers) > 1:  # predict once, not for each layer
-        targets = (predict(model, images) > 0).int().tolist()
     compute = cam if views == 1 else fine_cam
     product = np.prod([compute(model, images, method, layer, targets) for layer in layers], axis=0)
     return product ** (1 / len(layers))

@@ -14,6 +14,8 @@ from torch import Tensor
 from ..core.checks import check_masks
 from ..data import CTData
 from ..evaluation import mean_interval, patient_weights
+from ..models import Net
+from .fine_maps import named_map
 
 
 def pointing_game(maps: np.ndarray, lesions: np.ndarray, board: np.ndarray) -> np.ndarray:
@@ -74,10 +76,10 @@ def iou_at_lesion_area(maps: np.ndarray, lesions: np.ndarray) -> np.ndarray:
     scores = []
     for heat, lesion in zip(maps, lesions, strict=True):
         area = lesion.sum()
-        limit = np.sort(heat, axis=None)[-area] if area else np.inf
+        limit = np.sort(heat, axis=None)[-area]
         above, tied = heat > limit, heat == limit
-        common = lesion[above].sum() + (area - above.sum()) * (lesion[tied].mean() if area else 0)
-        scores.append(common / (2 * area - common) if area else np.nan)
+        common = lesion[above].sum() + (area - above.sum()) * lesion[tied].mean()
+        scores.append(common / (2 * area - common))
     return np.array(scores)
 
 
@@ -95,12 +97,9 @@ def average_precision(maps: np.ndarray, lesions: np.ndarray) -> np.ndarray:
 
 
 def localization_with_intervals(maps: np.ndarray, lesions: np.ndarray, lungs: np.ndarray, patients) -> dict[str, dict]:
-    """Five scores of one kind of map, each a mean over slices with its interval over patients.
+    """Five scores of one kind of map, each a mean over slices with its interval over `patients`, (N,).
 
-    Args:
-        maps: float (N, H, W), not below 0.
-        lesions, lungs: bool (N, H, W); the pointing game is played inside the lungs.
-        patients: (N,), the patient of each slice.
+    Args: as for the functions above; the pointing game is played inside the lungs.
 
     Returns:
         {name of the score: {"value", "low", "high"}}.
@@ -126,13 +125,12 @@ def mean_with_interval(values: np.ndarray, patients, seed: int = 0, share: bool 
     Returns:
         {"value", "low", "high"}; NaN if there are no values.
     """
-    values, patients = np.asarray(values, float), np.asarray(patients)
-    known = ~np.isnan(values)
-    if not known.any():
+    table = pd.DataFrame({"value": np.asarray(values, float), "patient": np.asarray(patients)}).dropna(subset="value")
+    if table.empty:
         return dict.fromkeys(("value", "low", "high"), float("nan"))
-    weights = patient_weights(patients[known], seed)
-    means = weights @ values[known] / weights.sum(1)
-    found = mean_interval(means[0], means[1:].std(), len(np.unique(patients[known])))
+    weights = patient_weights(table.patient, seed)
+    means = weights @ table.value / weights.sum(1)
+    found = mean_interval(means[0], means[1:].std(), table.patient.nunique())
     return {name: min(max(value, 0.0), 1.0) if share else value for name, value in found.items()}
 
 
@@ -142,6 +140,38 @@ def with_lesions(data: CTData, part: str) -> tuple[pd.DataFrame, Tensor, np.ndar
     table = table[data.lesions[table.index].flatten(1).any(1).numpy()]
     lesions, lungs = (each[table.index].numpy() for each in (data.lesions, data.lungs))
     return table, data.images[table.index], lesions, lungs
+
+
+def score_maps(
+    data: CTData, part: str, networks: dict[str, Net], rows: dict[str, dict[str, str]], every: int = 1, blind=False
+) -> tuple[dict, pd.DataFrame]:
+    """Scores of maps, explained as COVID, on a split's COVID slices with lesions, or every second one (`every=2`).
+
+    Args:
+        rows: {title: {network: name in `fine_maps.MAPS`}}.
+        blind: whether the baselines are scored too, as rows of a network called "".
+
+    Returns:
+        {score: {title: {network: {"value", "low", "high"}}}}, and the pointing game's hits: an index of patients, a
+        column for each (title, network), and ("chance", ""), a random point in the lungs. Empty if no lesion is known.
+    """
+    if data.lesions is None:
+        return {}, pd.DataFrame()
+    table, images, lesions, lungs = (each[::every] for each in with_lesions(data, part))
+    covid, inside = [1] * len(images), lesions & lungs
+    maps = {
+        (title, network): named_map(networks[network], images, kind, covid)
+        for title, kinds in rows.items()
+        for network, kind in kinds.items()
+    }
+    if blind:
+        maps |= {(title, ""): heat for title, heat in baselines(images.numpy(), lungs).items()}
+    scores, points = {}, {("chance", ""): inside.sum((1, 2)) / lungs.sum((1, 2))}
+    for (title, network), heat in maps.items():
+        points[title, network] = pointing_game(heat, inside, lungs)
+        for score, value in localization_with_intervals(heat, lesions, lungs, table.patient).items():
+            scores.setdefault(score, {}).setdefault(title, {})[network] = value
+    return scores, pd.DataFrame(points, index=table.patient)
 
 
 def baselines(images: np.ndarray, lungs: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:

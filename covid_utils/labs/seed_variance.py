@@ -1,56 +1,22 @@
-"""What the table of a sweep tells: its figure, differences in pairs, and where the spread comes from."""
+"""What the table of a sweep tells: differences in pairs, and where the spread comes from."""
 
 from __future__ import annotations
 
-import base64
-from pathlib import Path
-
-import matplotlib.pyplot as plt
-import nbformat
 import numpy as np
 import pandas as pd
-from IPython.display import Image
-from matplotlib.figure import Figure
 from scipy.stats import norm
 
 from ..evaluation import mean_over_seeds, percent
-from ..plotting import BLUE, RED, styled
 from .calibration import verdict
 
 ACCURACY = "network.test.accuracy"  # a column of results.csv, a share; its interval's ends are ….low and ….high
-LOOKS = {"scratch": (BLUE, "o"), "bundled": (RED, "s"), "imagenet": ("#555555", "^")}
-
-
-@styled
-def draw_starts(table: pd.DataFrame) -> Figure:
-    """Test accuracy by number of patients: a small mark a run, a large one the mean over seeds, with its interval.
-
-    Args:
-        table: a row a run, with columns patients, weights and `ACCURACY`.
-    """
-    figure, axis = plt.subplots(figsize=(8, 4))
-    sizes = sorted(table.patients.unique())
-    for place, (start, (colour, mark)) in enumerate(LOOKS.items()):
-        for step, size in enumerate(sizes):
-            values = 100 * table[ACCURACY][(table.weights == start) & (table.patients == size)]
-            mean, x = mean_over_seeds(values), step + 0.22 * (place - 1)
-            ends = [[mean["value"] - mean["low"]], [mean["high"] - mean["value"]]]
-            label = start if step == 0 else None
-            axis.plot([x + 0.07] * len(values), values, mark, color=colour, alpha=0.5, ms=4)
-            axis.errorbar(x, mean["value"], ends, fmt=mark, ms=9, color=colour, capsize=4, label=label)
-    axis.set(xlabel="patients", ylabel="test accuracy, %", ylim=(20, 102))
-    axis.set(xticks=range(len(sizes)), xticklabels=sizes)
-    axis.axhline(50, color="grey", linewidth=0.8, linestyle=":")
-    axis.legend(loc="lower right")
-    axis.grid(axis="y", alpha=0.3)
-    return figure
 
 
 def paired_gains(scores: pd.DataFrame, start: str) -> pd.DataFrame:
-    """What a start gains over scratch with each number of patients, paired over the seeds.
+    """What an initialization gains over scratch with each number of patients, paired over the seeds.
 
     Args:
-        scores: accuracies as shares: rows patients and seed, columns starts.
+        scores: accuracies as shares: rows patients and seed, columns initializations.
 
     Returns:
         A row a number of patients: gain (points, with its 95 % interval by Student's t), and what that is.
@@ -62,29 +28,18 @@ def paired_gains(scores: pd.DataFrame, start: str) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("patients")
 
 
-def stories(scratch: np.ndarray, start: np.ndarray) -> tuple[float, float]:
-    """The largest and the smallest gain that one run of each would have shown. Accuracies, float (seeds,) each."""
-    return start.max() - scratch.min(), start.min() - scratch.max()
-
-
 def held(table: pd.DataFrame, accuracy: str = ACCURACY) -> pd.Series:
-    """For each run, whether its interval holds the mean over the seeds of its start and number of patients.
-
-    Args:
-        table: a row a run, with columns patients, weights, `accuracy`, and the ends of its interval as ….low, ….high.
-    """
+    """For each run, whether its interval holds the mean over the seeds of its `weights` and number of `patients`."""
     mean = table.groupby(["patients", "weights"])[accuracy].transform("mean")
     return mean.between(table[f"{accuracy}.low"], table[f"{accuracy}.high"])
 
 
 def seeds_needed(gains: np.ndarray, reach: float) -> int:
-    """How many seeds narrow the 95 % interval of a mean gain to ± `reach`, at least 2.
+    """How many seeds, at least 2, narrow the 95 % interval of a mean gain to ± `reach`.
 
     Args:
         gains: of some seeds, paired, float (seeds,), at least two; they tell how much gains spread.
         reach: in the same unit, above 0.
-
-    The normal distribution's interval: Student's t is wider with few seeds, and nearly as wide with thirty.
     """
     return max(2, int(np.ceil((norm.ppf(0.975) * np.std(gains, ddof=1) / reach) ** 2)))
 
@@ -119,15 +74,3 @@ def analysis_of_variance(values: pd.Series, source: pd.Series, patients: pd.Seri
     table["mean square"] = table["sum of squares"] / table["degrees of freedom"]
     table["share, %"] = 100 * table["sum of squares"] / ((values - mean) ** 2).sum()
     return table
-
-
-def look_into(notebook: Path) -> tuple[str, str, Image]:
-    """An executed notebook: the parameters it was given, its last words (Markdown), and its first picture."""
-    cells = nbformat.read(notebook, 4).cells
-    (given,) = [cell for cell in cells if "injected-parameters" in cell.metadata.get("tags", [])]
-    shown = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
-    words = [data["text/markdown"] for data in shown if "text/markdown" in data]
-    pictures = [data["image/png"] for data in shown if "image/png" in data]
-    lines = [line for line in given.source.splitlines() if "run_dir" not in line and line.strip()]
-    picture = Image(base64.b64decode(pictures[0]), alt="The learning curves of one run, from its own notebook.")
-    return "\n".join(lines), words[-1], picture

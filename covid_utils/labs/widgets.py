@@ -1,4 +1,4 @@
-"""Interactive explorers: heat maps of any slice, a lesion that follows sliders, and a threshold."""
+"""Interactive explorers: heat maps of any slice, and a lesion that follows sliders."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ from ..models import LAYERS, Net
 from ..plotting import compact
 from ..training import predict
 from .cam_figures import panels
-from .fine_maps import cells
-from .score_figures import draw_threshold
 
 
 def explore(draw: Callable[..., Figure], alt: str, **choices: tuple) -> dict[str, widgets.Widget]:
@@ -58,17 +56,10 @@ def _titled(text: str, model: Net, one: torch.Tensor) -> str:
 
 
 def cam_explorer(models: dict[str, Net], images: torch.Tensor, texts: list[str], lesions=None) -> dict:
-    """Any two heat maps of any slice side by side, each of a model, a method and a layer.
+    """Any two heat maps of any slice side by side, each of a model, a method and a layer; no ScoreCAM, which is slow.
 
-    ScoreCAM is left out: it takes seconds.
-
-    Args:
-        models: {name: network}.
-        images: uint8 (N, H, W), with N texts.
-        lesions: bool (N, H, W), or None.
-
-    Returns:
-        {name: control}; the names of those of the second map end in "2".
+    `models`: {name: network}; `images`: uint8 (N, H, W), with N texts; `lesions`: bool (N, H, W), or None. The names of
+    the second map's controls end in "2".
     """
     names, methods = list(models), [name for name in METHODS if name != "ScoreCAM"]
     choices = {
@@ -77,24 +68,19 @@ def cam_explorer(models: dict[str, Net], images: torch.Tensor, texts: list[str],
         "opacity": ("opacity", (0.0, 1.0, 0.05), 0.55),
     }
     for second, layer in {"": "layer3", "2": "layer4"}.items():
-        choices |= {
-            f"model{second}": (f"model {second}".strip(), names, names[-1]),
-            f"method{second}": (f"method {second}".strip(), methods, "HiResCAM"),
-            f"layer{second}": (f"layer {second}".strip(), list(LAYERS[::-1]), layer),
-        }
-    choices["grid"] = ("draw the cells", False, False)
+        choices[f"model{second}"] = (f"model {second}", names, names[-1])
+        choices[f"method{second}"] = (f"method {second}", methods, "HiResCAM")
+        choices[f"layer{second}"] = (f"layer {second}", list(LAYERS[::-1]), layer)
 
-    def draw(number, target, opacity, grid, **chosen) -> Figure:
-        one = images[number : number + 1]
-        maps, counts = {}, []
+    def draw(number, target, opacity, **chosen) -> Figure:
+        one, maps = images[number : number + 1], {}
         for second in ("", "2"):
             name, method, layer = (chosen[f"{what}{second}"] for what in ("model", "method", "layer"))
             title = _titled(f"{name}: {method}, {layer}", models[name], one)
-            title = f"{title} " if title in maps else title  # titles are keys: two equal ones must differ
+            if title in maps:
+                title += " "  # titles are keys: two equal ones must differ
             maps[title] = cam(models[name], one, method, layer, None if target is None else [target])[0]
-            counts.append(cells(models[name], layer, one.shape[-1]) if grid else 0)
-        lesion = None if lesions is None else lesions[number]
-        return panels(one[0].numpy(), maps, lesion, opacity, texts[number], counts)
+        return panels(one[0].numpy(), maps, None if lesions is None else lesions[number], opacity, texts[number])
 
     alt = "A slice and two heat maps, for the slice, models, methods, layers and class chosen above."
     return explore(draw, alt, **choices)
@@ -103,20 +89,14 @@ def cam_explorer(models: dict[str, Net], images: torch.Tensor, texts: list[str],
 def lesion_lab(models: dict[str, Net], first_patient: int, image_size: int = 96, seed: int = 0) -> dict:
     """Place and grow ground glass in healthy lungs, and see each model's probability and its map of `layer3` for COVID.
 
-    Args:
-        models: {name: network}.
-        first_patient: number of a synthetic patient; this one and the nine after it can be chosen.
-
-    Returns:
-        {name: control}.
+    `models`: {name: network}. The synthetic patient `first_patient` and the nine after it can be chosen.
     """
 
     def draw(patient, **lesion_choices) -> Figure:
         image, lesion = draw_with_lesion(first_patient + patient, seed=seed, image_size=image_size, **lesion_choices)
         one, maps = torch.from_numpy(image)[None], {}
         for name, model in models.items():
-            heat = cam(model, one, "HiResCAM", "layer3", [1])[0]
-            maps[_titled(name, model, one) + ("" if heat.any() else ", no evidence")] = heat
+            maps[_titled(name, model, one)] = cam(model, one, "HiResCAM", "layer3", [1])[0]
         return panels(image, maps, lesion, title=f"lesion: {lesion.mean():.1%} of the slice")
 
     return explore(
@@ -129,24 +109,4 @@ def lesion_lab(models: dict[str, Net], first_patient: int, image_size: int = 96,
         depth=("depth", (0.0, 0.7, 0.05), 0.05),
         size=("size", (0.0, 0.6, 0.02), 0.3),
         density=("density", (0.1, 0.9, 0.05), 0.45),
-    )
-
-
-def threshold_explorer(logits, labels, threshold: float = 0.5, prevalence: float = 0.5) -> dict:
-    """Move the threshold and the prevalence: decisions, confusion matrix and predictive values follow.
-
-    Args:
-        logits: float (N,).
-        labels: 0 or 1, (N,).
-        threshold: a probability, the slider's first value.
-        prevalence: share of COVID where the network would be used, the slider's first value.
-
-    Returns:
-        {name: control}.
-    """
-    return explore(
-        lambda **values: draw_threshold(logits, labels, **values),
-        "Probabilities on both sides of the threshold, confusion matrix, sensitivity, predictive values.",
-        threshold=("threshold", (0.0, 1.0, 0.01), threshold),
-        prevalence=("prevalence", (0.01, 0.9, 0.01), prevalence),
     )

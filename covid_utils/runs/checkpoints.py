@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from ..core.files import clear_leftovers, display_path, replace_file
-from ..core.memory import OutOfMemory, out_of_memory
+from ..core.files import display_path, replace_file
 from ..core.settings import Settings
 from ..io.weights import read_weights, save_weights
 from ..training import best_epoch
@@ -45,17 +42,19 @@ def read_last(path: Path) -> dict:
     """The content of `last.pt`. Raises ValueError, naming the file, if it is damaged."""
     try:
         with zipfile.ZipFile(path) as archive:  # torch does not compare checksums
-            wrong = archive.testzip()
-        if wrong:
-            raise ValueError(f"the checksum of {wrong} is wrong")
+            if wrong := archive.testzip():
+                raise ValueError(f"the checksum of {wrong} is wrong")
         found = torch.load(path, map_location="cpu", weights_only=True)
-        found["history"], found["parameters"]["trainable"]  # whether it is one of ours
+        found["history"], found["parameters"]["epochs"]  # whether it is one of ours
     except Exception as error:  # a damaged file raises anything from EOFError to UnpicklingError
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} is damaged ({reason}): delete it, or set resume=False to start anew.") from None
-    if found["parameters"]["trainable"] == "layer4":  # as it was called at first
-        found["parameters"]["trainable"] = "last"
     return found
+
+
+def is_finished(last: dict) -> bool:
+    """Whether a run, as `read_last` returns it, has trained all its epochs."""
+    return len(last["history"]) >= last["parameters"]["epochs"]
 
 
 class Checkpoint:
@@ -65,46 +64,37 @@ class Checkpoint:
         folder: where they lie.
         parameters: what the run is (see `run_key`); an unfinished run of others is never continued.
         model, optimizer, scheduler: what is saved, and filled when a run goes on; the scheduler may be None.
-        resume: False starts anew, and replaces any run that is there.
+        anew: replaces any run that is there.
     """
 
-    def __init__(self, folder: Path, parameters: dict, model, optimizer, scheduler=None, resume: bool = True):
-        self.folder, self.parameters, self.goes_on = folder, parameters, resume
+    def __init__(self, folder: Path, parameters: dict, model, optimizer, scheduler=None, anew: bool = False):
+        self.folder, self.parameters, self.anew = folder, parameters, anew
         self.parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
         self.last, self.best = (folder / "checkpoints" / name for name in ("last.pt", "best.safetensors"))
-        for file in (self.last, self.best):  # an epoch that was the best may be so no more
-            clear_leftovers(file)
-        self.left, self.epoch = None, 0  # what was on the disk when this training looked last, and its epoch
 
     def resume(self) -> list[dict]:
         """The history of an unfinished run of the same parameters, which goes on; or an empty one, saved as such.
 
         A finished run of the same parameters is made anew. Raises ValueError if a run of other parameters is there,
-        which is never replaced unless `resume` is False, or a damaged file.
+        which is never replaced unless `anew`, or a damaged file.
         """
-        found = read_last(self.last) if self.goes_on and self.last.exists() else None
+        found = None if self.anew or not self.last.exists() else read_last(self.last)
         if found and found["parameters"] != self.parameters:
-            ended = len(found["history"]) >= found["parameters"]["epochs"]
             raise ValueError(
-                f"{display_path(self.folder)} holds {'a finished' if ended else 'an unfinished'} run with "
+                f"{display_path(self.folder)} holds {'a finished' if is_finished(found) else 'an unfinished'} run with "
                 f"{differing(found['parameters'], self.parameters)}: give another run_dir, the same parameters, or set "
                 "resume=False to start anew and replace it."
             )
-        if found is None or len(found["history"]) >= found["parameters"]["epochs"]:
+        if found is None or is_finished(found):
             self._save_last([])
             return []
         for name, part in self.parts.items():
             if part is not None:
                 part.load_state_dict(found[name])
-        self.left, self.epoch = self._stamp(), len(found["history"])
         return found["history"]
 
     def save(self, history: list[dict]) -> None:
-        """Keep the last epoch of `history`, also as the best one if it is.
-
-        Raises OSError if another process saved here since: two at once would mix up their best epochs.
-        """
-        self._alone()
+        """Keep the last epoch of `history`, also as the best one if it is. Raises OSError if the disk is full."""
         if best_epoch(history) == len(history):
             model, row = self.parts["model"], history[-1]
             notes = {"parameters": self.parameters, "epoch": row["epoch"], "val_accuracy": row["val_accuracy"]}
@@ -115,50 +105,12 @@ class Checkpoint:
         self._save_last(history)
 
     def load_best(self) -> None:
-        """Put the best epoch's weights into the model, and the model into eval mode. OSError as in `save`."""
-        self._alone()
+        """Put the best epoch's weights into the model, and the model into eval mode."""
         self.parts["model"].load_state_dict(read_weights(self.best)[0])
         self.parts["model"].eval()
-
-    @contextlib.contextmanager
-    def advice(self) -> Iterator[None]:
-        """If the loss becomes NaN, or the memory is full, say what to do, and what is still there."""
-        try:
-            yield
-        except FloatingPointError as error:
-            raise FloatingPointError(
-                f"Epoch {self.epoch + 1}: {error}. Lower learning_rate (now {self.parameters['learning_rate']}) and "
-                f"set resume=False, or give another run_dir; {display_path(self.last)} still holds epoch {self.epoch}."
-            ) from None
-        except OutOfMemory:
-            raise
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-            raise OutOfMemory(
-                f"Epoch {self.epoch + 1}: out of memory: lower batch_size (now {self.parameters['batch_size']}) or "
-                f"image_size (now {self.parameters['image_size']}) and give another run_dir, or close other programs "
-                f"and notebooks and run this again; {display_path(self.last)} still holds epoch {self.epoch}."
-            ) from error
 
     def _save_last(self, history: list[dict]) -> None:
         """Everything it takes to go on after this epoch."""
         content = {"parameters": self.parameters, "history": history}
         content |= {name: None if part is None else part.state_dict() for name, part in self.parts.items()}
         replace_file(self.last, lambda temporary: torch.save(content, temporary))
-        self.left, self.epoch = self._stamp(), len(history)
-
-    def _alone(self) -> None:
-        if self.left and self._stamp() not in (self.left, None):  # None: somebody has deleted it
-            raise OSError(
-                f"Another process trains in {display_path(self.folder)}, too: wait for it and run this again, or "
-                "give another run_dir."
-            )
-
-    def _stamp(self) -> list[int] | None:
-        """By what the file on the disk is known again: the checksums in it, as each training notes its own seconds."""
-        try:
-            with zipfile.ZipFile(self.last) as archive:
-                return [each.CRC for each in archive.infolist()]
-        except (OSError, zipfile.BadZipFile):
-            return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,45 +16,32 @@ from torch.utils.data import Dataset, TensorDataset
 
 from ..core.device import seeded, to_device_if_fits
 from ..core.files import display_path
-from ..core.memory import enough_memory, too_large
+from ..core.memory import too_large
 from ..data import batches_of
 from ..models import STAGES, Net, first_trainable_stage
 
 BATCH = 64  # slices that go through the frozen stages at a time
 
 
+@dataclasses.dataclass(eq=False)
 class CachedFeatures:
     """A loader of features, float16 (N, C, h, w), and labels, float32 (N,), for a `models.FeatureHead`.
 
     What the frozen stages make of a slice never changes. So each slice is augmented `copies` times, the frozen stages
     see each copy once, when it is first needed, and the epochs take the copies in turn. They live as long as this
     object: other weights, slices or settings can never meet them.
-
-    Args:
-        model: a network whose first stages are frozen (see `models.first_trainable_stage`).
-        slices: a data set that takes a list of indices, as `data.Slices` does.
-        batch_size, shuffle: as for `data.loader`.
-        folder: for a file of features, if they would fill a quarter of the free memory; it has no name, so that nothing
-            is left of it, however the process ends.
-        augment: how slices are augmented, uint8 (N, H, H) to the same, or None.
-        copies: how many augmented copies of each slice.
-        seed: of the augmentation.
     """
 
-    def __init__(
-        self,
-        model: Net,
-        slices: Dataset,
-        batch_size: int,
-        folder: Path,
-        shuffle: bool = False,
-        augment: Callable[[Tensor], Tensor] | None = None,
-        copies: int = 1,
-        seed: int = 0,
-    ):
-        self.model, self.slices, self.batch_size, self.folder = model, slices, batch_size, folder
-        self.shuffle, self.augment, self.copies, self.seed = shuffle, augment, copies, seed
-        self.copy, self.cached = 0, {}
+    model: Net  # its first stages are frozen (see `models.first_trainable_stage`)
+    slices: Dataset  # takes a list of indices, as `data.Slices` does
+    batch_size: int
+    folder: Path  # for a file without a name, if the features would fill a quarter of the free memory
+    shuffle: bool = False
+    augment: Callable[[Tensor], Tensor] | None = None  # uint8 (N, H, H) to the same
+    copies: int = 1  # augmented copies of each slice
+    seed: int = 0  # of the augmentation
+    copy: int = dataclasses.field(default=0, init=False)
+    cached: dict[int, TensorDataset] = dataclasses.field(default_factory=dict, init=False)
 
     def set_epoch(self, epoch: int) -> None:
         """Take the copy of this epoch (from 1)."""
@@ -71,7 +60,6 @@ class CachedFeatures:
                 self.cached[self.copy] = self._computed()
         return self.cached[self.copy]
 
-    @enough_memory("copies or image_size")
     @torch.no_grad()
     def _computed(self) -> TensorDataset:
         device, stage = next(self.model.parameters()).device, first_trainable_stage(self.model)
@@ -83,22 +71,18 @@ class CachedFeatures:
             images = self.augment(images) if self.augment else images
             part = self.model.forward_features(self.model.preprocess(images.to(device)), until=stage)
             if features is None:
-                features = self._empty((len(self.slices), *part.shape[1:]))
+                shape = (len(self.slices), *part.shape[1:])
+                large = too_large(2 * self.copies * math.prod(shape))
+                features = on_disk(self.folder, shape) if large else torch.empty(shape, dtype=torch.float16)
             features[start : start + BATCH] = part
             labels.append(y)
         return TensorDataset(to_device_if_fits(features, device), torch.cat(labels))
-
-    def _empty(self, shape: tuple[int, ...]) -> Tensor:
-        """Room for one copy: in memory, or in a file if all copies would fill too much of it."""
-        if too_large(2 * self.copies * int(np.prod(shape))):
-            return on_disk(self.folder, shape)
-        return torch.empty(shape, dtype=torch.float16)
 
 
 def on_disk(folder: Path, shape: tuple[int, ...]) -> Tensor:
     """A float16 tensor in a file without a name in `folder`, gone when nothing uses it. OSError if the disk is full."""
     folder.mkdir(parents=True, exist_ok=True)
-    size = 2 * int(np.prod(shape))
+    size = 2 * math.prod(shape)
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             if hasattr(os, "posix_fallocate"):  # or a disk that fills later would kill the process without a word

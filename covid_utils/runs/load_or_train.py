@@ -9,14 +9,15 @@ import pandas as pd
 import torch
 
 from ..core.device import pick_device, seeded, to_device_if_fits
-from ..core.files import display_path, resolve
+from ..core.files import display_path, lock_folder, resolve
+from ..core.memory import enough_memory
 from ..core.settings import Settings
 from ..data import CTData, Slices, augment, loader
 from ..io.preprocessing import Preprocessing
 from ..io.weights import LITE0, preprocessing_of, read_weights
 from ..models import FeatureHead, Net, build_model, first_trainable_stage, freeze
 from ..training import fit, make_optimizer
-from .checkpoints import Checkpoint, differing, read_last, run_key
+from .checkpoints import Checkpoint, differing, is_finished, read_last, run_key
 from .feature_cache import CachedFeatures
 
 
@@ -37,28 +38,35 @@ def train(model: Net, data: CTData, settings: Settings, folder: Path, curves=Non
         folder: gets the checkpoints and `history.csv`; an unfinished run there goes on.
         curves: as for `fit`.
 
-    Returns the history. Raises, with advice, FloatingPointError if the loss becomes NaN, MemoryError and OSError; and
-    ValueError if the folder holds a run of other parameters.
+    Returns the history. Raises, with advice, FloatingPointError if the loss becomes NaN, MemoryError, OSError (also if
+    another process trains in the folder), and ValueError if the folder holds a run of other parameters.
     """
-    device = pick_device(settings.device)
+    device, size = pick_device(settings.device), settings.batch_size
     model.to(device, memory_format=torch.channels_last)
     data = dataclasses.replace(data, images=to_device_if_fits(data.images, device))
-    trained, size = model, settings.batch_size
-    train_loader, val_loader = loader(data, "train", size, shuffle=True, augmented=True), loader(data, "val", size)
     if settings.copies > 0 and first_trainable_stage(model) != "stem":
-        trained, copies = FeatureHead(model), settings.copies
-        slices = Slices(data, "train")
+        trained, slices, copies = FeatureHead(model), Slices(data, "train"), settings.copies
         train_loader = CachedFeatures(model, slices, size, folder, True, augment, copies, settings.seed)
         val_loader = CachedFeatures(model, Slices(data, "val"), size, folder)
+    else:
+        trained, val_loader = model, loader(data, "val", size)
+        train_loader = loader(data, "train", size, shuffle=True, augmented=True)
     steps = settings.epochs * len(train_loader)
     optimizer, scheduler = make_optimizer(model, settings.learning_rate, steps, settings.optimizer)
     key = run_key(settings, data.fingerprint)
-    checkpoint = Checkpoint(folder, key, model, optimizer, scheduler, settings.resume)
-    with checkpoint.advice():
-        return fit(
-            trained, train_loader, val_loader, optimizer, scheduler, device,
-            settings.epochs, settings.seed, checkpoint, curves,
-        )  # fmt: skip
+    checkpoint = Checkpoint(folder, key, model, optimizer, scheduler, anew=not settings.resume)
+    lower = f"batch_size (now {size}), image_size (now {settings.image_size}) or copies"
+    try:
+        with enough_memory(lower), lock_folder(folder):
+            return fit(
+                trained, train_loader, val_loader, optimizer, scheduler, device,
+                settings.epochs, settings.seed, checkpoint, curves,
+            )  # fmt: skip
+    except FloatingPointError as error:
+        raise FloatingPointError(
+            f"{error}: lower learning_rate (now {settings.learning_rate}) and set resume=False, or give another "
+            f"run_dir; {display_path(checkpoint.last)} still holds the epoch before."
+        ) from None
 
 
 def load_or_train(data: CTData, settings: Settings, name: str, curves=None) -> tuple[Net, pd.DataFrame, str]:
@@ -76,7 +84,7 @@ def load_or_train(data: CTData, settings: Settings, name: str, curves=None) -> t
     folder = resolve(settings.run_dir) / name
     last, best = folder / "checkpoints" / "last.pt", folder / "checkpoints" / "best.safetensors"
     found = read_last(last) if last.exists() else None
-    if found is None or len(found["history"]) < found["parameters"]["epochs"]:
+    if found is None or not is_finished(found):
         model = new_model(settings)
         history = train(model, data, settings, folder, curves)
         return model, history, f"Trained the {name} model now, as {display_path(folder)} held no finished one."
@@ -98,7 +106,7 @@ def scratch_settings(settings: Settings) -> Settings:
     """The settings of notebook 2's network from scratch, the baseline of the one that `settings` describe.
 
     Backbone, batch size and learning rate are those of the run in `run_dir/scratch`; without one, those in `settings`,
-    but for an EfficientNet, which learns too slowly from scratch (docs/results.md), those of notebook 2's ResNet-18.
+    but for an EfficientNet, which trains too slowly from scratch (docs/results.md), those of notebook 2's ResNet-18.
     """
     last = resolve(settings.run_dir) / "scratch" / "checkpoints" / "last.pt"
     changed = {"weights": "scratch"}

@@ -12,6 +12,8 @@ from ..core.device import pick_device
 from ..core.files import PROJECT, read_json, resolve, write_json
 from ..core.settings import Settings
 
+PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "grad-cam")
+
 
 def record(settings: Settings, section: str, metrics: dict, fingerprint: str, seconds: float) -> None:
     """Add a section to the run's `metrics.json`, and to `manifest.json` what it takes to repeat it.
@@ -21,10 +23,7 @@ def record(settings: Settings, section: str, metrics: dict, fingerprint: str, se
     folder = resolve(settings.run_dir)
     manifest = {
         "parameters": dataclasses.asdict(settings),
-        "versions": {
-            name: metadata.version(name)
-            for name in ("torch", "torchvision", "numpy", "opencv-python-headless", "grad-cam")
-        },
+        "versions": {name: metadata.version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "commit": _commit(),
