@@ -31,7 +31,7 @@ class CTData:
         lesions: bool (N, H, W), where disease was drawn; None for real slices.
         lungs: bool (N, H, W); None for real slices.
         name: the dataset's name.
-        groups: one sentence on where the patients come from.
+        patient_source: one sentence on where the patients come from.
         fingerprint: SHA-256 of pixels and table, as hexadecimal text.
     """
 
@@ -40,7 +40,7 @@ class CTData:
     lesions: Tensor | None
     lungs: Tensor | None
     name: str
-    groups: str
+    patient_source: str
     fingerprint: str
 
 

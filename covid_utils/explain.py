@@ -120,7 +120,7 @@ def cam(
     return on_slice(np.stack(maps), x.shape[-1], crop.crop_fraction) if crop else np.stack(maps)
 
 
-def look_inside(model: nn.Module, images: Tensor, layer: str | nn.Module = "layer4") -> tuple[Tensor, Tensor, Tensor]:
+def activations_and_gradients(model: nn.Module, images: Tensor, layer: str | nn.Module = "layer4") -> tuple:
     """What the maps are made of: a layer's activations, and the gradient of the COVID logit with respect to them.
 
     Args: as for `cam`.
@@ -138,7 +138,7 @@ def look_inside(model: nn.Module, images: Tensor, layer: str | nn.Module = "laye
     return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
 
-def evidence(model: nn.Module, images: Tensor, layer: str | nn.Module = "layer4") -> np.ndarray:
+def contributions(model: nn.Module, images: Tensor, layer: str | nn.Module = "layer4") -> np.ndarray:
     """Grad-CAM before its ReLU and scaling: contributions for COVID above 0, against it below, in units of the logit.
 
     At a ResNet's layer4 this is the class activation map: average pooling and a linear head follow, so a slice's
@@ -150,7 +150,7 @@ def evidence(model: nn.Module, images: Tensor, layer: str | nn.Module = "layer4"
     Returns:
         float32 (N, h, w), a value for each location of the layer's feature map.
     """
-    activations, gradients, _ = look_inside(model, images, layer)
+    activations, gradients, _ = activations_and_gradients(model, images, layer)
     return (gradients.mean((2, 3), keepdim=True) * activations).sum(1).numpy()
 
 

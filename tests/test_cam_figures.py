@@ -51,7 +51,7 @@ def test_class_activation_maps_share_one_scale_and_lie_where_each_network_looked
     whole, cropped = Net().eval(), Net().eval()
     cropped.preprocess = dataclasses.replace(cropped.preprocess, crop_fraction=0.5)
     values = {whole: np.full((2, 3, 3), 1.0), cropped: np.full((2, 3, 3), -4.0)}
-    monkeypatch.setattr(cam_figures, "evidence", lambda model, images: values[model])
+    monkeypatch.setattr(cam_figures, "contributions", lambda model, images: values[model])
     cam_figures.show_evidence({"one": whole, "other": cropped}, IMAGES, ["a", "b"])
     drawn = [axis.images[1] for axis in shown[0].axes[2:6]]
     assert {image.get_clim() for image in drawn} == {(-4.0, 4.0)} and (drawn[3].get_array() == -4).all()

@@ -83,7 +83,7 @@ def test_class_folders(tmp_path):
     assert data.table.path[:11].tolist() == [f"COVID/{i}.png" for i in range(11)]
     assert data.table.label.tolist() == [1] * 70 + [0] * 70
     assert data.table.groupby("patient").size().tolist() == [20, 20, 20, 10] * 2
-    assert "20 consecutive file numbers" in data.groups and "guess" in data.groups
+    assert "20 consecutive file numbers" in data.patient_source and "guess" in data.patient_source
     for row, path in enumerate(data.table.path[:3]):
         assert torch.equal(data.images[row], torch.from_numpy(read_slice(folder / path, 32)))
 
@@ -93,7 +93,7 @@ def test_patients_from_sub_folders(tmp_path):
         for i in range(10):
             picture(tmp_path / "set" / name / f"{name}-{i // 2}" / f"{i}.jpg", i, mode="RGB")
     data = load(tmp_path / "set", split="patient")
-    assert data.groups == "Patients are named by the sub-folders of the class folders."
+    assert data.patient_source == "Patients are named by the sub-folders of the class folders."
     assert sorted(data.table.patient.unique())[:2] == ["Normal-0", "Normal-1"]
     assert (data.table.groupby("patient").split.nunique() == 1).all()
 
@@ -114,7 +114,7 @@ def test_csv_files_keep_their_split(csv_folder):
     data = load(csv_folder, split="random")
     assert data.table.split.value_counts().to_dict() == {"train": 4, "val": 4, "test": 4}
     assert data.table.patient.tolist()[:4] == ["p0", "p0", "p1", "p1"]
-    assert data.groups == "Patients are named by the CSV files. The split comes with the data."
+    assert data.patient_source == "Patients are named by the CSV files. The split comes with the data."
 
 
 def test_csv_without_patients_and_with_class_names(csv_folder):
@@ -127,7 +127,7 @@ def test_csv_without_patients_and_with_class_names(csv_folder):
     assert data.table.label.tolist() == [0, 0, 1, 1] * 3
     blocks = [f"{split} {name} block 001" for split in SPLITS for name in ("non-covid", "covid")]
     assert data.table.patient.unique().tolist() == blocks  # a given split cuts no block, which is only a guess
-    assert data.groups.startswith("No patient is named")
+    assert data.patient_source.startswith("No patient is named")
 
 
 # ------------------------------------------------------------------------------------------------ image files
@@ -528,7 +528,7 @@ def test_covid_ct(server, tmp_path, monkeypatch):
     data = load_data(settings, progress=False)
     assert data.table.split.value_counts().to_dict() == {"train": 4, "val": 4, "test": 4}
     assert data.table.label.sum() == 6 and data.table.patient.nunique() == 6
-    assert "panels of one figure" in data.groups and "published" in data.groups
+    assert "panels of one figure" in data.patient_source and "published" in data.patient_source
     assert load_data(settings, progress=False).fingerprint == data.fingerprint
     assert server.asked == 8  # each file once
     list_of_names = tmp_path / "data/covid-ct/Data-split/COVID/valCT_COVID.txt"

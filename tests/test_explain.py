@@ -32,10 +32,10 @@ def scaled(maps):
 
 def test_gradcam_by_hand(model):
     """Activations times mean gradients, summed, rectified, scaled, enlarged: the library's map, for either class."""
-    activations, gradients, logits = explain.look_inside(model, SLICES)
+    activations, gradients, logits = explain.activations_and_gradients(model, SLICES)
     assert activations.shape == gradients.shape == (3, 512, 2, 2)
     by_hand = (gradients.mean((2, 3), keepdim=True) * activations).sum(1).numpy()
-    assert np.allclose(explain.evidence(model, SLICES), by_hand)
+    assert np.allclose(explain.contributions(model, SLICES), by_hand)
     for explained, part in ((1, by_hand), (0, -by_hand)):
         library = explain.cam(model, SLICES, "GradCAM", targets=[explained] * 3)
         ours = scaled(explain.on_slice(scaled(np.maximum(part, 0)), 64))
@@ -45,7 +45,7 @@ def test_gradcam_by_hand(model):
 def test_evidence_and_bias_make_the_logit(model):
     logits = model(model.preprocess(SLICES)).detach().numpy()
     for layer, exact in (("layer4", True), ("layer3", False)):  # only where pooling and a linear head follow
-        total = explain.evidence(model, SLICES, layer).sum((1, 2)) + model.net.fc.bias.item()
+        total = explain.contributions(model, SLICES, layer).sum((1, 2)) + model.net.fc.bias.item()
         assert np.allclose(total, logits, atol=1e-4) == exact
 
 
@@ -62,7 +62,7 @@ def test_the_library_alone_gives_the_same_maps(model):
             plain = library(input_tensor=x, targets=targets)
             library.activations_and_grads.release()
             assert np.allclose(plain, explain.cam(model, one, method, layer, targets=[1]), atol=1e-5), method
-    activations, _, _ = explain.look_inside(model, one, "layer3")
+    activations, _, _ = explain.activations_and_gradients(model, one, "layer3")
     library = EigenCAM(model=model, target_layers=[]).get_cam_image(*[None] * 3, activations.numpy(), None, False)
     for full, thin in zip(library, map(explain.first_component, activations.numpy()), strict=True):
         assert np.allclose(np.abs(full), np.abs(thin), atol=1e-3 * np.abs(full).max())
@@ -71,7 +71,7 @@ def test_the_library_alone_gives_the_same_maps(model):
 def test_scorecam_by_hand(model, capsys):
     """One pass with the slice masked by each channel; the logits' softmax weighs the channels."""
     one = SLICES[:1]
-    activations, _, _ = explain.look_inside(model, one, "layer1")
+    activations, _, _ = explain.activations_and_gradients(model, one, "layer1")
     masks = torch.nn.functional.interpolate(activations, (64, 64), mode="bilinear", align_corners=True)[0]
     low, high = masks.amin((1, 2), keepdim=True), masks.amax((1, 2), keepdim=True)
     with torch.no_grad():
@@ -93,7 +93,7 @@ def test_maps_are_whole_with_a_frozen_trunk_and_gradients_off(model, method):
     for off in (torch.no_grad, torch.inference_mode):
         with off():
             assert np.allclose(explain.cam(model, SLICES[:1], method, layer, targets=[0]), maps[:1], atol=1e-5)
-            assert explain.look_inside(model, SLICES[:1])[0].shape[0] == 1
+            assert explain.activations_and_gradients(model, SLICES[:1])[0].shape[0] == 1
 
 
 def test_gradcam_follows_the_class_and_eigencam_does_not(model):
@@ -137,7 +137,7 @@ def test_errors_surface_and_hooks_are_removed(model, monkeypatch):
 def test_the_model_is_left_as_it_was(model):
     freeze(model)
     before = [parameter.requires_grad for parameter in model.parameters()]
-    for look in (explain.cam, explain.look_inside):
+    for look in (explain.cam, explain.activations_and_gradients):
         look(model, SLICES)
         assert [parameter.requires_grad for parameter in model.parameters()] == before
         assert all(parameter.grad is None for parameter in model.parameters())
@@ -148,7 +148,7 @@ def test_nothing_before_the_layer_is_kept(model):
     asked = []
     model.net.layer3.register_forward_hook(lambda _module, _input, output: asked.append(output.requires_grad))
     explain.cam(model, SLICES)
-    explain.look_inside(model, SLICES)
+    explain.activations_and_gradients(model, SLICES)
     assert asked == [False] * 3  # for the decision, for its map, and for what it is made of
 
 
@@ -167,7 +167,7 @@ def test_bad_calls_are_named(model, given, words):
 
 @pytest.mark.parametrize("wrong", [SLICES / 255, SLICES[:, None], SLICES[0], SLICES[:, :, :48], SLICES.int()])
 def test_what_is_no_slice_is_refused(model, wrong):
-    for call in (explain.cam, explain.look_inside, predict):
+    for call in (explain.cam, explain.activations_and_gradients, predict):
         with pytest.raises(ValueError, match=r"Slices must be a torch tensor, uint8 \(N, H, H\) from 0 to 255, not"):
             call(model, wrong)
 

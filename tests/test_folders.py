@@ -27,7 +27,7 @@ def test_service_folders_are_passed_over_and_counted(folder, place):
         picture(folder / place / name / "1.png")
     data = load(folder)
     assert len(data.table) == 16 and guessed(data.table.patient).all()
-    assert "Left out: hidden and service folders (5)." in data.groups
+    assert "Left out: hidden and service folders (5)." in data.patient_source
 
 
 def test_masks_are_left_out_and_counted(tmp_path):
@@ -36,8 +36,8 @@ def test_masks_are_left_out_and_counted(tmp_path):
         picture(folder / "COVID" / "Lung Masks" / f"{i}.png", i)
         picture(folder / "COVID" / "images" / f"{i}_mask.png", i)
     data = load(folder)
-    assert len(data.table) == 16 and "masks (16)" in data.groups
-    assert data.groups.startswith("No patient is named")  # `images` is nobody
+    assert len(data.table) == 16 and "masks (16)" in data.patient_source
+    assert data.patient_source.startswith("No patient is named")  # `images` is nobody
 
 
 def test_masks_under_another_name_are_refused(folder):
@@ -58,7 +58,7 @@ def test_every_file_and_folder_counts_once(folder, tmp_path):
         (folder / "COVID" / name).symlink_to(tmp_path / "elsewhere")
     data = load(folder)
     assert data.table.label.value_counts().to_dict() == {1: 9, 0: 8}
-    assert "links to what is read elsewhere (7)" in data.groups
+    assert "links to what is read elsewhere (7)" in data.patient_source
 
 
 def test_a_link_that_leads_nowhere_and_a_pipe_that_would_hang(folder):
@@ -72,7 +72,7 @@ def test_a_link_that_leads_nowhere_and_a_pipe_that_would_hang(folder):
 def test_files_that_are_not_read_are_counted(folder):
     for name in ("a.gif", "b.GIF", "scan.mha.gz", ".hidden.png", "notes.txt", ".DS_Store"):
         (folder / "COVID" / name).write_bytes(b"x")
-    assert load(folder).groups.endswith(
+    assert load(folder).patient_source.endswith(
         "Left out: .gif files, which are not read (2), .gz files, which are not read (1), hidden files (1). "
         "The random split pays no heed to them."
     )
@@ -83,7 +83,7 @@ def test_endings_in_any_case_and_dots_in_names(folder):
     for name in ("0.PNG", "a.JPEG", "my.scan.1.Tif", "b.webp"):
         picture(folder / "COVID" / name, len(name), mode="RGB")
     data = load(folder)
-    assert (data.table.label == 1).sum() == 12 and "Left out" not in data.groups
+    assert (data.table.label == 1).sum() == 12 and "Left out" not in data.patient_source
 
 
 def test_names_that_are_not_utf8(folder):
@@ -106,7 +106,7 @@ def test_the_same_class_inside_its_folder_is_nobody(tmp_path):
     for name in ("CT_COVID", "CT_NonCOVID"):
         for i in range(8):
             picture(tmp_path / "set" / name / name / f"{i}.png", i)
-    assert load(tmp_path / "set").groups.startswith("No patient is named")
+    assert load(tmp_path / "set").patient_source.startswith("No patient is named")
 
 
 def test_class_folders_further_down(tmp_path):
@@ -125,7 +125,7 @@ def test_split_folders(tmp_path, names, order):
                 picture(tmp_path.joinpath("set", *place, f"{i}.png"), 100 * number + 10 * label + i)
     data = load(tmp_path / "set")
     assert data.table.split.value_counts().to_dict() == {"train": 8, "val": 10, "test": 12}
-    assert data.groups.endswith("The split comes with the data.") and guessed(data.table.patient).all()
+    assert data.patient_source.endswith("The split comes with the data.") and guessed(data.table.patient).all()
     assert (data.table.groupby("patient").split.nunique() == 1).all()  # a guess is not cut
 
 
@@ -202,7 +202,7 @@ def test_patients_below_a_folder_that_says_what_they_are(tmp_path):
             picture(case / "images" / "1.png", 10 * label + i)
             picture(case / "labels" / "1.png", 50 + 10 * label + i)
     data = load(tmp_path / "set")
-    assert len(data.table) == 10 and data.table.patient.nunique() == 10 and "masks (10)" in data.groups
+    assert len(data.table) == 10 and data.table.patient.nunique() == 10 and "masks (10)" in data.patient_source
 
 
 @pytest.mark.parametrize("name", ["{}", "scan_{}", "CT Scan {}", "p0{}"])
@@ -212,7 +212,7 @@ def test_numbers_that_begin_anew_in_each_class(tmp_path, name):
             picture(tmp_path / "set" / label / name.format(i) / "1.png", i + 10 * len(label))
     data = load(tmp_path / "set", split="patient")
     assert data.table.patient.nunique() == 12
-    assert "The same number in several folders is taken for several people." in data.groups
+    assert "The same number in several folders is taken for several people." in data.patient_source
 
 
 def test_names_that_stand_in_both_classes_are_one_person(tmp_path):
@@ -221,7 +221,7 @@ def test_names_that_stand_in_both_classes_are_one_person(tmp_path):
             picture(tmp_path / "set" / label / name / "1.png", len(label) + len(name))
             picture(tmp_path / "set" / label / f"{name}{label}" / "1.png", 50 + len(label) + len(name))
     data = load(tmp_path / "set", split="patient")
-    assert data.table.patient.nunique() == 18 and "6 of 18 patients have slices of both classes." in data.groups
+    assert data.table.patient.nunique() == 18 and "6 of 18 patients have slices of both classes." in data.patient_source
     assert (data.table.groupby("patient").split.nunique() == 1).all()
 
 
@@ -229,7 +229,7 @@ def test_one_patient_who_is_most_of_a_class(tmp_path):
     for i in range(8):
         picture(tmp_path / "set" / "COVID" / ("export" if i < 6 else f"a{i}") / f"{i}.png", 100 + i)
         picture(tmp_path / "set" / "Normal" / f"b{i}" / f"{i}.png", 200 + i)
-    assert "'export' holds 75% of a class: check that this is one patient." in load(tmp_path / "set").groups
+    assert "'export' holds 75% of a class: check that this is one patient." in load(tmp_path / "set").patient_source
 
 
 def dicom(path, seed, patient, **tags):
@@ -257,15 +257,17 @@ def test_patients_from_dicom_headers(tmp_path):
             dicom(tmp_path / "set" / name / place / f"{i}.dcm", 100 * label + i, f"SECRET-{label}-{i // 2}")
     data = load(tmp_path / "set", split="patient")
     assert data.table.patient.nunique() == 10 and (data.table.groupby("patient").split.nunique() == 1).all()
-    assert data.groups.startswith("Patients are named by the DICOM headers, whose ids are replaced by numbers of ours.")
-    assert "SECRET" not in data.table.to_csv() + data.groups
+    assert data.patient_source.startswith(
+        "Patients are named by the DICOM headers, whose ids are replaced by numbers of ours."
+    )
+    assert "SECRET" not in data.table.to_csv() + data.patient_source
 
 
 def test_an_id_that_all_files_have_is_no_id(tmp_path):
     for label, name in enumerate(("COVID", "Normal")):
         for i in range(4):
             dicom(tmp_path / "set" / name / f"{i}.dcm", 100 * label + i, "ANONYMOUS")
-    assert load(tmp_path / "set").groups.startswith("No patient is named")
+    assert load(tmp_path / "set").patient_source.startswith("No patient is named")
 
 
 def test_headers_join_folders(tmp_path):

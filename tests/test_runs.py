@@ -93,7 +93,7 @@ def test_a_score_that_is_nan_is_shown_as_a_dash(tmp_path):
     score, none = {"value": 0.5, "low": 0.25, "high": 0.75}, dict.fromkeys(("value", "low", "high"), float("nan"))
     scores = {"accuracy": score, "sensitivity": score, "specificity": none, "auc": none}
     write_json(tmp_path / "metrics.json", {"scratch": {"test": scores, "best_epoch": 3, "seconds": 9.0}})
-    assert "".join(results(tmp_path).split()).endswith("50.0%(25.0%to75.0%)50.0%––39")
+    assert "".join(results(tmp_path).split()).endswith("scratch0.5000.2500.7500.500––3")
 
 
 def test_record_keeps_the_other_sections(tmp_path):

@@ -320,7 +320,7 @@ def test_volumes_in_class_folders(tmp_path, capsys):
     nifti(tmp_path / "set" / "COVID" / "C1.nii.gz", greys.astype(np.float32))
     data = test_folders.load(tmp_path / "set", split="patient")
     assert len(data.table) == 40 and data.table.patient.nunique() == 8
-    assert (data.table.groupby("patient").split.nunique() == 1).all() and "Left out: masks (2)" in data.groups
+    assert (data.table.groupby("patient").split.nunique() == 1).all() and "Left out: masks (2)" in data.patient_source
     row = data.table.index[data.table.path == "COVID/C2.nii.gz/0003"][0]
     assert np.array_equal(data.images[row].numpy(), wanted(chest(5, 2))[2]) and data.table.patient[row] == "C2"
     assert "5 of 40 slices, the first of them 'COVID/C1.nii.gz/0001': no Hounsfield" in capsys.readouterr().out

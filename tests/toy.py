@@ -29,7 +29,7 @@ def tiny_data(patients: int = 24, slices: int = 4, size: int = 32) -> CTData:
     patient = [f"p{n}" for n in number]
     table = pd.DataFrame({"path": paths, "label": label, "patient": patient, "split": split})
     tensors = (torch.from_numpy(each) for each in (images, lesions, np.ones_like(lesions)))
-    return CTData(table, *tensors, name="toy", groups="Known.", fingerprint="toy")
+    return CTData(table, *tensors, name="toy", patient_source="Known.", fingerprint="toy")
 
 
 class ToyNetwork(nn.Module):

@@ -71,11 +71,11 @@ def read_dicom(path: Path, window: Window | None = None) -> Slice:
         has_own = not rescaled_ct and centre is not None and width  # one in Hounsfield units fits nothing else
         window = (centre - width / 2, centre + width / 2) if has_own else own_range(values)
         note = OWN_RANGE
-    values = upright(values, _axes(dataset))
+    values = to_radiological(values, _axes(dataset))
     return windowed(values, window, note, inverted)
 
 
-def upright(image: np.ndarray, axes: np.ndarray | None) -> np.ndarray:
+def to_radiological(image: np.ndarray, axes: np.ndarray | None) -> np.ndarray:
     """An axial slice, (H, W), with the patient's right at the left and the front at the top; other planes as they are.
 
     `axes` are those of `Header`.

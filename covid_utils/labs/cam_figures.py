@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import nn
 from torchvision.utils import make_grid
 
-from ..explain import evidence
+from ..explain import contributions
 from ..models import BACKBONES, Net
 from ..plotting import BLUE, RED, outline, show, styled
 
@@ -112,7 +112,7 @@ def show_evidence(models: dict[str, Net], images, rows: list[str], lesions=None,
         images: uint8 (N, H, W), with N titles in `rows`.
         lesions: bool (N, H, W), outlined in cyan, or None.
     """
-    maps = {name: evidence(model, images) for name, model in models.items()}
+    maps = {name: contributions(model, images) for name, model in models.items()}
     top = max(np.abs(each).max() for each in maps.values())
     height, size = 1.95 * (1 + len(maps)) + 0.8, images.shape[-1]
     figure, axes = plt.subplots(

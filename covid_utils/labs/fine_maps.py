@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..core.files import did_you_mean
-from ..explain import cam, look_inside
+from ..explain import activations_and_gradients, cam
 from ..models import Net
 from ..training import predict
 
@@ -22,7 +22,8 @@ MAPS = {  # name: method, layers whose maps are multiplied, views of each slice
 
 def cells(model: Net, layer: str, image_size: int) -> int:
     """How many locations a layer's feature map has in each direction, for slices of `image_size` pixels."""
-    activations, _, _ = look_inside(model, torch.zeros(1, image_size, image_size, dtype=torch.uint8), layer)
+    blank = torch.zeros(1, image_size, image_size, dtype=torch.uint8)
+    activations, _, _ = activations_and_gradients(model, blank, layer)
     return activations.shape[-1]
 
 

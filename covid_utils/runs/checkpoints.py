@@ -64,11 +64,11 @@ class Checkpoint:
         folder: where they lie.
         parameters: what the run is (see `run_key`); an unfinished run of others is never continued.
         model, optimizer, scheduler: what is saved, and filled when a run goes on; the scheduler may be None.
-        anew: replaces any run that is there.
+        overwrite: replaces any run that is there.
     """
 
-    def __init__(self, folder: Path, parameters: dict, model, optimizer, scheduler=None, anew: bool = False):
-        self.folder, self.parameters, self.anew = folder, parameters, anew
+    def __init__(self, folder: Path, parameters: dict, model, optimizer, scheduler=None, overwrite: bool = False):
+        self.folder, self.parameters, self.overwrite = folder, parameters, overwrite
         self.parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
         self.last, self.best = (folder / "checkpoints" / name for name in ("last.pt", "best.safetensors"))
 
@@ -76,9 +76,9 @@ class Checkpoint:
         """The history of an unfinished run of the same parameters, which goes on; or an empty one, saved as such.
 
         A finished run of the same parameters is made anew. Raises ValueError if a run of other parameters is there,
-        which is never replaced unless `anew`, or a damaged file.
+        which is never replaced unless `overwrite`, or a damaged file.
         """
-        found = None if self.anew or not self.last.exists() else read_last(self.last)
+        found = None if self.overwrite or not self.last.exists() else read_last(self.last)
         if found and found["parameters"] != self.parameters:
             raise ValueError(
                 f"{display_path(self.folder)} holds {'a finished' if is_finished(found) else 'an unfinished'} run with "

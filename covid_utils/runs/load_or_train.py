@@ -54,7 +54,7 @@ def train(model: Net, data: CTData, settings: Settings, folder: Path, curves=Non
     steps = settings.epochs * len(train_loader)
     optimizer, scheduler = make_optimizer(model, settings.learning_rate, steps, settings.optimizer)
     key = run_key(settings, data.fingerprint)
-    checkpoint = Checkpoint(folder, key, model, optimizer, scheduler, anew=not settings.resume)
+    checkpoint = Checkpoint(folder, key, model, optimizer, scheduler, overwrite=not settings.resume)
     lower = f"batch_size (now {size}), image_size (now {settings.image_size}) or copies"
     try:
         with enough_memory(lower), lock_folder(folder):
