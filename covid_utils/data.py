@@ -57,34 +57,34 @@ def load_data(settings: Settings, progress: bool = True) -> CTData:
         FileNotFoundError: a missing folder or file.
         ConnectionError: a download failed.
     """
-    name, table, groups, read = open_dataset(settings, progress)
+    name, table, patient_source, read = open_dataset(settings, progress)
     if "split" not in table:
         table["split"] = split_groups(table, settings.split, settings.seed)
-        groups += " The random split pays no heed to them." if settings.split == "random" else ""
+        patient_source += " The random split ignores patients." if settings.split == "random" else ""
     images, lesions, lungs = read()  # decoding a folder comes last, so that one that cannot be split says so at once
-    return CTData(table, images, lesions, lungs, name, groups, fingerprint(table, images))
+    return CTData(table, images, lesions, lungs, name, patient_source, fingerprint(table, images))
 
 
 def split_groups(table: pd.DataFrame, split: str = "patient", seed: int = 0) -> pd.Series:
-    """Deal whole groups out to the splits, so that each has about the same share of both classes.
+    """Assign whole groups to the splits, so that each has about the same share of both classes.
 
-    Validation and test get 400/2481 of the slices each, exactly so with single slices. The groups are dealt
-    in the order of a hash of seed and name: the same on every machine, however the files are listed.
+    Validation and test get 400/2481 of the slices each, exactly so with single slices. The groups are assigned in the
+    order of a hash of seed and name: the same on every machine, in whatever order the files are listed.
 
     Args:
         table: with `path`, `label`, `patient`.
-        split: "patient" deals out patients, "random" single slices.
+        split: "patient" assigns patients, "random" single slices.
 
     Returns "train", "val" or "test" for each row. Raises ValueError if a class has fewer than three groups.
     """
     name = table.patient if split == "patient" else table.path
     groups = table.groupby(name).label.agg(["size", "mean"])
-    groups["label"] = (groups["mean"] >= 0.5).astype(int)  # a patient with slices of both classes: the larger part
+    groups["label"] = (groups["mean"] >= 0.5).astype(int)  # a patient with slices of both classes: the majority
     groups = groups.loc[sorted(groups.index, key=lambda g: hashlib.sha256(f"{seed} {g}".encode()).digest())]
-    wanted = round(HELD_OUT * len(table))
-    covid = round(wanted * groups["size"][groups.label == 1].sum() / len(table))
-    dealt = {}
-    for label, target in ((1, covid), (0, wanted - covid)):
+    held_out = round(HELD_OUT * len(table))
+    covid = round(held_out * groups["size"][groups.label == 1].sum() / len(table))
+    assigned = {}
+    for label, target in ((1, covid), (0, held_out - covid)):
         left = groups["size"][groups.label == label]
         if len(left) < 3:
             hint = "use split='random' or " if split == "patient" else ""
@@ -97,9 +97,9 @@ def split_groups(table: pd.DataFrame, split: str = "patient", seed: int = 0) -> 
             )
         for part, spare in (("test", 2), ("val", 1)):
             taken = _fill(left, target, most=len(left) - spare)
-            dealt |= dict.fromkeys(taken, part)
+            assigned |= dict.fromkeys(taken, part)
             left = left.drop(taken)
-    return name.map(dealt).fillna("train").astype(str)
+    return name.map(assigned).fillna("train").astype(str)
 
 
 def _fill(sizes: pd.Series, target: int, most: int) -> list:
@@ -137,45 +137,43 @@ class Slices(Dataset):
 def loader(
     data: CTData, split: str, batch_size: int = 32, shuffle: bool = False, augmented: bool = False
 ) -> DataLoader:
-    """Batches of one split: images uint8 (N, H, W), changed at random if `augmented`, and labels float32 (N,)."""
-    change = (lambda batch: (augment(batch[0]), batch[1])) if augmented else None
-    return batches_of(Slices(data, split), batch_size, shuffle, change)
+    """Batches of one split: images uint8 (N, H, W), randomly augmented if `augmented`, and labels float32 (N,)."""
+    transform = (lambda batch: (augment(batch[0]), batch[1])) if augmented else None
+    return make_loader(Slices(data, split), batch_size, shuffle, transform)
 
 
-def batches_of(slices: Dataset, batch_size: int = 32, shuffle: bool = False, change: Callable | None = None):
-    """Batches of any data set that takes a list of indices, each changed by `change` if it is given.
+def make_loader(dataset: Dataset, batch_size: int = 32, shuffle: bool = False, transform: Callable | None = None):
+    """Batches of any data set that takes a list of indices, each changed by `transform` if it is given.
 
-    The sampler hands out whole batches of indices, so that one indexing makes a batch, with no Python per
-    slice. Shuffling draws from torch's global generator. A last batch of a single slice is left out of a
-    shuffled epoch: batch normalisation cannot learn from one slice.
+    The sampler hands out whole batches of indices, so that one indexing makes a batch, with no Python per slice
+    (https://pytorch.org/docs/stable/data.html#disable-automatic-batching). Shuffling uses torch's global generator. A
+    last batch of a single slice is left out of a shuffled epoch: batch normalisation needs more than one.
     """
-    order = RandomSampler(slices) if shuffle else SequentialSampler(slices)
-    lonely = shuffle and len(slices) % batch_size == 1
-    batches = BatchSampler(order, batch_size, drop_last=lonely)
-    return DataLoader(slices, batch_size=None, sampler=batches, collate_fn=change)
+    order = RandomSampler(dataset) if shuffle else SequentialSampler(dataset)
+    batches = BatchSampler(order, batch_size, drop_last=shuffle and len(dataset) % batch_size == 1)
+    return DataLoader(dataset, batch_size=None, sampler=batches, collate_fn=transform)
 
 
 def augment(images: Tensor) -> Tensor:
-    """Slices as they might also have been taken: each changed at random in its own way.
+    """Random augmentation, independent for each slice.
 
-    Half are flipped left to right; all are rotated by up to 10 degrees, scaled by 0.9 to 1.1, and shifted by up to
-    5 % of the width and height. Brightness and contrast stay: in a CT slice they mean something (ground glass *is*
-    brighter than air).
+    Each is flipped left to right with probability 0.5, rotated by up to 10 degrees, scaled by 0.9 to 1.1, and shifted
+    by up to 5 % of the width and height. Brightness and contrast stay: in a CT slice they mean something.
 
     Args:
-        images: uint8 (N, H, W).
+        images: uint8 (N, H, H).
 
     Returns:
-        uint8 (N, H, W); random numbers come from torch's global generator.
+        uint8 (N, H, H); random numbers come from torch's global generator.
     """
     n = len(images)
     flip = (torch.rand(n) < 0.5).float() * 2 - 1
-    angle, scale, right, down, _, _ = torch.rand(6, n) * 2 - 1  # six are drawn, as in the recorded runs
+    angle, scale, shift_x, shift_y, _, _ = torch.rand(6, n) * 2 - 1  # recorded runs depend on drawing six
     angle, scale = torch.deg2rad(10 * angle), 1 + 0.1 * scale
     cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
-    # from places in the result to places in the slice, both counted from -1 to 1
-    rows = [cos * flip, -sin, 0.1 * right, sin * flip, cos, 0.1 * down]
-    matrix = torch.stack(rows, dim=1).view(n, 2, 3).to(images.device)
+    # from coordinates in the result to coordinates in the slice, both from -1 to 1
+    entries = [cos * flip, -sin, 0.1 * shift_x, sin * flip, cos, 0.1 * shift_y]
+    matrix = torch.stack(entries, dim=1).view(n, 2, 3).to(images.device)
     grid = affine_grid(matrix, [n, 1, *images.shape[1:]], align_corners=False)
     # bicubic, since bilinear blurs: the network would learn from blurred slices and be tested on sharp ones
     pixels = images[:, None].float()

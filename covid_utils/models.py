@@ -26,32 +26,32 @@ class StagedModule(nn.Module):
         names = " ".join(getattr(BACKBONES[self.backbone], stage) for stage in stages).split()
         return [self.net.get_submodule(name) for name in names]
 
-    def forward_features(self, x: Tensor, until: str = "layer4") -> Tensor:
-        """The features that stage `until` is given, (N, C, h, w), of inputs, float32 (N, 3, H, W)."""
-        for part in self.parts(*STAGES[: STAGES.index(until)]):
+    def forward_features(self, x: Tensor, before: str = "layer4") -> Tensor:
+        """The features that go into the stage `before`, (N, C, h, w), of inputs, float32 (N, 3, H, W)."""
+        for part in self.parts(*STAGES[: STAGES.index(before)]):
             x = part(x)
         return x
 
-    def embed(self, features: Tensor, since: str = "layer4") -> Tensor:
-        """What the head is given, (N, C): the stages from `since` on, averaged over all locations."""
-        for part in self.parts(*STAGES[STAGES.index(since) : -1]):
+    def embed(self, features: Tensor, first: str = "layer4") -> Tensor:
+        """What the head is given, (N, C): the output of the stages from `first` on, averaged over all locations."""
+        for part in self.parts(*STAGES[STAGES.index(first) : -1]):
             features = part(features)
         return adaptive_avg_pool2d(features, 1).flatten(1)
 
-    def forward_head(self, features: Tensor, since: str = "layer4") -> Tensor:
-        """Logits, float32 (N,), of features from `forward_features`: the stages from `since` on, and the head."""
+    def forward_head(self, features: Tensor, first: str = "layer4") -> Tensor:
+        """Logits, float32 (N,), of features from `forward_features`: by the stages from `first` on, and the head."""
         (head,) = self.parts("head")
-        return head(self.embed(features, since)).flatten()
+        return head(self.embed(features, first)).flatten()
 
 
 class Net(StagedModule):
-    """A network with one logit: above 0 it says COVID, and sigmoid(logit) is the probability.
+    """A network with one logit: above 0 it predicts COVID, and sigmoid(logit) is the probability.
 
     Args:
-        backbone: a name in BACKBONES. ValueError if it is unknown, or if its row computes another network.
+        backbone: a name in BACKBONES. ValueError if it is unknown, or fails `check_stages`.
 
     Attributes:
-        net: the library's network, with a new output layer.
+        net: the network of torchvision or timm, with a new output layer.
         preprocess: a Preprocessing, from slices, uint8 (N, H, H), to input, float32 (N, 3, H, H).
         amp: whether it trains faster in bfloat16 (see `core.device.use_amp`).
         origin: where the weights came from ("scratch", "bundled", "imagenet" or a file).
@@ -73,14 +73,14 @@ class Net(StagedModule):
 
 
 class FeatureHead(nn.Module):
-    """The trainable stages as a network of their own: from cached features, float (N, C, h, w), to logits, (N,)."""
+    """A model whose forward pass begins at its trainable stages: from cached features, (N, C, h, w), to logits."""
 
     def __init__(self, model: Net):
         super().__init__()
-        self.model, self.since, self.amp = model, first_trainable_stage(model), model.amp
+        self.model, self.first, self.amp = model, first_trainable_stage(model), model.amp
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.model.forward_head(features.float().contiguous(memory_format=torch.channels_last), self.since)
+        return self.model.forward_head(features.float().contiguous(memory_format=torch.channels_last), self.first)
 
 
 @torch.no_grad()
@@ -102,7 +102,7 @@ def check_stages(model: Net) -> None:
 
 
 def build_model(backbone: str = "resnet18", weights: str = "scratch") -> Net:
-    """A network with a new output layer, and all else from `weights`.
+    """A network with a new output layer, and its other parameters from `weights`.
 
     Args:
         backbone: a name in BACKBONES.
@@ -124,6 +124,8 @@ def build_model(backbone: str = "resnet18", weights: str = "scratch") -> Net:
 def freeze(model: Net, trainable: str = "last") -> Net:
     """Freeze the stages before `trainable` ("last", "layer3", "layer2", "all" freezes none); returns the model."""
     first = {"last": "layer4", "all": "stem"}.get(trainable, trainable)  # else a stage's own name
+    if first not in STAGES:
+        raise ValueError(f"Unknown stage {trainable!r}: {did_you_mean(trainable, ['last', 'all', *STAGES])}")
     model.requires_grad_(False)
     for part in model.parts(*STAGES[STAGES.index(first) :]):
         part.requires_grad_()

@@ -18,7 +18,7 @@ from .models import train_with_frozen_bn
 
 
 def train_one_epoch(model: nn.Module, loader: Iterable, optimizer, scheduler, device: torch.device) -> dict:
-    """One pass over the training slices; every batch changes the weights a little.
+    """One pass over the training slices, with one optimizer step per batch.
 
     Args:
         model: any network that turns the loader's images into logits; frozen parts stay as they are.
@@ -27,7 +27,7 @@ def train_one_epoch(model: nn.Module, loader: Iterable, optimizer, scheduler, de
         scheduler: changes the learning rate after every batch, or None.
         device: where the model is.
 
-    Returns the epoch's `metrics`, measured while the network was changing. FloatingPointError if the loss becomes NaN.
+    Returns the epoch's `metrics`, measured while the weights were changing. FloatingPointError if the loss is NaN.
     """
     train_with_frozen_bn(model)
     logits, labels = [], []
@@ -50,7 +50,7 @@ def train_one_epoch(model: nn.Module, loader: Iterable, optimizer, scheduler, de
 
 @torch.inference_mode()
 def evaluate(model: nn.Module, loader: Iterable, device: torch.device) -> dict:
-    """The `metrics` of one pass in eval mode, without learning; arguments as for `train_one_epoch`."""
+    """The `metrics` of one pass in eval mode, without updating weights; arguments as for `train_one_epoch`."""
     model.eval()
     logits, labels = zip(*((model(images.to(device)).flatten().float().cpu(), y) for images, y in loader), strict=True)
     return metrics(torch.cat(logits), torch.cat(labels).cpu())
@@ -72,7 +72,7 @@ def metrics(logits: Tensor, labels: Tensor) -> dict:
         labels: float32 (N,), 0 or 1.
 
     Returns:
-        dict; `confusion` is int (2, 2), rows the truth, columns the decision; a metric without any case is NaN.
+        dict; `confusion` is int (2, 2), rows the true class, columns the predicted; a metric without any case is NaN.
 
     >>> metrics(torch.tensor([2.0, -1.0, 3.0]), torch.tensor([1.0, 0.0, 0.0]))["confusion"]
     [[1, 1], [0, 1]]
@@ -92,9 +92,9 @@ def metrics(logits: Tensor, labels: Tensor) -> dict:
 def make_optimizer(model: nn.Module, learning_rate: float, steps: int, optimizer: str = "adamw"):
     """Optimizer and learning-rate schedule over the trainable parameters.
 
-    "adamw": AdamW (https://arxiv.org/abs/1711.05101) whose rate rises to `learning_rate` and falls again over
-    all `steps` (one-cycle, https://arxiv.org/abs/1708.07120). "sgd": the article's, with momentum 0.99: after
-    a hundred batches its steps are a hundred times `learning_rate`; its schedule is None.
+    "adamw": AdamW (https://arxiv.org/abs/1711.05101) whose rate rises to `learning_rate` and falls again over all
+    `steps` (one-cycle, https://arxiv.org/abs/1708.07120; beta1 cycles with it). "sgd": the article's, whose momentum
+    of 0.99 makes steps of up to a hundred times `learning_rate`; its schedule is None.
     """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if optimizer == "sgd":
@@ -111,7 +111,7 @@ def fit(model, train_loader, val_loader, optimizer, scheduler, device, epochs, s
             has a method `set_epoch`, it gets each epoch's number.
         seed: of shuffling and augmentation, with the epoch's number.
         checkpoint: keeps the state after each epoch and the best epoch's weights, which are in the model at the end;
-            an unfinished run goes on (see `runs.checkpoints.Checkpoint`). None: the last epoch's are.
+            an unfinished run goes on (see `runs.checkpoints.Checkpoint`). Without one the last epoch's weights are.
         curves: its `update(history)` is called after each epoch (see `plotting.LiveCurves`), or None.
     """
     history = checkpoint.resume() if checkpoint else []
@@ -119,7 +119,7 @@ def fit(model, train_loader, val_loader, optimizer, scheduler, device, epochs, s
         start = time.perf_counter()
         if hasattr(train_loader, "set_epoch"):
             train_loader.set_epoch(epoch)
-        # random numbers of its own for each epoch, so that a resumed run ends with the same bits
+        # each epoch has its own seed, so that a resumed run is bitwise identical
         with seeded(seed * 1_000_003 + epoch):
             batches = progress(train_loader, f"epoch {epoch} of {epochs}", total=len(train_loader))
             train = train_one_epoch(model, batches, optimizer, scheduler, device)
@@ -146,7 +146,7 @@ def best_epoch(history: pd.DataFrame | list[dict]) -> int:
 
 
 def _row(epoch: int, seconds: float, train: dict, val: dict) -> dict:
-    """An epoch's row in the history: its metrics but the confusion matrices. FloatingPointError if one loss is NaN."""
+    """An epoch's row in the history: its metrics but the confusion matrices. FloatingPointError for a loss of NaN."""
     if not np.isfinite(val["loss"]):
         raise FloatingPointError(f"the validation loss became {val['loss']}")
     parts = {"train": train, "val": val}

@@ -74,7 +74,7 @@ def test_files_that_are_not_read_are_counted(folder):
         (folder / "COVID" / name).write_bytes(b"x")
     assert load(folder).patient_source.endswith(
         "Left out: .gif files, which are not read (2), .gz files, which are not read (1), hidden files (1). "
-        "The random split pays no heed to them."
+        "The random split ignores patients."
     )
 
 

@@ -23,7 +23,7 @@ from toy import TOY, Bomb, assert_same_bits, fitted, tiny_data
 from covid_course import predict
 from covid_utils.core import backbones
 from covid_utils.core.files import DAY, PROJECT, replace_file, write_json
-from covid_utils.core.memory import enough_memory
+from covid_utils.core.memory import explain_out_of_memory
 from covid_utils.core.settings import Settings
 from covid_utils.data import load_data
 from covid_utils.io.datasets import cached_phantom
@@ -150,12 +150,12 @@ def test_without_memory_it_is_said_what_to_lower(tmp_path):
     """Of PyTorch and NumPy on this machine, really; of a GPU by its words."""
     with pytest.raises(MemoryError, match=r"Out of memory: lower batch_size \(now 8\), image_size \(now 32\)"):
         trained(tmp_path, lambda history: torch.empty(2**60))
-    with pytest.raises(MemoryError, match="Out of memory: lower patients"), enough_memory("patients"):
+    with pytest.raises(MemoryError, match="Out of memory: lower patients"), explain_out_of_memory("patients"):
         np.empty(2**50)
     for said in ("CUDA out of memory. Tried to allocate 2.00 GiB", "MPS backend out of memory (MPS allocated: 9 GB)"):
-        with pytest.raises(MemoryError, match="run this again"), enough_memory("batch_size"):
+        with pytest.raises(MemoryError, match="run this again"), explain_out_of_memory("batch_size"):
             raise RuntimeError(f"{said}\nsecond line")
-    with pytest.raises(RuntimeError, match="shapes do not fit"), enough_memory("nothing"):
+    with pytest.raises(RuntimeError, match="shapes do not fit"), explain_out_of_memory("nothing"):
         raise RuntimeError("shapes do not fit")
 
 

@@ -23,7 +23,7 @@ def pick_device(name: str = "auto") -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there[name]:
+    if not there.get(name):
         raise ValueError(f"This machine has no device {name!r}: use device='auto' or 'cpu'.")
     return torch.device(name)
 

@@ -14,7 +14,7 @@ CGROUP = Path("/sys/fs/cgroup")  # Linux keeps a container's limit there (versio
 
 
 @contextlib.contextmanager
-def enough_memory(lower: str) -> Iterator[None]:
+def explain_out_of_memory(lower: str) -> Iterator[None]:
     """Say what to `lower` if no memory is left (raises MemoryError); also a decorator.
 
     PyTorch has a class for this error on CUDA only; elsewhere its RuntimeError says it in words.

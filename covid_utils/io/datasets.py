@@ -19,7 +19,7 @@ from ct_phantom.disease import FINDINGS
 from ct_phantom.patients import generator_code, phantom
 
 from ..core.files import did_you_mean, display_path, replace_file, resolve
-from ..core.memory import enough_memory
+from ..core.memory import explain_out_of_memory
 from ..core.progress import progress as progress_bar
 from ..core.settings import Settings
 from .downloads import covid_ct, figure, from_kaggle
@@ -107,7 +107,7 @@ def open_dataset(settings: Settings, progress: bool) -> tuple[str, pd.DataFrame,
         limits = zip(table.pop("low"), table.pop("high"), strict=True)
         windows = [None if pd.isna(low) else (low, high) for low, high in limits]
 
-    @enough_memory("image_size")
+    @explain_out_of_memory("image_size")
     def read() -> tuple:
         return decode(folder, paths, settings.image_size, home / "cache", progress, windows)[0], None, None
 
@@ -115,7 +115,7 @@ def open_dataset(settings: Settings, progress: bool) -> tuple[str, pd.DataFrame,
     return name, table, entry.patients or patients, read
 
 
-@enough_memory("patients or image_size")
+@explain_out_of_memory("patients or image_size")
 def _drawn(entry: DataSet, settings: Settings, cache_dir: Path, progress: bool):
     """The phantom as a data set: path "phantom/p0003_s2" is slice 2 of patient 3."""
     s = settings

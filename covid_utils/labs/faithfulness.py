@@ -17,7 +17,7 @@ from torch.utils.data import TensorDataset
 from ..core.backbones import BACKBONES
 from ..core.device import pick_device, seeded
 from ..core.settings import Settings
-from ..data import CTData, batches_of
+from ..data import CTData, make_loader
 from ..models import LAYERS, FeatureHead, Net, freeze
 from ..runs.load_or_train import new_model
 from ..training import predict, train_one_epoch
@@ -158,7 +158,7 @@ def retrain_three_times(
         with seeded(seed):
             model.net.get_submodule(BACKBONES[model.backbone].output).reset_parameters()
             optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-4)
-            loader = batches_of(TensorDataset(features, labels), 64, shuffle=True)
+            loader = make_loader(TensorDataset(features, labels), 64, shuffle=True)
             for _ in range(epochs):
                 last = train_one_epoch(FeatureHead(model), loader, optimizer, None, device)
         trained[name] = model.eval(), last["accuracy"]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..core.checks import check_masks
 from ..data import CTData
-from ..evaluation import mean_interval, patient_weights
+from ..evaluation import bootstrap_weights, mean_interval
 from ..models import Net
 from .fine_maps import named_map
 
@@ -128,7 +128,7 @@ def mean_with_interval(values: np.ndarray, patients, seed: int = 0, share: bool 
     table = pd.DataFrame({"value": np.asarray(values, float), "patient": np.asarray(patients)}).dropna(subset="value")
     if table.empty:
         return dict.fromkeys(("value", "low", "high"), float("nan"))
-    weights = patient_weights(table.patient, seed)
+    weights = bootstrap_weights(table.patient, seed)
     means = weights @ table.value / weights.sum(1)
     found = mean_interval(means[0], means[1:].std(), table.patient.nunique())
     return {name: min(max(value, 0.0), 1.0) if share else value for name, value in found.items()}

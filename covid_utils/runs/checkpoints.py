@@ -1,4 +1,4 @@
-"""What a training leaves so that it can go on, or be used: the best and the last epoch, and the history."""
+"""Checkpoints of a training: the best and the last epoch, and the history."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..training import best_epoch
 
 
 def run_key(settings: Settings, fingerprint: str) -> dict:
-    """What makes two runs the same run: all parameters but places and the device, and the data's fingerprint."""
+    """What makes two runs the same run: all parameters but paths and the device, and the data's fingerprint."""
     parameters = dataclasses.asdict(settings)
     for name in ("run_dir", "data_dir", "resume", "device", "seeds", "data_seed"):  # the last is in the fingerprint
         del parameters[name]
@@ -45,10 +45,11 @@ def read_last(path: Path) -> dict:
             if wrong := archive.testzip():
                 raise ValueError(f"the checksum of {wrong} is wrong")
         found = torch.load(path, map_location="cpu", weights_only=True)
-        found["history"], found["parameters"]["epochs"]  # whether it is one of ours
+        if not {"history", "parameters"} <= found.keys():
+            raise ValueError("it is no checkpoint of this course")
     except Exception as error:  # a damaged file raises anything from EOFError to UnpicklingError
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} is damaged ({reason}): delete it, or set resume=False to start anew.") from None
+        raise ValueError(f"{path} is damaged ({reason}): delete it to train again.") from None
     return found
 
 
@@ -61,9 +62,9 @@ class Checkpoint:
     """The files of one training, in `folder`: `checkpoints/best.safetensors`, `checkpoints/last.pt`, `history.csv`.
 
     Args:
-        folder: where they lie.
+        folder: where they are stored.
         parameters: what the run is (see `run_key`); an unfinished run of others is never continued.
-        model, optimizer, scheduler: what is saved, and filled when a run goes on; the scheduler may be None.
+        model, optimizer, scheduler: what is saved, and loaded when a run goes on: a `Net`; the scheduler may be None.
         overwrite: replaces any run that is there.
     """
 
@@ -75,14 +76,15 @@ class Checkpoint:
     def resume(self) -> list[dict]:
         """The history of an unfinished run of the same parameters, which goes on; or an empty one, saved as such.
 
-        A finished run of the same parameters is made anew. Raises ValueError if a run of other parameters is there,
+        A finished run of the same parameters is trained again. Raises ValueError if a run of other parameters is there,
         which is never replaced unless `overwrite`, or a damaged file.
         """
         found = None if self.overwrite or not self.last.exists() else read_last(self.last)
         if found and found["parameters"] != self.parameters:
+            others = differing(found["parameters"], self.parameters) or "more parameters"
             raise ValueError(
                 f"{display_path(self.folder)} holds {'a finished' if is_finished(found) else 'an unfinished'} run with "
-                f"{differing(found['parameters'], self.parameters)}: give another run_dir, the same parameters, or set "
+                f"{others}: give another run_dir, the same parameters, or set "
                 "resume=False to start anew and replace it."
             )
         if found is None or is_finished(found):

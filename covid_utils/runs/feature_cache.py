@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, TensorDataset
 from ..core.device import seeded, to_device_if_fits
 from ..core.files import display_path
 from ..core.memory import too_large
-from ..data import batches_of
+from ..data import make_loader
 from ..models import STAGES, Net, first_trainable_stage
 
 BATCH = 64  # slices that go through the frozen stages at a time
@@ -48,10 +48,10 @@ class CachedFeatures:
         self.copy = (epoch - 1) % self.copies
 
     def __len__(self) -> int:
-        return len(batches_of(self.slices, self.batch_size, self.shuffle))
+        return len(make_loader(self.slices, self.batch_size, self.shuffle))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return iter(batches_of(self.features(), self.batch_size, self.shuffle))
+        return iter(make_loader(self.features(), self.batch_size, self.shuffle))
 
     def features(self) -> TensorDataset:
         """All features of this epoch's copy and their labels, in the order of the slices."""
@@ -69,7 +69,7 @@ class CachedFeatures:
         for start in range(0, len(self.slices), BATCH):
             images, y = self.slices[list(range(start, min(start + BATCH, len(self.slices))))]
             images = self.augment(images) if self.augment else images
-            part = self.model.forward_features(self.model.preprocess(images.to(device)), until=stage)
+            part = self.model.forward_features(self.model.preprocess(images.to(device)), before=stage)
             if features is None:
                 shape = (len(self.slices), *part.shape[1:])
                 large = too_large(2 * self.copies * math.prod(shape))

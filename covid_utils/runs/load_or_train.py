@@ -10,7 +10,7 @@ import torch
 
 from ..core.device import pick_device, seeded, to_device_if_fits
 from ..core.files import display_path, lock_folder, resolve
-from ..core.memory import enough_memory
+from ..core.memory import explain_out_of_memory
 from ..core.settings import Settings
 from ..data import CTData, Slices, augment, loader
 from ..io.preprocessing import Preprocessing
@@ -57,7 +57,7 @@ def train(model: Net, data: CTData, settings: Settings, folder: Path, curves=Non
     checkpoint = Checkpoint(folder, key, model, optimizer, scheduler, overwrite=not settings.resume)
     lower = f"batch_size (now {size}), image_size (now {settings.image_size}) or copies"
     try:
-        with enough_memory(lower), lock_folder(folder):
+        with explain_out_of_memory(lower), lock_folder(folder):
             return fit(
                 trained, train_loader, val_loader, optimizer, scheduler, device,
                 settings.epochs, settings.seed, checkpoint, curves,
@@ -73,7 +73,7 @@ def load_or_train(data: CTData, settings: Settings, name: str, curves=None) -> t
     """The best epoch's network of a finished run in `run_dir/name`, trained first if there is none.
 
     Args:
-        name: "scratch" or "transfer", the run's folder.
+        name: the run's folder in `run_dir`, such as "scratch" or "transfer".
 
     Returns:
         network in eval mode, history, and one sentence saying where it came from.
