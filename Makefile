@@ -1,7 +1,7 @@
 # `make` alone lists what can be made.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test check weekly committed series unit slow lab demo notebooks lint format browser lab-browser pages-browser site slides handout bench weights resolve clean
+.PHONY: help tutorial test check weekly committed series unit slow lab demo notebooks lint format browser lab-browser mutants pages-browser site slides handout bench weights resolve clean
 
 # JupyterLab asks nobody for news or updates.
 QUIET := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
@@ -46,7 +46,12 @@ committed: .venv/test
 	home=$$(mktemp -d) && COVID_UTILS_HOME=$$home $(BIN)/python -m pytest -p no:cacheprovider --nbval-lax \
 		--nbval-current-env --nbval-cell-timeout=600 $(NOTEBOOKS) && rm -r $$home
 
-weekly: .venv/test resolve committed  ## what is slow and rarely breaks: kill -9, fuzzing, versions, notebooks and pages in a browser
+mutants: .venv/test  ## change the taught files in a thousand places, one at a time: do the tests notice?
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[mutants]"
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run
+	$(BIN)/mutmut export-cicd-stats && cat mutants/mutmut-cicd-stats.json
+
+weekly: .venv/test resolve committed mutants  ## what is slow and rarely breaks: kill -9, fuzzing, versions, notebooks and pages in a browser
 	$(BIN)/python -m pytest -m weekly
 	FUZZ=2000 $(BIN)/python -m pytest tests/test_fuzz.py
 	$(MAKE) browser

@@ -6,8 +6,6 @@ import re
 import subprocess
 import sys
 
-import pytest
-
 from covid_utils.core.files import PROJECT
 
 PACKAGES = ("ct_phantom", "covid_utils", "covid_course")
@@ -119,11 +117,8 @@ before = state()
 """
 
 
-@pytest.mark.parametrize(
-    "module", ["all", "covid_course.notebooks", "covid_utils.plotting", "covid_utils.labs.widgets"]
-)
-def test_importing_changes_nothing(module):
-    names = [name for name in MODULES if not name.endswith("__main__")] if module == "all" else [module]
+def test_importing_changes_nothing():
+    names = [name for name in MODULES if not name.endswith("__main__")]
     third = "import pytorch_grad_cam, sklearn, skimage, torchvision, nbclient, ipywidgets"
     code = STATE.replace("torch.set_num_threads", f"{third}\ntorch.set_num_threads", 1)
     code += "\n".join(f"import {name}" for name in names)
