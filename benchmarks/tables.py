@@ -27,7 +27,7 @@ from covid_utils.evaluation import mean_over_seeds, percent
 from covid_utils.labs.calibration import verdict
 from covid_utils.plotting import BLUE, RED, compact, styled
 
-PAGES = ("README.md", "docs/results.md", "docs/speed.md", "docs/heat-maps.md", "data/weights/README.md")
+PAGES = ("README.md", "docs/results.md", "docs/maintainers.md", "docs/heat-maps.md", "data/weights/README.md")
 PAGES = [PROJECT / name for name in PAGES]
 TITLES = {  # of the models that `benchmarks/accuracy.py` trains: in the pages, and in notebook 3
     "1-nearest neighbour": ("1-nearest neighbour on pixels (learns nothing)", None),
@@ -432,21 +432,6 @@ def patients() -> str:
     return f"{by_group(rows, {'way': 'counted'}, cells)}\n\n{note}"
 
 
-def speed() -> str:
-    """Images a second and memory of each training loop, by machine, network and what learns."""
-    lines, titles = [], {"ours": "ours", "cached": "ours, features kept"}
-    for run in read_json(RESULTS / "speed.json"):
-        m = run["machine"]
-        what = f"{m['processor']}, bfloat16: {m['bfloat16']}; {m['backbone']}, {m['image_size']} px"
-        for part, learns, mine in (("scratch", "all layers", "ours"), ("frozen", "`layer4` and head", "cached")):
-            for name, found in run[part].items():
-                times = run[part][mine]["images/s"] / found["images/s"]
-                line = {"machine and network": what, "learns": learns, "loop": titles.get(name, name)}
-                line |= {"images/s": f"{found['images/s']:.1f}", "ours (the first): times as fast": f"{times:.2f}"}
-                lines.append(line | {"peak memory, GB": f"{found['GB']:.1f}"})
-    return markdown(lines)
-
-
 # ------------------------------------------------------------------------------------------------ pages
 
 
@@ -460,7 +445,6 @@ def tables() -> dict[str, str]:
         "difficulty": difficulty(),
         "weights": pretraining(),
         "variance": markdown(spread()),
-        "speed": speed(),
         "learning-curve": few_slices(),
         "heat-maps": heat_maps(maps),
         "heat-maps-test": heat_maps_test(maps),
