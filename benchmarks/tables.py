@@ -344,15 +344,6 @@ def draw_learning_curve() -> Figure:
 # ------------------------------------------------------------------------------------------------ heat maps
 
 
-def heat_maps(rows: pd.DataFrame) -> str:
-    """Which maps point at the lesion: both scores of each map and network on validation patients."""
-    rows, lines = rows[(rows.part == "val") & (rows.network != NONE)], []
-    for name, mine in rows.groupby("map", sort=False):
-        scores = {row.network: f"{100 * row[POINTING]:.0f} / {row[PRECISION]:.2f}" for _, row in mine.iterrows()}
-        lines.append({"map, validation patients": name} | scores | {"seconds": f"{mine.seconds.iloc[0]:.1f}"})
-    return markdown(lines)
-
-
 def heat_maps_test(rows: pd.DataFrame) -> str:
     """Each network's map that was best on validation patients, and maps that need no network, on test patients."""
     lines = []
@@ -366,15 +357,6 @@ def heat_maps_test(rows: pd.DataFrame) -> str:
             line["average precision"] = with_interval(one, PRECISION, "{:.2f}", 1)
             lines.append(line | {"seeds": one.seeds.iloc[0]})
     return markdown(lines)
-
-
-def heat_maps_road(rows: pd.DataFrame) -> str:
-    """ROAD's gap of each network's maps on the phantom, means over seeds."""
-    cells = {
-        "ROAD gap, points": lambda mine: with_interval(mine, "ROAD gap", "{:+.1f}"),
-        "seeds with the interval above zero": lambda mine: f"{mine['seeds above zero'].sum()} of {mine.seeds.sum()}",
-    }
-    return by_group(rows[rows.part == "ROAD"], {"network": "network", "map": "map"}, cells)
 
 
 def heat_maps_real() -> str:
@@ -437,7 +419,6 @@ def patients() -> str:
 
 def tables() -> dict[str, str]:
     """The tables of the pages, by name."""
-    maps = read("heat_maps")
     return {
         "real": summary("sars-cov-2-ct", "patient"),
         "real-random": summary("sars-cov-2-ct", "random"),
@@ -446,9 +427,7 @@ def tables() -> dict[str, str]:
         "weights": pretraining(),
         "variance": markdown(spread()),
         "learning-curve": few_slices(),
-        "heat-maps": heat_maps(maps),
-        "heat-maps-test": heat_maps_test(maps),
-        "heat-maps-road": heat_maps_road(maps),
+        "heat-maps-test": heat_maps_test(read("heat_maps")),
         "heat-maps-real": heat_maps_real(),
         "strangers": out_of_distribution(),
         "patients": patients(),
