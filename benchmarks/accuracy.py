@@ -54,7 +54,7 @@ def main() -> int:
     arguments.add_argument("dataset", choices=RECIPES)
     arguments.add_argument("--splits", nargs="+", default=["patient", "random"])
     arguments.add_argument("--models", nargs="*", help="if not given, all but the longest")
-    arguments.add_argument("--scheduler", help="of a Dask cluster (docs/scale.md)")
+    arguments.add_argument("--scheduler", help="of a Dask cluster (docs/reference.md)")
     options = arguments.parse_args()
     path, recipes = RESULTS / f"{options.dataset}.csv", RECIPES[options.dataset]
     names = options.models or [name for name in [*BASELINES, *recipes] if name not in ON_DEMAND]

@@ -53,7 +53,7 @@ def main() -> int:
     arguments.add_argument("--slices", type=int, nargs="+", default=list(EPOCHS), help="training slices")
     arguments.add_argument("--longer", type=int, default=1, help="so many times the epochs")
     arguments.add_argument("--models", nargs="*", default=["scratch", "transfer", "imagenet"], choices=list(MODELS))
-    arguments.add_argument("--scheduler", help="of a Dask cluster (docs/scale.md)")
+    arguments.add_argument("--scheduler", help="of a Dask cluster (docs/reference.md)")
     options, path = arguments.parse_args(), RESULTS / "learning_curve.csv"
     run(path, grid(seed=options.seeds, slices=options.slices, model=["grey histogram"], epochs=[0]), histogram)
     runs = []

@@ -4,7 +4,7 @@
 
 Each contender trains the same network on the same pictures (data/sars-cov-2-ct if it is there, else phantom slices as
 PNG files) in a process of its own; contenders take turns (A B A B), and medians are compared. The results of this
-machine go to benchmarks/results/speed.json; benchmarks/tables.py writes docs/speed.md from them.
+machine go to benchmarks/results/speed.json; docs/maintainers.md quotes some of them.
 
 article: the published article's loop, written plainly (float32, PIL in the Dataset, SGD).
 """

@@ -27,7 +27,7 @@ from covid_utils.evaluation import mean_over_seeds, percent
 from covid_utils.labs.calibration import verdict
 from covid_utils.plotting import BLUE, RED, compact, styled
 
-PAGES = ("README.md", "docs/results.md", "docs/speed.md", "docs/heat-maps.md", "data/weights/README.md")
+PAGES = ("README.md", "docs/results.md", "docs/maintainers.md", "docs/heat-maps.md", "data/weights/README.md")
 PAGES = [PROJECT / name for name in PAGES]
 TITLES = {  # of the models that `benchmarks/accuracy.py` trains: in the pages, and in notebook 3
     "1-nearest neighbour": ("1-nearest neighbour on pixels (learns nothing)", None),
@@ -344,15 +344,6 @@ def draw_learning_curve() -> Figure:
 # ------------------------------------------------------------------------------------------------ heat maps
 
 
-def heat_maps(rows: pd.DataFrame) -> str:
-    """Which maps point at the lesion: both scores of each map and network on validation patients."""
-    rows, lines = rows[(rows.part == "val") & (rows.network != NONE)], []
-    for name, mine in rows.groupby("map", sort=False):
-        scores = {row.network: f"{100 * row[POINTING]:.0f} / {row[PRECISION]:.2f}" for _, row in mine.iterrows()}
-        lines.append({"map, validation patients": name} | scores | {"seconds": f"{mine.seconds.iloc[0]:.1f}"})
-    return markdown(lines)
-
-
 def heat_maps_test(rows: pd.DataFrame) -> str:
     """Each network's map that was best on validation patients, and maps that need no network, on test patients."""
     lines = []
@@ -366,15 +357,6 @@ def heat_maps_test(rows: pd.DataFrame) -> str:
             line["average precision"] = with_interval(one, PRECISION, "{:.2f}", 1)
             lines.append(line | {"seeds": one.seeds.iloc[0]})
     return markdown(lines)
-
-
-def heat_maps_road(rows: pd.DataFrame) -> str:
-    """ROAD's gap of each network's maps on the phantom, means over seeds."""
-    cells = {
-        "ROAD gap, points": lambda mine: with_interval(mine, "ROAD gap", "{:+.1f}"),
-        "seeds with the interval above zero": lambda mine: f"{mine['seeds above zero'].sum()} of {mine.seeds.sum()}",
-    }
-    return by_group(rows[rows.part == "ROAD"], {"network": "network", "map": "map"}, cells)
 
 
 def heat_maps_real() -> str:
@@ -432,27 +414,11 @@ def patients() -> str:
     return f"{by_group(rows, {'way': 'counted'}, cells)}\n\n{note}"
 
 
-def speed() -> str:
-    """Images a second and memory of each training loop, by machine, network and what learns."""
-    lines, titles = [], {"ours": "ours", "cached": "ours, features kept"}
-    for run in read_json(RESULTS / "speed.json"):
-        m = run["machine"]
-        what = f"{m['processor']}, bfloat16: {m['bfloat16']}; {m['backbone']}, {m['image_size']} px"
-        for part, learns, mine in (("scratch", "all layers", "ours"), ("frozen", "`layer4` and head", "cached")):
-            for name, found in run[part].items():
-                times = run[part][mine]["images/s"] / found["images/s"]
-                line = {"machine and network": what, "learns": learns, "loop": titles.get(name, name)}
-                line |= {"images/s": f"{found['images/s']:.1f}", "ours (the first): times as fast": f"{times:.2f}"}
-                lines.append(line | {"peak memory, GB": f"{found['GB']:.1f}"})
-    return markdown(lines)
-
-
 # ------------------------------------------------------------------------------------------------ pages
 
 
 def tables() -> dict[str, str]:
     """The tables of the pages, by name."""
-    maps = read("heat_maps")
     return {
         "real": summary("sars-cov-2-ct", "patient"),
         "real-random": summary("sars-cov-2-ct", "random"),
@@ -460,11 +426,8 @@ def tables() -> dict[str, str]:
         "difficulty": difficulty(),
         "weights": pretraining(),
         "variance": markdown(spread()),
-        "speed": speed(),
         "learning-curve": few_slices(),
-        "heat-maps": heat_maps(maps),
-        "heat-maps-test": heat_maps_test(maps),
-        "heat-maps-road": heat_maps_road(maps),
+        "heat-maps-test": heat_maps_test(read("heat_maps")),
         "heat-maps-real": heat_maps_real(),
         "strangers": out_of_distribution(),
         "patients": patients(),

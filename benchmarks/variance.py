@@ -14,7 +14,7 @@ from experiment import RESULTS, parser, run_sweep
 
 def main() -> int:
     arguments = parser(__doc__)
-    arguments.add_argument("--scheduler", help="of a Dask cluster (docs/scale.md)")
+    arguments.add_argument("--scheduler", help="of a Dask cluster (docs/reference.md)")
     options = arguments.parse_args()
     seeds = [(seed, 0) for seed in options.seeds] + [(0, seed) for seed in options.seeds if seed]
     runs = [
