@@ -48,6 +48,7 @@ class Settings:
     seeds: Annotated[int, Field(ge=2, le=1000)] = 3  # how many a sweep tries (notebook 6)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # "auto" takes a CUDA GPU if there is one
     run_dir: Text = "runs/default"
+    keep_network: bool = True  # of train.ipynb: whether its checkpoints stay when the scores are recorded
     resume: bool = True  # continue an unfinished run of the same parameters
 
     def __post_init__(self) -> None:
