@@ -191,9 +191,7 @@ def test_a_window_from_the_csv_file(csv_folder, capsys):
     assert torch.equal(own.images[0], own.images[11]) and not torch.equal(wide.images[0], wide.images[11])
     assert wide.images[11].float().mean() - wide.images[0].float().mean() == pytest.approx(1100 / 4000 * 255, abs=1)
     assert "low" not in wide.table and (own.window, wide.window) == (None, (0, 4000))
-    edit_rows(
-        csv_folder, lambda line, header: line.replace("0,4000", "0,3000") if line.startswith("images/1.") else line
-    )
+    edit_rows(csv_folder, lambda line, _: re.sub(r"(images/1\..*)4000", r"\g<1>3000", line))
     varied = load(csv_folder)
     assert varied.window is None and "Windows (low, high) differ" in varied.patient_source
 
