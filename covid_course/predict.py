@@ -143,7 +143,11 @@ def predict_files(run_dir: str | Path, paths: list[Path], out: Path | None = Non
         ValueError, OSError: as `predictor.read_run`; the pictures can't be written.
     """
     scans, files, left_out = find_scans(paths)
-    predictor, out = read_run(run_dir), resolve(out or Path(run_dir) / "answers")
+    out = resolve(out or Path(run_dir) / "answers")
+    read = [*files, *(file_of(header.path) for scan in scans for header in scan.headers)]
+    if out.resolve() in {file.resolve().parent for file in read}:
+        raise ValueError(f"{display_path(out)} holds slices, which pictures could replace: give another --out.")
+    predictor = read_run(run_dir)
     what, plain = [*files, *scans], [re.sub("[/:]+", "-", scan.name).strip("-")[-100:] for scan in scans]
     pictures = [f"{name}.png" for name in unique_names([*(file.stem for file in files), *plain])]
     loose, slices, patients, unread = [], [], [], []
