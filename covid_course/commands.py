@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from glob import glob
 from pathlib import Path
 
 import pandas as pd
@@ -62,7 +63,8 @@ def _done(options: argparse.Namespace) -> int:
         case "predict":
             from .predict import predict_files
 
-            return predict_files(options.run_dir, options.files, options.out)
+            files = [found for path in options.files for found in _matches(path)]
+            return predict_files(options.run_dir, files, options.out)
         case "export":
             from .export import export_run
 
@@ -105,11 +107,11 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("run_dir", help=RUN_DIR)
     files = "slices, volumes, or folders of them, DICOM series too"
     predict.add_argument("files", nargs="+", type=Path, metavar="FILE", help=files)
-    predict.add_argument("--out", type=Path, help="a folder for the pictures and answers.csv (RUN_DIR/answers)")
+    predict.add_argument("--out", type=_here, help="a folder for the pictures and answers.csv (RUN_DIR/answers)")
     commands.add_parser("check", help="is this machine ready? (exit code 1 if there is something to fix)")
     exported = commands.add_parser("export", help="write a run's model as ONNX, with a model card")
     exported.add_argument("run_dir", help=RUN_DIR)
-    exported.add_argument("--out", type=Path, help="a folder for model.onnx and README.md (RUN_DIR/export)")
+    exported.add_argument("--out", type=_here, help="a folder for model.onnx and README.md (RUN_DIR/export)")
     page = commands.add_parser("demo", help="apply a run's model on a page in the browser, on this machine only")
     page.add_argument("run_dir", nargs="?", default="runs/default", help=RUN_DIR)
     commands.add_parser("handout", help="write copies for learners (no solutions) and teachers into build/handout/")
@@ -145,3 +147,13 @@ def results(folder: Path) -> str:
         return f"No test results in {display_path(path)} yet."
     table = pd.DataFrame.from_dict(rows, orient="index").fillna(float("nan"))  # JSON has null for NaN
     return table.to_string(float_format="{:.3f}".format, na_rep="–")
+
+
+def _here(text: str) -> Path:
+    """A path as a command line means it: from the folder where one stands."""
+    return Path(text).expanduser().absolute()
+
+
+def _matches(path: Path) -> list[Path]:
+    """A file or folder; or what a pattern such as `*.png` matches, which Windows' command line leaves as it is."""
+    return [path] if path.exists() else [Path(name) for name in sorted(glob(str(path)))] or [path]

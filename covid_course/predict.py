@@ -23,7 +23,7 @@ from covid_utils.core.files import display_path, replace_file, resolve
 from covid_utils.core.progress import progress
 from covid_utils.io.discovery import ending
 from covid_utils.io.discovery import sentence as left_out_sentence
-from covid_utils.io.images import read_slice
+from covid_utils.io.images import read_file, resized
 from covid_utils.io.nifti import file_of
 from covid_utils.io.scans import Scan, find_scans, read_stack, unique_names
 from covid_utils.labs.cam_figures import overlay, panels
@@ -70,9 +70,11 @@ def answers(predictor: Predictor, what: Iterable[Path | Scan]) -> Iterator[Answe
 
 
 def predict_file(predictor: Predictor, path: Path) -> Answer:
-    """A slice file's answer. Raises as `images.read_slice`."""
-    images = torch.from_numpy(read_slice(path, predictor.settings.image_size))[None]
+    """A slice file's answer. Raises as `images.read_file`."""
+    read = read_file(path, predictor.window)
+    images = torch.from_numpy(resized(read.image, predictor.settings.image_size))[None]
     found = predict_slices(predictor, images)
+    found[0]["note"] = "; ".join(filter(None, [found[0]["note"], read.note]))
     heats = heat_maps(predictor, images, found)
     return Answer(found[0], [], partial(draw_slice, images[0].numpy(), heats[0], found[0], predictor.map), "")
 
@@ -82,7 +84,7 @@ def predict_scan(predictor: Predictor, scan: Scan) -> Answer:
 
     Raises as `scans.read_stack`, and ValueError if the predictor has no rule for patients.
     """
-    stack = read_stack(scan, predictor.settings.image_size)
+    stack = read_stack(scan, predictor.settings.image_size, predictor.window)
     images = torch.from_numpy(stack.images)
     found = predict_slices(predictor, images)
     logits = np.array([each["logit"] for each in found])
@@ -100,7 +102,7 @@ def predict_scan(predictor: Predictor, scan: Scan) -> Answer:
 def draw_slice(image: np.ndarray, heat: np.ndarray, row: dict, name: str) -> Figure:
     """A slice, uint8 (H, W), beside its heat map, float (H, H), with the answer as title."""
     figure = panels(image, {name: heat})
-    figure.suptitle(headline(row) + (WARNING if row["note"] else ""), fontsize=10, y=0.99)
+    figure.suptitle(headline(row) + (WARNING if OUT_OF_DISTRIBUTION in row["note"] else ""), fontsize=10, y=0.99)
     figure.tight_layout()
     return figure
 
@@ -141,7 +143,11 @@ def predict_files(run_dir: str | Path, paths: list[Path], out: Path | None = Non
         ValueError, OSError: as `predictor.read_run`; the pictures can't be written.
     """
     scans, files, left_out = find_scans(paths)
-    predictor, out = read_run(run_dir), resolve(out or Path(run_dir) / "answers")
+    out = resolve(out or Path(run_dir) / "answers")
+    read = [*files, *(file_of(header.path) for scan in scans for header in scan.headers)]
+    if out.resolve() in {file.resolve().parent for file in read}:
+        raise ValueError(f"{display_path(out)} holds slices, which pictures could replace: give another --out.")
+    predictor = read_run(run_dir)
     what, plain = [*files, *scans], [re.sub("[/:]+", "-", scan.name).strip("-")[-100:] for scan in scans]
     pictures = [f"{name}.png" for name in unique_names([*(file.stem for file in files), *plain])]
     loose, slices, patients, unread = [], [], [], []

@@ -119,7 +119,7 @@ def _execute_notebooks(run: Run, folder: Path) -> dict:
         output = folder / Path(notebook).name
         if digest(Path(notebook)) != before:
             raise ValueError(f"{output.name} was changed while this sweep ran: start it again.")
-        execute(Path(notebook), output, run.parameters | {"run_dir": run.folder})
+        execute(Path(notebook), output, {"keep_network": False} | run.parameters | {"run_dir": run.folder})
     return {"status": "finished", "notebook": display_path(output), "metrics": _numbers(folder / "metrics.json")}
 
 

@@ -31,6 +31,7 @@ class CTData:
         lesions: bool (N, H, W), where disease was drawn; None for real slices.
         lungs: bool (N, H, W); None for real slices.
         name: the dataset's name.
+        window: the values that became black and white, where CSV files name the same for all slices; else None.
         patient_source: one sentence on where the patients come from.
         fingerprint: SHA-256 of pixels and table, as hexadecimal text.
     """
@@ -42,6 +43,7 @@ class CTData:
     name: str
     patient_source: str
     fingerprint: str
+    window: tuple[float, float] | None = None
 
 
 def load_data(settings: Settings, progress: bool = True) -> CTData:
@@ -61,8 +63,8 @@ def load_data(settings: Settings, progress: bool = True) -> CTData:
     if "split" not in table:
         table["split"] = split_groups(table, settings.split, settings.seed)
         patient_source += " The random split ignores patients." if settings.split == "random" else ""
-    images, lesions, lungs = read()  # decoding a folder comes last, so that one that cannot be split says so at once
-    return CTData(table, images, lesions, lungs, name, patient_source, fingerprint(table, images))
+    images, lesions, lungs, window = read()  # decoding comes last, so that what cannot be split says so at once
+    return CTData(table, images, lesions, lungs, name, patient_source, fingerprint(table, images), window)
 
 
 def split_groups(table: pd.DataFrame, split: str = "patient", seed: int = 0) -> pd.Series:

@@ -23,7 +23,8 @@ BLUE, RED = "#0072B2", "#D55E00"
 LESION = "#00E5FF"
 
 # `@styled` on a function that draws: inside it only, so that a reader's own figures stay as they are
-styled = plt.rc_context({"figure.dpi": 100, "font.size": 11, "axes.spines.top": False, "axes.spines.right": False})
+STYLE = {"figure.dpi": 100, "font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "text.usetex": False}
+styled = plt.rc_context(STYLE)
 
 
 def source(*functions: Callable) -> None:

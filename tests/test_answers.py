@@ -2,6 +2,7 @@
 
 import html
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -9,12 +10,15 @@ import pandas as pd
 import pytest
 import test_volumes as volumes
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from scipy.special import expit
 from toy import tiny_data
 
 from covid_course import predict as prediction
 from covid_course.commands import main
+from covid_utils.core.files import write_json
 from covid_utils.core.settings import Settings
 from covid_utils.io.scans import find_scans
 from covid_utils.io.weights import read_weights, save_weights
@@ -118,6 +122,53 @@ def test_a_run_of_another_version_or_of_other_data(run, tmp_path, monkeypatch, c
     monkeypatch.setattr(predictor, "load_data", lambda *_, **__: run[1])
     with pytest.raises(ValueError, match=message):
         predictor.read_run(tmp_path)
+
+
+def test_a_window_of_the_training_is_that_of_predictions(run, reader, tmp_path):
+    """16-bit pictures: in the window of the training they are the training's slices, in their own range others."""
+    values = np.random.default_rng(0).integers(400, 900, (32, 32)).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "x.png")
+    alone, windowed = (replace(reader, window=window) for window in (None, (0.0, 1200.0)))
+    one, other = (prediction.predict_file(each, tmp_path / "x.png") for each in (alone, windowed))
+    wanted = np.rint(values / 1200 * 255).astype(np.uint8)
+    assert other.row["logit"] == pytest.approx(predict(reader.model, torch.from_numpy(wanted)[None]).item(), abs=1e-4)
+    assert one.row["logit"] != other.row["logit"]
+    assert "its own window or range" in one.row["note"] and "its own" not in other.row["note"]
+
+
+def test_slices_that_are_gone_are_asked_for_once(run, tmp_path, monkeypatch):
+    shutil.copytree(run[0] / "scratch" / "checkpoints", tmp_path / "network" / "checkpoints")
+    (tmp_path / "network" / "checkpoints" / "predictor.safetensors").unlink(missing_ok=True)
+    write_json(tmp_path / "manifest.json", {"network": {"parameters": {"data_dir": str(tmp_path / "elsewhere")}}})
+
+    def moved(settings, **_):
+        raise FileNotFoundError(f"There is nothing in {settings.data_dir}: check the path.")
+
+    monkeypatch.setattr(predictor, "load_data", moved)
+    with pytest.raises(ValueError, match="needed once, before the first prediction.* nothing in .*elsewhere"):
+        predictor.read_run(tmp_path)
+
+
+@given(
+    logit=st.floats(-30, 30),
+    threshold=st.floats(-30, 30),
+    temperature=st.floats(1, 20),
+    slope=st.floats(-3, 3).filter(lambda slope: abs(slope) > 1e-3),
+)
+def test_probability_and_decision_agree(reader, logit, threshold, temperature, slope):
+    """Of slices for any threshold and temperature, of patients for any rule that is believed."""
+    asked = replace(reader, threshold=threshold, temperature=temperature)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predictor, "predict", lambda *_: torch.tensor([logit], dtype=torch.float64))
+        patch.setattr(predictor, "ood_score", lambda *_: np.zeros(1))
+        (row,) = predictor.predict_slices(asked, torch.zeros(1, 8, 8, dtype=torch.uint8))
+    rows = [row]
+    rule = replace(reader.rule, slope=slope, limit=threshold)
+    if slope > 0:
+        rows.append(predictor.predict_patient(replace(asked, rule=rule), np.array([logit])))
+    for each in rows:
+        assert (each["probability"] > each["threshold"]) <= (each["decision"] == "COVID")
+        assert (each["probability"] < each["threshold"]) <= (each["decision"] == "non-COVID")
 
 
 # -------------------------------------------------------------------------- predictions, by command and by widget

@@ -401,7 +401,7 @@ def test_csv_files_that_are_empty_no_text_or_missing(csv_folder):
     (csv_folder / "val.csv").write_text("filename,label\n")
     refuses("The val split of .* holds no slices", csv_folder)
     (csv_folder / "val.csv").unlink()
-    refuses(r"val\.csv is missing: .* needs train\.csv, val\.csv and test\.csv", csv_folder, FileNotFoundError)
+    refuses(r"val\.csv is missing: give train\.csv, val\.csv and test\.csv", csv_folder, FileNotFoundError)
 
 
 def test_class_folders_that_are_empty_missing_or_misspelled(folder):

@@ -1,6 +1,7 @@
 """What people's folders look like: which files are slices, who is a patient, and what is said of the rest."""
 
 import os
+import re
 import sys
 import unicodedata
 
@@ -189,7 +190,34 @@ def test_a_window_from_the_csv_file(csv_folder, capsys):
     assert "slices" not in capsys.readouterr().out  # it is said once, and not where a window is given
     assert torch.equal(own.images[0], own.images[11]) and not torch.equal(wide.images[0], wide.images[11])
     assert wide.images[11].float().mean() - wide.images[0].float().mean() == pytest.approx(1100 / 4000 * 255, abs=1)
-    assert "low" not in wide.table
+    assert "low" not in wide.table and (own.window, wide.window) == (None, (0, 4000))
+    edit_rows(csv_folder, lambda line, _: re.sub(r"(images/1\..*)4000", r"\g<1>3000", line))
+    varied = load(csv_folder)
+    assert varied.window is None and "Windows (low, high) differ" in varied.patient_source
+
+
+def one_table(folder, split=""):
+    """24 pictures of six people in `images`, and one CSV file for all of them."""
+    (folder / "images").mkdir(parents=True)
+    rows = ["filename,label,patient" + (",split" if split else "")]
+    for i in range(24):
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (40, 40), np.uint8)).save(folder / f"images/{i}.png")
+        rows.append(f"images/{i}.png,{i // 4 % 2},p{i // 4}" + (f",{split.split()[i // 8]}" if split else ""))
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    (folder / "other.csv").write_text("age,sex\n3,f\n")
+    return folder
+
+
+def test_one_table_for_all_slices(tmp_path):
+    data = load(one_table(tmp_path / "a"), split="patient")
+    assert data.table.patient.nunique() == 6 and (data.table.groupby("patient").split.nunique() == 1).all()
+    data = load(one_table(tmp_path / "b", "Training validation test"))
+    assert data.table.split.value_counts().to_dict() == {"train": 8, "val": 8, "test": 8}
+    with pytest.raises(ValueError, match=r"labels.csv row \d+ has split 'here': give train, val or test"):
+        load(one_table(tmp_path / "c", "train here test"))
+    (tmp_path / "a" / "labels.csv").rename(tmp_path / "a" / "train_list.txt")
+    with pytest.raises(ValueError, match="'images' names neither class: .*one CSV file, with the columns filename and"):
+        load(tmp_path / "a")
 
 
 # ------------------------------------------------------------------------------------------- who is a patient
@@ -267,7 +295,17 @@ def test_an_id_that_all_files_have_is_no_id(tmp_path):
     for label, name in enumerate(("COVID", "Normal")):
         for i in range(4):
             dicom(tmp_path / "set" / name / f"{i}.dcm", 100 * label + i, "ANONYMOUS")
-    assert load(tmp_path / "set").patient_source.startswith("No patient is named")
+    said = load(tmp_path / "set").patient_source
+    assert said.startswith("No patient is named") and "100% of the slices share one PatientID" in said
+
+
+def test_one_patient_with_most_slices_hides_no_other(tmp_path):
+    for label, name in enumerate(("COVID", "Normal")):
+        for i in range(10):
+            patient = "large" if label and i < 7 else f"{label}-{i // 2}"
+            dicom(tmp_path / "set" / name / f"{i}.dcm", 100 * label + i, patient)
+    data = load(tmp_path / "set", split="patient")
+    assert data.table.patient.nunique() == 8 and "holds 70% of a class" in data.patient_source
 
 
 def test_headers_join_folders(tmp_path):

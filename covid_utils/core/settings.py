@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
+import torch
 import yaml
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -48,6 +49,7 @@ class Settings:
     seeds: Annotated[int, Field(ge=2, le=1000)] = 3  # how many a sweep tries (notebook 6)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # "auto" takes a CUDA GPU if there is one
     run_dir: Text = "runs/default"
+    keep_network: bool = True  # of train.ipynb: whether its checkpoints stay when the scores are recorded
     resume: bool = True  # continue an unfinished run of the same parameters
 
     def __post_init__(self) -> None:
@@ -86,6 +88,8 @@ def check_parameters(namespace: dict[str, Any]) -> Settings:
 
     Raises ValueError, naming the parameter, if one is unknown, has no effect in this notebook, or is wrong.
     """
+    if torch.get_default_dtype() != torch.float32:
+        raise ValueError("PyTorch's default dtype is not float32 here: run torch.set_default_dtype(torch.float32).")
     own, injected = set(), set()
     for cell in namespace.get("In", []):
         names = injected if cell.lstrip().startswith("# Parameters\n") else own

@@ -87,32 +87,38 @@ def open_dataset(settings: Settings, progress: bool) -> tuple[str, pd.DataFrame,
 
     Returns:
         name; table with `path`, `label`, `patient`, and `split` where it is given; one sentence on the patients; and a
-        function that reads the slices, uint8 (N, H, W), and their masks of lesions and lungs, bool (N, H, W) or None,
-        in the table's order.
+        function that reads, in the table's order, the slices, uint8 (N, H, W), their masks of lesions and lungs, bool
+        (N, H, W) or None, and the window that all of them share, or None.
 
     Raises: as `data.load_data`.
     """
     name, home = settings.dataset, resolve(settings.data_dir)
     entry = DATASETS.get(name, DataSet("a folder of one's own", "", ""))
     if entry.hospital:
+        if resolve(name).is_dir():
+            entry = dataclasses.replace(entry, patients=f"{entry.patients} For the folder of this name give ./{name}.")
         return _drawn(entry, settings, home / "phantom", progress)
     folder = entry.fetch(home / name, progress) if entry.fetch else resolve(name)
     if not folder.is_dir() and not set(name) & set("/\\.~"):
         raise ValueError(f"Unknown dataset {name!r}, and {folder} is no folder: {did_you_mean(name, DATASETS)}")
     table, patients = folder_table(folder)
+    patients = entry.patients or patients
     if entry.patient_of:
         table["patient"] = table.path.map(entry.patient_of)
-    paths, windows = table.path.tolist(), None
+    paths, windows = table.path.tolist(), [None] * len(table)
     if "low" in table:
         limits = zip(table.pop("low"), table.pop("high"), strict=True)
         windows = [None if pd.isna(low) else (low, high) for low, high in limits]
+    common = windows[0] if len(set(windows)) == 1 else None
+    if len(set(windows)) > 1:
+        patients += " Windows (low, high) differ between slices: predictions cannot know which to take, and use none."
 
     @explain_out_of_memory("image_size")
     def read() -> tuple:
-        return decode(folder, paths, settings.image_size, home / "cache", progress, windows)[0], None, None
+        return decode(folder, paths, settings.image_size, home / "cache", progress, windows), None, None, common
 
     name = folder.name.replace("<", "‹")  # notebooks show it in Markdown, which would take it for HTML
-    return name, table, entry.patients or patients, read
+    return name, table, patients, read
 
 
 @explain_out_of_memory("patients or image_size")
@@ -127,7 +133,7 @@ def _drawn(entry: DataSet, settings: Settings, cache_dir: Path, progress: bool):
     found = pd.DataFrame(drawn["findings"], columns=FINDINGS)
     table["findings"] = found.apply(lambda row: ",".join(row.index[row]) or "normal", axis=1)
     pixels = tuple(torch.from_numpy(drawn[part]) for part in ("images", "lesions", "lungs"))
-    return s.dataset, table, entry.patients, lambda: pixels
+    return s.dataset, table, entry.patients, lambda: (*pixels, None)
 
 
 def cached_phantom(

@@ -42,6 +42,8 @@ def slices_below(folder: Path) -> tuple[list[Path], Counter]:
             if path.is_dir():
                 if SERVICE.fullmatch(path.name):
                     left_out["hidden and service folders"] += 1
+                elif (path / "answers.csv").is_file():
+                    left_out["folders of earlier predictions"] += 1
                 elif linked:
                     left_out["links to what is read elsewhere"] += 1
                 else:
@@ -106,7 +108,7 @@ def natural(text: str) -> list:
     >>> sorted(["Covid (10)", "Covid (2)"], key=natural)
     ['Covid (2)', 'Covid (10)']
     """
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", text.lower())]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", text.lower())]
 
 
 def _why_left_out(path: Path, folders: tuple[str, ...], linked: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import unicodedata
@@ -25,7 +26,7 @@ LABELS = {  # of the class names in folders and files, in any case, with a space
 LAYOUT = (
     "name the class folders COVID, COVID-19, COVID-positive, positive, SARS-CoV-2 or CT_COVID for the one class, and "
     "non-COVID, non-COVID-19, no-COVID, COVID-negative, negative, normal or CT_NonCOVID for the other, in any case; or "
-    "give train.csv, val.csv and test.csv"
+    "give train.csv, val.csv and test.csv, or one CSV file, with the columns filename and label"
 )
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {
@@ -40,7 +41,8 @@ def folder_table(folder: Path) -> tuple[pd.DataFrame, str]:
 
     Class folders hold the slices, or a folder for each patient; they lie in the folder, or in its folders `train`,
     `val` and `test`. The CSV files have the columns `filename` (from `folder`), `label` (0, 1 or a class name) and
-    perhaps `patient`, and `low` and `high`: the values of a 16-bit picture or scan that become black and white.
+    perhaps `patient`, and `low` and `high`: the values of a 16-bit picture or scan that become black and white. One
+    CSV file of another name may hold all slices; its column `split` is used if there is one.
 
     Returns:
         table with `path` (from `folder`), `label` (1 = COVID), `patient`, and where they are given `split`, `low` and
@@ -52,9 +54,10 @@ def folder_table(folder: Path) -> tuple[pd.DataFrame, str]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}: check the path.")
-    if any((folder / f"{split}.csv").exists() for split in SPLITS):
+    tables = _tables(folder)
+    if tables:
         source, said, left_out = "the CSV files", "", Counter()
-        table = pd.concat([_read_csv(folder, split) for split in SPLITS], ignore_index=True)
+        table = pd.concat([_read_csv(path, split) for path, split in tables], ignore_index=True)
         _refuse_twice(table.assign(slice=[os.path.realpath(folder / path) for path in table.path]), "slice")
     else:
         source = "the sub-folders of the class folders"
@@ -65,9 +68,9 @@ def folder_table(folder: Path) -> tuple[pd.DataFrame, str]:
     else:
         _check_splits(table, folder)
         said += " The split comes with the data."
-    table["patient"], headers = from_headers(table, folder)
+    table["patient"], headers, unused = from_headers(table, folder)
     table = with_blocks(table.drop(columns="place"))
-    return table, describe_source(table, headers or source) + said + sentence(left_out)
+    return table, describe_source(table, headers or source) + unused + said + sentence(left_out)
 
 
 def _read_class_folders(folder: Path) -> tuple[pd.DataFrame, Counter]:
@@ -133,13 +136,26 @@ def _patient(class_folder: Path, file: Path) -> str | None:
     return patient
 
 
-def _read_csv(folder: Path, split: str) -> pd.DataFrame:
+def _tables(folder: Path) -> list[tuple[Path, str | None]]:
+    """The CSV files of a folder, each with its split: train.csv, val.csv and test.csv, or one for all; or none."""
+    splits = [(folder / f"{split}.csv", split) for split in SPLITS]
+    if any(path.exists() for path, _ in splits):
+        return splits
+    if any(class_of(path.name) is not None for path in folder.iterdir() if path.is_dir()):
+        return []  # the labels are those of the class folders
+    found = []
+    for path in sorted(folder.glob("*.csv")):
+        with contextlib.suppress(ValueError):  # other tables may be in any form
+            names = pd.read_csv(path, nrows=0, encoding="utf-8-sig", skipinitialspace=True).columns
+            if {"filename", "label"} <= {name.strip().lower() for name in names}:
+                found.append((path, None))
+    return found
+
+
+def _read_csv(path: Path, split: str | None) -> pd.DataFrame:
     """A row for each slice of one CSV file, with its `place` (file and row)."""
-    path = folder / f"{split}.csv"
     if not path.exists():
-        raise FileNotFoundError(
-            f"{display_path(path)} is missing: a folder with CSV files needs train.csv, val.csv and test.csv."
-        )
+        raise FileNotFoundError(f"{display_path(path)} is missing: give train.csv, val.csv and test.csv, or one table.")
     try:  # the header is a row like the others, so that a row that is longer is an error
         rows = pd.read_csv(
             path, header=None, dtype=str, encoding="utf-8-sig", skip_blank_lines=False, skipinitialspace=True
@@ -149,7 +165,7 @@ def _read_csv(folder: Path, split: str) -> pd.DataFrame:
             f"{display_path(path)} is not a readable CSV file ({' '.join(str(error).split())}): save it anew, in "
             "UTF-8, with quotes around a name that has a comma in it."
         ) from None
-    names = [str(name).strip().lower() for name in rows.loc[0]]
+    folder, names = path.parent, [str(name).strip().lower() for name in rows.loc[0]]
     twice = [column for column in ("filename", "label", "patient", "low", "high") if names.count(column) > 1]
     missing = [column for column in ("filename", "label") if column not in names]
     if twice or missing:
@@ -166,10 +182,20 @@ def _read_csv(folder: Path, split: str) -> pd.DataFrame:
         "path": [_file_of(folder, *row) for row in zip(table.filename, table.place, strict=True)],
         "label": [_label_of(*row) for row in zip(table.label, table.place, strict=True)],
         "patient": canonical(table.patient) if "patient" in table else None,
-        "split": split,
+        "split": _split_of(table) if split is None and "split" in table else split,
         "place": table.place,
     }
     return pd.DataFrame(columns | _window(table), table.index)
+
+
+def _split_of(table: pd.DataFrame) -> pd.Series:
+    """The column `split` in our names of the splits. Raises ValueError for another name."""
+    found = table.split.str.strip().str.lower().map(SPLIT_NAMES)
+    for row in table[found.isna()].itertuples():
+        raise ValueError(
+            f"{row.place} has split {row.split!r}: give train, val or test in each row, or no such column."
+        )
+    return found
 
 
 def _file_of(folder: Path, name: object, place: str) -> str:

@@ -6,7 +6,6 @@ import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -28,8 +27,8 @@ BITS, PHOTOMETRIC = 258, 262  # TIFF's tags BitsPerSample and PhotometricInterpr
 
 def decode(
     folder: Path, paths: list[str], image_size: int, cache_dir: Path, progress: bool = True, windows: list | None = None
-) -> tuple[Tensor, Any]:
-    """All slices as one tensor, read once and kept in `cache_dir`, and the SHA-256 of their pixels.
+) -> Tensor:
+    """All slices as one tensor, read once and kept in `cache_dir`.
 
     The cache is found by the folder's place, the files' names, sizes, times and first bytes, and `image_size`; a
     damaged one is made anew.
@@ -42,7 +41,7 @@ def decode(
 
     Returns:
         uint8 (N, image_size, image_size), 0 black to 255 white, mapped from the file if it would fill more than a
-        quarter of the free memory; and a hashlib object that has seen these pixels.
+        quarter of the free memory.
 
     Raises:
         ValueError: a slice is empty, damaged, blank, not a single picture, or has only two grey levels, as masks do.
@@ -53,7 +52,7 @@ def decode(
     files = [_traits(file) for file in dict.fromkeys(file_of(folder / path) for path in paths)]
     about = (CACHE_VERSION, image_size, str(folder.resolve()), paths, windows, files)
     cache = cache_dir / f"{folder.name}-{image_size}-{hashlib.sha256(repr(about).encode()).hexdigest()[:16]}.npy"
-    if cache.exists() and (found := _read_cache(cache)):
+    if cache.exists() and (found := _read_cache(cache)) is not None:
         return found
     digest, notes = hashlib.sha256(), {}
 
@@ -83,7 +82,7 @@ def decode(
     replace_file(cache, write)
     for note, names in notes.items():
         print(f"{len(names)} of {len(paths)} slices, the first of them {names[0]!r}: {note}.")
-    return _in_memory(np.load(cache, mmap_mode="c")), digest
+    return _in_memory(np.load(cache, mmap_mode="c"))
 
 
 def _traits(file: Path) -> tuple:
@@ -92,7 +91,7 @@ def _traits(file: Path) -> tuple:
         return file.stat().st_size, file.stat().st_mtime_ns, hashlib.sha256(stream.read(2**16)).hexdigest()
 
 
-def _read_cache(cache: Path) -> tuple[Tensor, Any] | None:
+def _read_cache(cache: Path) -> Tensor | None:
     """What `decode` returns, from the cached file; None if the file is damaged."""
     try:
         images = np.load(cache, mmap_mode="c")  # what is written to it never reaches the file
@@ -100,7 +99,7 @@ def _read_cache(cache: Path) -> tuple[Tensor, Any] | None:
         with cache.open("rb") as file:
             file.seek(-32, os.SEEK_END)
             if digest.digest() == file.read():
-                return _in_memory(images), digest
+                return _in_memory(images)
     except (OSError, ValueError, EOFError):
         pass
     print(f"The cache {display_path(cache)} is damaged: reading the slices again.")

@@ -15,6 +15,7 @@ from .discovery import is_dicom, natural
 from .nifti import in_volume
 
 BLOCK = 20  # consecutive file numbers that stand in for a patient where nobody says who is who
+ANONYMISED = 0.9  # share of the slices with one PatientID above which it names nobody
 GUESS = re.compile(r"((train|val|test) )?(non-)?covid block \d+")
 COUNTER = re.compile(r"((ct|scan|patient|pat|case|series|study|volume|vol|subject|sub|exam|p|s)[ _-]*)*\d+")
 NO_PATIENT = re.compile(  # names of sub-folders that say what lies in them, not whose it is
@@ -54,19 +55,23 @@ def disambiguate_ids(table: pd.DataFrame) -> tuple[pd.Series, str]:
     return told, " The same number in several folders is taken for several people."
 
 
-def from_headers(table: pd.DataFrame, folder: Path) -> tuple[pd.Series, str]:
+def from_headers(table: pd.DataFrame, folder: Path) -> tuple[pd.Series, str, str]:
     """Patients by the PatientID of DICOM files, as numbers of ours, since an id must not be shown.
 
-    Slices belong to one patient if they share an id or a sub-folder. An id that most files have is no id but what an
-    anonymiser wrote.
+    Slices belong to one patient if they share an id or a sub-folder. An id that nine of ten files have is no id but
+    what an anonymiser wrote.
 
-    Returns: the patients, and a sentence if headers name any.
+    Returns: the patients; where they come from if headers name them; and a sentence if headers are not believed.
     """
     files = [folder / path for path in table.path]
     found = patient_ids([file for file in files if is_dicom(file) and not in_volume(file)])
     ids = pd.Series([found.get(file) for file in files], table.index, dtype=object)
-    if ids.nunique() < 2 or ids.value_counts(normalize=True).iloc[0] > 0.5:
-        return table.patient, ""
+    share = ids.value_counts().max() / len(ids)
+    if ids.nunique() and share > ANONYMISED:
+        said = f" {share:.0%} of the slices share one PatientID, as anonymisers write: the DICOM headers are not used."
+        return table.patient, "", said
+    if not ids.nunique():
+        return table.patient, "", ""
     names = [ids.map("id {}".format, na_action="ignore"), table.patient.map("in {}".format, na_action="ignore")]
     code, unique = pd.factorize(pd.concat(names))  # -1 where there is no name
     by_id, by_folder = code[: len(table)], code[len(table) :]
@@ -75,7 +80,7 @@ def from_headers(table: pd.DataFrame, folder: Path) -> tuple[pd.Series, str]:
     person = connected_components(links, directed=False)[1][np.where(by_id >= 0, by_id, by_folder)]
     number = pd.Series(pd.factorize(person[known])[0] + 1, table.index[known])
     patients = number.map("patient {:04d}".format).reindex(table.index).astype(object)
-    return patients, "the DICOM headers, whose ids are replaced by numbers of ours"
+    return patients, "the DICOM headers, whose ids are replaced by numbers of ours", ""
 
 
 def with_blocks(table: pd.DataFrame) -> pd.DataFrame:

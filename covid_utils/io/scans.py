@@ -17,8 +17,8 @@ from ..core.progress import progress
 from .dicom import NO_PICTURE, read_header
 from .discovery import NIFTI, ending, is_dicom, natural, sentence, slices_below
 from .images import read_file, resized
-from .nifti import file_of, in_volume, volume_headers
-from .slices import OTHER_PLANE, Header
+from .nifti import file_of, in_volume, read_volume_slice, volume_headers
+from .slices import OTHER_PLANE, Header, Slice, Window
 
 SAME_DIRECTION = 0.02  # of a unit vector: slices of one series point the same way but for rounding
 
@@ -121,8 +121,8 @@ def _name(place: Path, root: str) -> str:
 def usable_slices(files: list[Path]) -> tuple[list[Path], Counter]:
     """Of a class folder's files the slices that `read_stack` would take too, each volume as its slices.
 
-    Scouts, screenshots, other modalities, objects without a picture and all but the largest axial series of an
-    examination are left out. What says nothing of itself is kept.
+    Scouts, screenshots, other modalities, objects without a picture, all but the largest axial series of an
+    examination and the blank slices of volumes are left out. What says nothing of itself is kept.
 
     Returns: the slices, in the order of the files; how many files or slices were left out, for which reason.
     """
@@ -138,7 +138,15 @@ def usable_slices(files: list[Path]) -> tuple[list[Path], Counter]:
         others = [each for each in headers if each not in chosen]
         left_out.update(each.problem or "slices of other series" for each in others)
         unused |= {each.path for each in others}
-    return [path for path in paths if path not in unused], left_out
+        blank = {each.path for each in chosen if in_volume(each.path) and is_blank(read_volume_slice(each.path))}
+        left_out["blank slices"] += len(blank)
+        unused |= blank
+    return [path for path in paths if path not in unused], +left_out
+
+
+def is_blank(found: Slice) -> bool:
+    """Whether a slice is one grey level throughout, as the padding of a volume is."""
+    return bool(found.image.min() == found.image.max())
 
 
 def largest_series(headers: list[Header]) -> tuple[list[Header], str]:
@@ -156,8 +164,8 @@ def largest_series(headers: list[Header]) -> tuple[list[Header], str]:
     return best, f"one of {len(series)} series ({len(best)} slices; the others: {sizes})"
 
 
-def read_stack(scan: Scan, image_size: int) -> Stack:
-    """The slices of a scan, each as `images.read_slice` reads it.
+def read_stack(scan: Scan, image_size: int, window: Window | None = None) -> Stack:
+    """The slices of a scan, each as `images.read_file` reads it, in the window if it is given.
 
     Raises:
         ImportError: what pydicom needs to decompress the pixels is not installed.
@@ -173,23 +181,27 @@ def read_stack(scan: Scan, image_size: int) -> Stack:
         raise ValueError(
             f"Patient {scan.name!r} in {display_path(scan.path)} cannot be predicted ({reasons})."
         ) from None
-    images, slices, errors, seen = [], [], [], []
+    images, slices, errors, seen, blank = [], [], [], [], 0
     for number, header in enumerate(series, start=1):
         try:
-            found = read_file(header.path)
+            found = read_file(header.path, window)
         except ValueError as error:
             if in_volume(header.path):  # which is damaged as a whole
                 raise
             errors.append(str(error))
         else:
+            if is_blank(found):  # of a volume; of other files it is an error
+                blank += 1
+                continue
             images.append(resized(found.image, image_size))
             slices.append({"file": str(file_of(header.path)), "slice": number, "position": header.place})
             seen.append(found.note)
     unread = f"{len(errors)} of {len(series)} slices cannot be read" if errors else ""
     told = f"Patient {scan.name!r}: {unread}. {errors[0]}" if errors else ""
     if not images:
-        raise ValueError(told)
-    note = "; ".join(filter(None, [others, *notes, unread, *dict.fromkeys(seen), left_out]))
+        raise ValueError(told or f"Patient {scan.name!r}: all slices are blank.")
+    empty = f"{blank} blank slices are left out" if blank else ""
+    note = "; ".join(filter(None, [others, *notes, unread, empty, *dict.fromkeys(seen), left_out]))
     return Stack(np.stack(images), slices, note, told)
 
 

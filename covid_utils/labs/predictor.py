@@ -12,7 +12,7 @@ from scipy.special import expit
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from ..core.files import display_path, resolve
+from ..core.files import display_path, read_json, resolve
 from ..core.settings import FIELDS, Settings
 from ..data import CTData, load_data
 from ..io.weights import read_weights, save_weights
@@ -43,6 +43,7 @@ class Predictor:
         centre, spread: of the training slices' features, (C,) and the inverse of their covariance, (C, C), float32.
         limit: the distance from them that 95 % of the validation slices stay within.
         rule: how a patient's slices become one answer; None if the validation patients cannot tell.
+        window: the values that were black and white in all training slices (`CTData.window`), or None.
     """
 
     model: Net
@@ -54,12 +55,13 @@ class Predictor:
     spread: Tensor
     limit: float
     rule: PatientRule | None
+    window: tuple[float, float] | None
 
 
 def trained_file(run_dir: str | Path) -> Path:
-    """The checkpoint of a run's transfer model, or of the one from scratch. Raises FileNotFoundError if it has none."""
+    """The checkpoint of a run: transfer, else scratch, else that of train.ipynb. FileNotFoundError if it has none."""
     folder = resolve(run_dir)
-    files = [folder / name / "checkpoints" / "best.safetensors" for name in ("transfer", "scratch")]
+    files = [folder / name / "checkpoints" / "best.safetensors" for name in ("transfer", "scratch", "network")]
     file = next((each for each in files if each.is_file()), None)
     if file is None:
         raise FileNotFoundError(
@@ -85,20 +87,29 @@ def read_run(run_dir: str | Path) -> Predictor:
             f"{display_path(file)} is of another version of the course (it has the parameters "
             f"{', '.join(unknown)}): train it anew, with resume=False."
         )
-    settings = Settings(**parameters)
+    manifest, name = resolve(run_dir) / "manifest.json", file.parents[1].name
+    given = read_json(manifest).get(name, {}).get("parameters", {}) if manifest.is_file() else {}
+    settings = Settings(**parameters, data_dir=given.get("data_dir", Settings.data_dir))
     kept, key = file.with_name("predictor.safetensors"), hashlib.sha256(file.read_bytes()).hexdigest()
     if kept.exists():
         state, found = read_weights(kept)
-        if found.pop("checkpoint") == key:
-            rule = found.pop("rule")
-            return Predictor(model, settings, **found, **state, rule=rule and PatientRule(**rule))
-    data = load_data(settings, progress=False)
+        if found.pop("checkpoint") == key and "window" in found:  # which older versions did not keep
+            rule, window = found.pop("rule"), found.pop("window")
+            rule, window = rule and PatientRule(**rule), window and tuple(window)
+            return Predictor(model, settings, **found, **state, rule=rule, window=window)
+    try:
+        data = load_data(settings, progress=False)
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(
+            f"The slices of the training in {display_path(file.parents[1])} are needed once, before the first "
+            f"prediction, and cannot be read where they were. {error}"
+        ) from None
     if data.fingerprint != fingerprint:
         raise ValueError(
             f"The slices of {data.name} have changed since {display_path(file)} was trained: train it anew."
         )
     predictor = fit_predictor(model, data, settings)
-    numbers = {name: getattr(predictor, name) for name in ("temperature", "threshold", "map", "limit")}
+    numbers = {name: getattr(predictor, name) for name in ("temperature", "threshold", "map", "limit", "window")}
     numbers |= {"rule": predictor.rule and dataclasses.asdict(predictor.rule), "checkpoint": key}
     save_weights(kept, {"centre": predictor.centre, "spread": predictor.spread}, numbers)
     return predictor
@@ -122,7 +133,8 @@ def fit_predictor(model: Net, data: CTData, settings: Settings) -> Predictor:
         rule = choose_rule(predict(model, lungs.images).numpy(), lungs.table.label, lungs.table.patient, threshold)
     if rule and rule.slope <= 0:  # the probability would fall where the score rises
         rule = None
-    return Predictor(model, settings, scale, threshold, best_map(model, data), centre, spread, limit, rule)
+    best = best_map(model, data)
+    return Predictor(model, settings, scale, threshold, best, centre, spread, limit, rule, data.window)
 
 
 def best_map(model: Net, data: CTData) -> str:

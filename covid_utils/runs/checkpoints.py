@@ -18,8 +18,9 @@ from ..training import best_epoch
 def run_key(settings: Settings, fingerprint: str) -> dict:
     """What makes two runs the same run: all parameters but paths and the device, and the data's fingerprint."""
     parameters = dataclasses.asdict(settings)
-    for name in ("run_dir", "data_dir", "resume", "device", "seeds", "data_seed"):  # the last is in the fingerprint
+    for name in ("run_dir", "data_dir", "resume", "device", "seeds", "keep_network"):
         del parameters[name]
+    del parameters["data_seed"]  # it is in the fingerprint
     if settings.weights == "scratch":
         parameters["trainable"] = "all"  # whatever the setting: nothing is frozen then
     if parameters["trainable"] == "all":
@@ -28,13 +29,15 @@ def run_key(settings: Settings, fingerprint: str) -> dict:
 
 
 def differing(one: dict, other: dict) -> str:
-    """The parameters in which two runs differ, as text.
+    """The parameters in which two runs differ, as text; the same slices may have another path.
 
     >>> differing({"epochs": 3, "seed": 0}, {"epochs": 12, "seed": 0})
     'epochs=3 instead of 12'
     """
-    names = [name for name, value in other.items() if one.get(name) != value]
-    texts = [f"{name}={one.get(name)!r} instead of {other[name]!r}" for name in names if name != "data"]
+    names = [name for name in one | other if one.get(name) != other.get(name)]
+    if "data" in one and "data" not in names:
+        names = [name for name in names if name != "dataset"]
+    texts = [f"{name}={one.get(name)!r} instead of {other.get(name)!r}" for name in names if name != "data"]
     return ", ".join(texts) or ("other slices (the data have changed since)" if names else "")
 
 
@@ -80,8 +83,7 @@ class Checkpoint:
         which is never replaced unless `overwrite`, or a damaged file.
         """
         found = None if self.overwrite or not self.last.exists() else read_last(self.last)
-        if found and found["parameters"] != self.parameters:
-            others = differing(found["parameters"], self.parameters) or "more parameters"
+        if found and (others := differing(found["parameters"], self.parameters)):
             raise ValueError(
                 f"{display_path(self.folder)} holds {'a finished' if is_finished(found) else 'an unfinished'} run with "
                 f"{others}: give another run_dir, the same parameters, or set "

@@ -90,7 +90,7 @@ def load_or_train(data: CTData, settings: Settings, name: str, curves=None) -> t
         return model, history, f"Trained the {name} model now, as {display_path(folder)} held no finished one."
     wanted = run_key(settings, data.fingerprint)
     same = ("dataset", "split", "seed", "image_size", "backbone", "weights", "data")
-    clash = differing(found["parameters"], {key: wanted[key] for key in same})
+    clash = differing(*({name: each.get(name) for name in same} for each in (found["parameters"], wanted)))
     if clash:
         raise ValueError(
             f"{display_path(folder)} was trained with {clash}: give another run_dir or the same parameters."
