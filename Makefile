@@ -24,13 +24,14 @@ lab: .venv/runtime  ## open JupyterLab in notebooks/, on this machine only
 demo: .venv/demo  ## ask the network of RUN=runs/default on a page in the browser, on this machine only
 	$(BIN)/python -m covid_utils demo $(RUN)
 
-# `make check` runs the unit tests that take a second or two; the rest of `make test` are those that start processes.
+# `make check` runs FAST: the taught code, the readers and the rules of the house. SLOW start processes.
+FAST := $(addprefix tests/test_,$(addsuffix .py,data evaluation explain folders house models pictures plotting runs training))
 SLOW := $(addprefix tests/test_,$(addsuffix .py,demo exercises export kills models notebooks reliability site slides sweep training))
 
 test: series unit slow  ## every notebook in small, and all tests but the weekly ones; `make -j2 test` keeps two cores busy
 
 check: lint  ## lint, and the fast tests: a minute or so
-	$(BIN)/python -m pytest -q -x --ignore=tests/test_notebooks.py $(addprefix --ignore=,$(SLOW))
+	$(BIN)/python -m pytest -q -x $(FAST)
 
 # The notebooks through nbval, each alone, without a network and with the profile smoke; `make committed`: as they are.
 series: .venv/test

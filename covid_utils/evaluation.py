@@ -82,9 +82,6 @@ def percent(score: dict[str, float], signed: bool = False) -> str:
     return f"{value} {'points' if signed else '%'} ({low} to {high})"
 
 
-# ------------------------------------------------------------------------------------------------ intervals
-
-
 def bootstrap_weights(patients, seed: int) -> np.ndarray:
     """How often each slice counts, (REPEATS + 1, N): once in the first row, in the others as often as its patient."""
     _, group = np.unique(np.asarray(patients), return_inverse=True)
