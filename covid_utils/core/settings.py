@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
-import torch
 import yaml
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -88,8 +87,6 @@ def check_parameters(namespace: dict[str, Any]) -> Settings:
 
     Raises ValueError, naming the parameter, if one is unknown, has no effect in this notebook, or is wrong.
     """
-    if torch.get_default_dtype() != torch.float32:
-        raise ValueError("PyTorch's default dtype is not float32 here: run torch.set_default_dtype(torch.float32).")
     own, injected = set(), set()
     for cell in namespace.get("In", []):
         names = injected if cell.lstrip().startswith("# Parameters\n") else own
