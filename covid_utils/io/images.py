@@ -138,7 +138,7 @@ def read_file(path: Path, window: Window | None = None) -> Slice:
         raise ValueError(f"{display_path(path)} is a volume of many slices: put it into a class folder.")
     with reading(path):
         found = read_dicom(path, window) if is_dicom(path) else _read_picture(path, window)
-        if found.image.min() == found.image.max():
+        if found.blank:
             raise ValueError("it is blank, one grey level throughout")
         return found
 

@@ -18,7 +18,7 @@ from .dicom import NO_PICTURE, read_header
 from .discovery import NIFTI, ending, is_dicom, natural, sentence, slices_below
 from .images import read_file, resized
 from .nifti import file_of, in_volume, read_volume_slice, volume_headers
-from .slices import OTHER_PLANE, Header, Slice, Window
+from .slices import OTHER_PLANE, Header, Window
 
 SAME_DIRECTION = 0.02  # of a unit vector: slices of one series point the same way but for rounding
 
@@ -138,15 +138,10 @@ def usable_slices(files: list[Path]) -> tuple[list[Path], Counter]:
         others = [each for each in headers if each not in chosen]
         left_out.update(each.problem or "slices of other series" for each in others)
         unused |= {each.path for each in others}
-        blank = {each.path for each in chosen if in_volume(each.path) and is_blank(read_volume_slice(each.path))}
+        blank = {each.path for each in chosen if in_volume(each.path) and read_volume_slice(each.path).blank}
         left_out["blank slices"] += len(blank)
         unused |= blank
     return [path for path in paths if path not in unused], +left_out
-
-
-def is_blank(found: Slice) -> bool:
-    """Whether a slice is one grey level throughout, as the padding of a volume is."""
-    return bool(found.image.min() == found.image.max())
 
 
 def largest_series(headers: list[Header]) -> tuple[list[Header], str]:
@@ -190,7 +185,7 @@ def read_stack(scan: Scan, image_size: int, window: Window | None = None) -> Sta
                 raise
             errors.append(str(error))
         else:
-            if is_blank(found):  # of a volume; of other files it is an error
+            if found.blank:  # of a volume; of other files it is an error
                 blank += 1
                 continue
             images.append(resized(found.image, image_size))

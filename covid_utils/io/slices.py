@@ -36,6 +36,11 @@ class Slice(NamedTuple):
     high: float
     note: str = ""
 
+    @property
+    def blank(self) -> bool:
+        """Whether it is one grey level throughout, as the padding of a volume is."""
+        return bool(self.image.min() == self.image.max())
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Header:
