@@ -466,6 +466,7 @@ def draw_trailer(run_dir: str = "runs/default") -> Figure:
     bars = axes[3].bar(list(shares), list(shares.values()), color=["grey", "lightgrey"])
     axes[3].bar_label(bars, fmt="%.0f %%")
     axes[3].axhline(50, color="black", linestyle=":")
+    axes[3].text(-0.38, 52, "guessing", color="white", fontsize=9)
     axes[3].set(title="is it true?", ylabel="test accuracy of a\nnearest neighbour, %", ylim=(0, 110))
     return figure
 
