@@ -179,6 +179,8 @@ def test_pictures_have_a_text_for_those_who_cannot_see_them(path):
                 assert len(output.metadata[kind]["alt"]) > 10, cell.source
         if cell.cell_type == "markdown":
             assert not re.search(r"!\[\s*\]\(|<img(?![^>]*\balt=)", cell.source), cell.source
+            for target in re.findall(r"!\[[^\]]*\]\((?!https?:)([^)]+)\)", cell.source):
+                assert (path.parent / target).exists(), f"there is no picture {target}"
 
 
 @each
