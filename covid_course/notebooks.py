@@ -162,19 +162,21 @@ class _Clock:
 
     def start(self) -> None:
         self.started = time.monotonic()
-        if not self.terminal:
-            print(f"{self.names[len(self.took)]:<22} started{self._left()}", flush=True)
+        self._say("started")
 
     def cell(self, number: int, cells: int) -> None:
         if self.terminal:
-            text = f"{self.names[len(self.took)]:<22} cell {number} of {cells}{self._left()}"
-            print(f"{text:<79}", end="\r", flush=True)
+            self._say(f"cell {number} of {cells}")
 
     def end(self) -> None:
         name = self.names[len(self.took)]
         self.took[name] = time.monotonic() - self.started
         text = f"{name:<22} took {self.took[name]:.0f} s"
         print(f"{text:<79}" if self.terminal else text, flush=True)
+
+    def _say(self, what: str) -> None:
+        text = f"{self.names[len(self.took)]:<22} {what}{self._left()}"
+        print(f"{text:<79}" if self.terminal else text, end="\r" if self.terminal else "\n", flush=True)
 
     def _left(self) -> str:
         """Of the minutes that notebook 0 forecast in this run; "" before it, or if one has not been measured yet."""
