@@ -26,7 +26,7 @@ def train_one_epoch(model, loader, optimizer, scheduler, device):
         scheduler: changes the learning rate after every batch, or None.
         device: a torch.device, where the model is.
 
-    Returns the epoch's `metrics`, a dict, measured while the weights were changing. FloatingPointError if the loss is NaN.
+    Returns the epoch's `metrics`, measured while the weights were changing. FloatingPointError if the loss is NaN.
     """
     train_with_frozen_bn(model)
     logits, labels = [], []

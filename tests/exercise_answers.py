@@ -8,8 +8,6 @@ from scipy.signal import convolve2d, correlate2d
 from sklearn.neighbors import KNeighborsClassifier
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
-from covid_utils import training
-
 # Functions with arguments beyond the exercise's own are right, with the mistakes that these arguments make.
 
 
@@ -199,7 +197,6 @@ RIGHT = {  # another way than the notebook's
     "convolution": valid,
     "step": zero_last,
     "loop": loop,
-    "best epoch": training.best_epoch,
     "count": lambda model: int(sum(np.prod(p.shape) for p in model.parameters() if p.requires_grad)),
     "freeze": only_batch_norm,
     "features": features,
@@ -257,11 +254,6 @@ WRONG = {  # {exercise: {kind of mistake: answer}}
         "no train": lambda *given: loop(*given, again=False),
         "learns from validation": lambda *given: loop(*given, learn=True),
         "batch means": lambda *given: loop(*given, means=True),
-    },
-    "best epoch": {
-        "position": lambda history: history.val_accuracy.idxmax(),
-        "loss": lambda history: history.epoch[history.val_loss.idxmin()],
-        "tie": lambda history: history.epoch[history.val_accuracy.idxmax()],
     },
     "count": {
         "all": lambda model: sum(p.numel() for p in model.parameters()),

@@ -75,8 +75,8 @@ def explain_failures(settings: Settings, folder: Path) -> Iterator[None]:
             yield
     except FloatingPointError as error:
         raise FloatingPointError(
-            f"{error}: lower learning_rate (now {settings.learning_rate}) and set resume=False, or give another run_dir;"
-            f" {display_path(folder / 'checkpoints' / 'last.pt')} still holds the epoch before."
+            f"{error}: lower learning_rate (now {settings.learning_rate}) and set resume=False, or give another "
+            f"run_dir; {display_path(folder / 'checkpoints' / 'last.pt')} still holds the epoch before."
         ) from None
 
 
