@@ -45,7 +45,7 @@ class Settings:
     optimizer: Literal["adamw", "sgd"] = "adamw"  # "adamw" with a one-cycle schedule, or the article's "sgd"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     data_seed: Annotated[int, Field(ge=-1, lt=2**31)] = -1  # of the slices and their split; -1: `seed` is
-    seeds: Annotated[int, Field(ge=2, le=1000)] = 3  # how many a sweep tries (notebook 6)
+    seeds: Annotated[int, Field(ge=2, le=1000)] = 3  # how many a sweep tries (notebook 9)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # "auto" takes a CUDA GPU if there is one
     run_dir: Text = "runs/default"
     keep_network: bool = True  # of train.ipynb: whether its checkpoints stay when the scores are recorded
