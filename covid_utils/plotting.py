@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import io
+import math
+import time
 from collections.abc import Callable
 
 import matplotlib.pyplot as plt
@@ -99,15 +101,18 @@ def outline(axis, mask, colour=LESION) -> None:
 class LiveCurves:
     """Loss and accuracy curves that grow in place after every epoch and leave one figure behind.
 
-    Live in JupyterLab; a saved notebook holds the last state only. Call `update(history)` after each epoch.
+    Live in JupyterLab; a saved notebook holds the last state only. Call `update(history)` after each epoch; of epochs
+    shorter than a second not every one is drawn.
     """
 
     def __init__(self, epochs: int, title: str = ""):
-        self.epochs, self.title, self.place = epochs, title, InPlace()
+        self.epochs, self.title, self.place, self.drawn = epochs, title, InPlace(), -math.inf
 
     def update(self, history: pd.DataFrame | list[dict]) -> None:
         """Draw the history so far, a row per epoch."""
-        history = pd.DataFrame(history)
+        if len(history) < self.epochs and time.monotonic() < self.drawn + 1:
+            return
+        history, self.drawn = pd.DataFrame(history), time.monotonic()
         alt = f"Curves of loss and accuracy over {len(history)} epochs, training and validation."
         self.place.draw(draw_curves(history, self.epochs, self.title), metadata={"image/png": {"alt": alt}})
 

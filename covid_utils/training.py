@@ -29,10 +29,11 @@ def train_one_epoch(model, loader, optimizer, scheduler, device):
     Returns the epoch's `metrics`, measured while the weights were changing. FloatingPointError if the loss is NaN.
     """
     train_with_frozen_bn(model)
-    logits, labels = [], []
+    amp, logits, labels = use_amp(model, device), [], []
     for images, y in loader:
-        images, y = images.to(device, non_blocking=True), y.to(device, non_blocking=True)
-        with torch.autocast(device.type, torch.bfloat16, enabled=use_amp(model, device)):
+        images = images.to(device, non_blocking=True)
+        y = y.to(device, non_blocking=True)
+        with torch.autocast(device.type, torch.bfloat16, enabled=amp):
             logit = model(images).flatten()
         loss = binary_cross_entropy_with_logits(logit.float(), y)
         if not torch.isfinite(loss):
@@ -98,7 +99,7 @@ def make_optimizer(model, learning_rate, steps, optimizer="adamw"):
     `steps` (one-cycle, https://arxiv.org/abs/1708.07120; beta1 cycles with it). "sgd": the article's, whose momentum
     of 0.99 makes steps of up to a hundred times `learning_rate`; its schedule is None.
     """
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trainable = [p for p in model.parameters() if p.requires_grad]
     if optimizer == "sgd":
         return torch.optim.SGD(trainable, lr=learning_rate, momentum=0.99), None
     adamw = torch.optim.AdamW(trainable, lr=learning_rate, weight_decay=0.05, fused=True)
