@@ -112,9 +112,10 @@ class LiveCurves:
         """Draw the history so far, a row per epoch."""
         if len(history) < self.epochs and time.monotonic() < self.drawn + 1:
             return
-        history, self.drawn = pd.DataFrame(history), time.monotonic()
+        history = pd.DataFrame(history)
         alt = f"Curves of loss and accuracy over {len(history)} epochs, training and validation."
         self.place.draw(draw_curves(history, self.epochs, self.title), metadata={"image/png": {"alt": alt}})
+        self.drawn = time.monotonic()
 
 
 @styled

@@ -1,5 +1,7 @@
 """Figures of all notebooks, in a real kernel and as they are drawn."""
 
+from types import SimpleNamespace
+
 import nbformat
 import numpy as np
 import pandas as pd
@@ -50,6 +52,7 @@ def test_live_curves_and_explorers_leave_one_picture_with_a_description(notebook
 
 def test_short_epochs_are_not_all_drawn_but_the_last_one_is(monkeypatch):
     drawn, curves = [], plotting.LiveCurves(3)
+    monkeypatch.setattr(plotting, "time", SimpleNamespace(monotonic=lambda: 0.0))
     monkeypatch.setattr(curves.place, "draw", lambda figure, metadata: drawn.append(metadata["image/png"]["alt"]))
     history = pd.concat([HISTORY, HISTORY[1:].assign(epoch=3)])
     for epochs in (1, 2, 3):
