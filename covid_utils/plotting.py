@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import io
+import math
+import time
 from collections.abc import Callable
 
 import matplotlib.pyplot as plt
@@ -20,7 +22,7 @@ from .training import best_epoch
 
 # Okabe and Ito's palette: told apart by colour-blind readers too, https://jfly.uni-koeln.de/color/
 BLUE, RED = "#0072B2", "#D55E00"
-LESION = "#00E5FF"
+LESION, OTHER_FINDING = "#00E5FF", "#F0E442"
 
 # `@styled` on a function that draws: inside it only, so that a reader's own figures stay as they are
 STYLE = {"figure.dpi": 100, "font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "text.usetex": False}
@@ -62,13 +64,16 @@ def compact(figure: Figure, photo: bool, small: bool = True) -> bytes:
 
 
 @styled
-def grid(images, titles, columns=6, outlines=None, alt="A grid of CT slices.", width=1.9, small=False) -> None:
+def grid(
+    images, titles, columns=6, outlines=None, alt="A grid of CT slices.", width=1.9, small=False, colours=None
+) -> None:
     """Show grey slices side by side.
 
     Args:
         images: uint8 (N, H, W), with N titles; nothing is shown if there is none.
         columns: slices in a row, each `width` inches wide.
-        outlines: bool (N, H, W), drawn as a cyan line, or None.
+        outlines: bool (N, H, W), drawn as a line, or None.
+        colours: of these lines, N names; by default LESION.
         alt: what the picture shows, for those who can't see it; small: as for `show`.
     """
     if not len(images):
@@ -82,31 +87,35 @@ def grid(images, titles, columns=6, outlines=None, alt="A grid of CT slices.", w
         axis.imshow(image, cmap="gray", vmin=0, vmax=255)
         axis.set_title(title, fontsize=10)
         if outlines is not None:
-            outline(axis, outlines[index])
+            outline(axis, outlines[index], colours[index] if colours else LESION)
     figure.tight_layout()
     show(figure, alt, photo=True, small=small)
 
 
-def outline(axis, mask) -> None:
+def outline(axis, mask, colour=LESION) -> None:
     """Draw the border of a mask, bool (H, W), if it is not empty."""
     if np.any(np.asarray(mask)):
-        axis.contour(np.asarray(mask, float), levels=[0.5], colors=[LESION], linewidths=1.3)
+        axis.contour(np.asarray(mask, float), levels=[0.5], colors=[colour], linewidths=1.3)
 
 
 class LiveCurves:
     """Loss and accuracy curves that grow in place after every epoch and leave one figure behind.
 
-    Live in JupyterLab; a saved notebook holds the last state only. Call `update(history)` after each epoch.
+    Live in JupyterLab; a saved notebook holds the last state only. Call `update(history)` after each epoch; of epochs
+    shorter than a second not every one is drawn.
     """
 
     def __init__(self, epochs: int, title: str = ""):
-        self.epochs, self.title, self.place = epochs, title, InPlace()
+        self.epochs, self.title, self.place, self.drawn = epochs, title, InPlace(), -math.inf
 
     def update(self, history: pd.DataFrame | list[dict]) -> None:
         """Draw the history so far, a row per epoch."""
+        if len(history) < self.epochs and time.monotonic() < self.drawn + 1:
+            return
         history = pd.DataFrame(history)
         alt = f"Curves of loss and accuracy over {len(history)} epochs, training and validation."
         self.place.draw(draw_curves(history, self.epochs, self.title), metadata={"image/png": {"alt": alt}})
+        self.drawn = time.monotonic()
 
 
 @styled
@@ -135,10 +144,18 @@ def draw_curves(history: pd.DataFrame, epochs: int, title: str = "") -> Figure:
 
 
 def draw_counts(axis, counts, fontsize: int) -> None:
-    """Draw a confusion matrix, int (2, 2), rows the true class, columns the predicted one."""
-    matrix = ConfusionMatrixDisplay(np.asarray(counts), display_labels=CLASSES)
-    matrix.plot(ax=axis, cmap="Blues", colorbar=False, text_kw={"fontsize": fontsize})
-    axis.set(xlabel="decision", ylabel="truth")
+    """Draw a confusion matrix, int (2, 2), rows the true class, columns the predicted one.
+
+    Colours are shares of each row, from 0 to 1, so that matrices can be compared.
+    """
+    counts = np.asarray(counts)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    matrix = ConfusionMatrixDisplay(shares, display_labels=CLASSES)
+    look = {"cmap": "Blues", "colorbar": False, "im_kw": {"vmin": 0, "vmax": 1}, "text_kw": {"fontsize": fontsize}}
+    matrix.plot(ax=axis, **look)
+    for text, count, share in zip(matrix.text_.flat, counts.flat, shares.flat, strict=True):
+        text.set_text(f"{count}\n{share:.0%}")
+    axis.set(xlabel="predicted", ylabel="true")
 
 
 @styled

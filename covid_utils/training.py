@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -17,23 +16,24 @@ from .core.progress import progress
 from .models import train_with_frozen_bn
 
 
-def train_one_epoch(model: nn.Module, loader: Iterable, optimizer, scheduler, device: torch.device) -> dict:
+def train_one_epoch(model, loader, optimizer, scheduler, device):
     """One pass over the training slices, with one optimizer step per batch.
 
     Args:
-        model: any network that turns the loader's images into logits; frozen parts stay as they are.
+        model: any nn.Module that turns the loader's images into logits; frozen parts stay as they are.
         loader: batches of images (for a `Net`: augmented slices, uint8 (N, H, H)) and labels, float32 (N,), 1 = COVID.
         optimizer: a torch optimizer over the trainable parameters.
         scheduler: changes the learning rate after every batch, or None.
-        device: where the model is.
+        device: a torch.device, where the model is.
 
     Returns the epoch's `metrics`, measured while the weights were changing. FloatingPointError if the loss is NaN.
     """
     train_with_frozen_bn(model)
-    logits, labels = [], []
+    amp, logits, labels = use_amp(model, device), [], []
     for images, y in loader:
-        images, y = images.to(device, non_blocking=True), y.to(device, non_blocking=True)
-        with torch.autocast(device.type, torch.bfloat16, enabled=use_amp(model, device)):
+        images = images.to(device, non_blocking=True)
+        y = y.to(device, non_blocking=True)
+        with torch.autocast(device.type, torch.bfloat16, enabled=amp):
             logit = model(images).flatten()
         loss = binary_cross_entropy_with_logits(logit.float(), y)
         if not torch.isfinite(loss):
@@ -49,11 +49,14 @@ def train_one_epoch(model: nn.Module, loader: Iterable, optimizer, scheduler, de
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, loader: Iterable, device: torch.device) -> dict:
+def evaluate(model, loader, device):
     """The `metrics` of one pass in eval mode, without updating weights; arguments as for `train_one_epoch`."""
     model.eval()
-    logits, labels = zip(*((model(images.to(device)).flatten().float().cpu(), y) for images, y in loader), strict=True)
-    return metrics(torch.cat(logits), torch.cat(labels).cpu())
+    logits, labels = [], []
+    for images, y in loader:
+        logits.append(model(images.to(device)).flatten().float().cpu())
+        labels.append(y.cpu())
+    return metrics(torch.cat(logits), torch.cat(labels))
 
 
 @torch.inference_mode()
@@ -89,14 +92,14 @@ def metrics(logits: Tensor, labels: Tensor) -> dict:
         }
 
 
-def make_optimizer(model: nn.Module, learning_rate: float, steps: int, optimizer: str = "adamw"):
+def make_optimizer(model, learning_rate, steps, optimizer="adamw"):
     """Optimizer and learning-rate schedule over the trainable parameters.
 
     "adamw": AdamW (https://arxiv.org/abs/1711.05101) whose rate rises to `learning_rate` and falls again over all
     `steps` (one-cycle, https://arxiv.org/abs/1708.07120; beta1 cycles with it). "sgd": the article's, whose momentum
     of 0.99 makes steps of up to a hundred times `learning_rate`; its schedule is None.
     """
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trainable = [p for p in model.parameters() if p.requires_grad]
     if optimizer == "sgd":
         return torch.optim.SGD(trainable, lr=learning_rate, momentum=0.99), None
     adamw = torch.optim.AdamW(trainable, lr=learning_rate, weight_decay=0.05, fused=True)
@@ -121,10 +124,10 @@ def fit(model, train_loader, val_loader, optimizer, scheduler, device, epochs, s
             train_loader.set_epoch(epoch)
         # each epoch has its own seed, so that a resumed run is bitwise identical
         with seeded(seed * 1_000_003 + epoch):
-            batches = progress(train_loader, f"epoch {epoch} of {epochs}", total=len(train_loader))
+            batches = progress(train_loader, f"epoch {epoch} of {epochs}")
             train = train_one_epoch(model, batches, optimizer, scheduler, device)
             val = evaluate(model, val_loader, device)
-        history.append(_row(epoch, time.perf_counter() - start, train, val))
+        history.append(epoch_row(epoch, time.perf_counter() - start, train, val))
         if checkpoint:
             checkpoint.save(history)
         if curves:
@@ -145,7 +148,7 @@ def best_epoch(history: pd.DataFrame | list[dict]) -> int:
     return int(ranked.epoch.iloc[0])
 
 
-def _row(epoch: int, seconds: float, train: dict, val: dict) -> dict:
+def epoch_row(epoch: int, seconds: float, train: dict, val: dict) -> dict:
     """An epoch's row in the history: its metrics but the confusion matrices. FloatingPointError for a loss of NaN."""
     if not np.isfinite(val["loss"]):
         raise FloatingPointError(f"the validation loss became {val['loss']}")

@@ -8,8 +8,6 @@ from scipy.signal import convolve2d, correlate2d
 from sklearn.neighbors import KNeighborsClassifier
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
-from covid_utils import training
-
 # Functions with arguments beyond the exercise's own are right, with the mistakes that these arguments make.
 
 
@@ -172,12 +170,6 @@ def best_temperature(logits, labels, least=0.05):
     return minimize_scalar(loss, bounds=(least, 20), method="bounded").x
 
 
-def intervals(table, by=("patients", "weights")):
-    """How many intervals hold the mean of their group, one group after the other."""
-    groups = [each for _, each in table.groupby(list(by))]
-    return sum(((each.low <= each.accuracy.mean()) & (each.accuracy.mean() <= each.high)).sum() for each in groups)
-
-
 def seeds(gains, reach, free=1):
     """By trying one number after the other."""
     n = 2
@@ -199,7 +191,6 @@ RIGHT = {  # another way than the notebook's
     "convolution": valid,
     "step": zero_last,
     "loop": loop,
-    "best epoch": training.best_epoch,
     "count": lambda model: int(sum(np.prod(p.shape) for p in model.parameters() if p.requires_grad)),
     "freeze": only_batch_norm,
     "features": features,
@@ -214,7 +205,6 @@ RIGHT = {  # another way than the notebook's
     "pairs": drawn_pairs,
     "sweep": plan(),
     "stories": lambda scratch, start: [f(np.subtract.outer(start, scratch)) for f in (np.max, np.min)],
-    "intervals": intervals,
     "how many seeds": seeds,
 }
 
@@ -257,11 +247,6 @@ WRONG = {  # {exercise: {kind of mistake: answer}}
         "no train": lambda *given: loop(*given, again=False),
         "learns from validation": lambda *given: loop(*given, learn=True),
         "batch means": lambda *given: loop(*given, means=True),
-    },
-    "best epoch": {
-        "position": lambda history: history.val_accuracy.idxmax(),
-        "loss": lambda history: history.epoch[history.val_loss.idxmin()],
-        "tie": lambda history: history.epoch[history.val_accuracy.idxmax()],
     },
     "count": {
         "all": lambda model: sum(p.numel() for p in model.parameters()),
@@ -337,11 +322,6 @@ WRONG = {  # {exercise: {kind of mistake: answer}}
         "same seed": lambda a, b: [(b - a).max(), (b - a).min()],
         "best of both": lambda a, b: (b.max() - a.max(), b.min() - a.min()),
         "second": lambda a, b: (b.max() - a.min(), b.min() - a.min()),
-    },
-    "intervals": {
-        "own": lambda table: (table.accuracy >= table.low).sum(),
-        "only patients": lambda table: intervals(table, by=["patients"]),
-        "the others": lambda table: len(table) - intervals(table),
     },
     "how many seeds": {
         "rounding": lambda gains, reach: (1.96 * gains.std(ddof=1) / reach) ** 2,

@@ -40,10 +40,10 @@ def test_a_confusion_matrix_has_the_truth_in_rows(shown):
     plotting.show_confusion({"a": [[1, 2], [3, 4]]}, "counts")
     (axis,) = shown[0].axes
     places = {text.get_text(): text.get_position() for text in axis.texts}  # (column, row)
-    assert places == {"1": (0, 0), "2": (1, 0), "3": (0, 1), "4": (1, 1)}
-    assert (axis.get_xlabel(), axis.get_ylabel()) == ("decision", "truth")
+    assert places == {"1\n33%": (0, 0), "2\n67%": (1, 0), "3\n43%": (0, 1), "4\n57%": (1, 1)}
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("predicted", "true")
     assert [label.get_text() for label in axis.get_yticklabels()] == ["non-COVID", "COVID"]
-    assert np.array_equal(axis.images[0].get_array(), [[1, 2], [3, 4]])
+    assert axis.images[0].get_array().sum(1).tolist() == [1, 1] and axis.images[0].get_clim() == (0, 1)
 
 
 def test_curves_show_training_and_validation_each_in_its_colour():

@@ -1,9 +1,12 @@
 """Figures of all notebooks, in a real kernel and as they are drawn."""
 
+from types import SimpleNamespace
+
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 from nbclient import NotebookClient
 
 from covid_course.clean import clean_notebook
@@ -45,6 +48,26 @@ def test_live_curves_and_explorers_leave_one_picture_with_a_description(notebook
         (output,) = notebook.cells[cell].outputs
         assert output.output_type == "display_data" and alt in output.metadata[kind]["alt"]
     assert "widgets" not in notebook.metadata
+
+
+def test_short_epochs_are_not_all_drawn_but_the_last_one_is(monkeypatch):
+    drawn, curves = [], plotting.LiveCurves(3)
+    monkeypatch.setattr(plotting, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    monkeypatch.setattr(curves.place, "draw", lambda figure, metadata: drawn.append(metadata["image/png"]["alt"]))
+    history = pd.concat([HISTORY, HISTORY[1:].assign(epoch=3)])
+    for epochs in (1, 2, 3):
+        curves.update(history[:epochs])
+    assert [alt.split("over ")[1].split(",")[0] for alt in drawn] == ["1 epochs", "3 epochs"]
+
+
+def test_outlines_have_the_colours_that_are_given(monkeypatch):
+    shown = []
+    monkeypatch.setattr(plotting, "show", lambda figure, *_, **__: plotting.plt.close(figure) or shown.append(figure))
+    masks = np.tri(32, dtype=bool)[None].repeat(2, 0)
+    colours = [plotting.LESION, plotting.OTHER_FINDING]
+    plotting.grid(np.zeros((2, 32, 32), np.uint8), ["a", "b"], outlines=masks, colours=colours)
+    found = [to_hex(axis.collections[0].get_edgecolor()[0]) for axis in shown[0].axes[:2]]
+    assert found == [colour.lower() for colour in colours]
 
 
 def test_source_shows_what_runs(notebook):

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +12,7 @@ from toy import TOY, Bomb, StopAfter, assert_same_bits, fitted, outcome, tiny_da
 from covid_utils import models, training
 from covid_utils.core import backbones
 from covid_utils.core.device import pick_device
+from covid_utils.core.files import PROJECT
 from covid_utils.core.settings import Settings
 from covid_utils.data import loader
 from covid_utils.io.preprocessing import Preprocessing
@@ -134,6 +136,26 @@ def test_fit_shuffles_and_augments_training_slices_anew_in_every_epoch(quick, ti
     assert len(one) == len(stored) and not torch.equal(one.sort(0)[0], two.sort(0)[0])
     assert (one[:, None] == stored).flatten(2).all(2).any(1).float().mean() < 0.1  # hardly one is as it is stored
     assert all(torch.equal(images, tiny.images[rows["val"]]) for images, _ in seen["evaluate"])
+
+
+def test_the_cells_of_notebook_2_train_what_a_run_trains(tmp_path):
+    """The network, the loop and what they are put together from: the same history and weights, bit by bit."""
+    cells = {cell.id: cell.source for cell in nbformat.read(PROJECT / "notebooks" / "02_scratch.ipynb", 4).cells}
+    small = {"patients": 24, "image_size": 32, "epochs": 2, "data_dir": str(tmp_path), "seed": 1}
+    names = {}
+    for name in ("cell-01-more", "cell-01"):
+        exec(cells[name], names)
+    names |= small | {"run_dir": str(tmp_path / "cells")}
+    taught = ("net", "train-one-epoch", "evaluate", "make-optimizer", "fit")
+    for name in ("cell-02", "cell-02-data", *taught, "assemble-code", "train"):
+        exec(cells[name], names)
+    settings = Settings(**small, run_dir=str(tmp_path / "run"))
+    model, history, _ = load_or_train(names["data"], settings, "scratch")
+    pd.testing.assert_frame_equal(history.drop(columns="seconds"), names["history"].drop(columns="seconds"))
+    assert type(names["model"]) is not type(model)
+    assert all(map(torch.equal, names["model"].state_dict().values(), model.state_dict().values()))
+    loaded, _, told = load_or_train(names["data"], replace(settings, run_dir=str(tmp_path / "cells")), "scratch")
+    assert told.startswith("Loaded") and loaded.origin == "scratch"
 
 
 def test_it_learns_and_loads_the_best_epoch(quick, tmp_path):

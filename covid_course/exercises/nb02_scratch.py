@@ -1,17 +1,16 @@
-"""Exercises of notebook 2: a convolution, the training step, the loop over epochs, the best epoch."""
+"""Exercises of notebook 2: a convolution, the training step, the loop over epochs."""
 
 from __future__ import annotations
 
 import itertools
 
 import numpy as np
-import pandas as pd
 import torch
 from scipy.signal import convolve2d, correlate2d
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
-from .grading import array, call, expect, mistake, result, same, wrong_if
+from .grading import array, call, expect, mistake, same, wrong_if
 
 
 def _convolution(answer) -> str:
@@ -111,27 +110,4 @@ def _training(answer) -> str:
     return "Train mode to learn, eval mode to validate, and the weights rest while you look."
 
 
-def _best_epoch(answer) -> str:
-    """Histories in which the usual mistakes lead to another epoch each."""
-    history = pd.DataFrame({"epoch": range(1, 9)}).assign(
-        train_accuracy=[0.60, 0.70, 0.80, 0.88, 0.90, 0.95, 0.97, 0.99],
-        val_accuracy=[0.55, 0.80, 0.85, 0.70, 0.85, 0.85, 0.75, 0.72],
-        val_loss=[0.70, 0.62, 0.55, 0.80, 0.45, 0.65, 0.40, 0.90],
-    )
-    resumed = history[2:].reset_index(drop=True)  # epochs 3 to 8: the position is not the number
-    early = history.assign(val_accuracy=[0.5, 0.9, 0.6, 0.7, 0.8, 0.7, 0.6, 0.5])
-    for table, best in ((history, 5), (resumed, 5), (early, 2)):
-        by = table.set_index("epoch")
-        kinds = {
-            "training": by.train_accuracy.idxmax(),
-            "loss": by.val_loss.idxmin(),
-            "value": by.val_accuracy.max(),
-            "position": (best - table.epoch.iloc[0], table.val_accuracy.argmax()),
-        }
-        found = result(answer, table, wanted="one number, an epoch")
-        wrong_if(found != best and found in by.index[by.val_accuracy == by.val_accuracy.max()], "tie")
-        expect(found, best, kinds)
-    return "That is the epoch whose weights `fit` keeps."
-
-
-GRADERS = {"convolution": _convolution, "step": _step, "loop": _training, "best epoch": _best_epoch}
+GRADERS = {"convolution": _convolution, "step": _step, "loop": _training}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -57,17 +59,24 @@ def train(model: Net, data: CTData, settings: Settings, folder: Path, curves=Non
     optimizer, scheduler = make_optimizer(model, settings.learning_rate, steps, settings.optimizer)
     key = run_key(settings, data.fingerprint)
     checkpoint = Checkpoint(folder, key, model, optimizer, scheduler, overwrite=not settings.resume)
-    lower = f"batch_size (now {size}), image_size (now {settings.image_size}) or copies"
+    with explain_failures(settings, folder):
+        return fit(
+            trained, train_loader, val_loader, optimizer, scheduler, device,
+            settings.epochs, settings.seed, checkpoint, curves,
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def explain_failures(settings: Settings, folder: Path) -> Iterator[None]:
+    """Around a training in `folder`: one process at a time, and what can go wrong is raised as `train` says."""
+    lower = f"batch_size (now {settings.batch_size}), image_size (now {settings.image_size}) or copies"
     try:
         with explain_out_of_memory(lower), lock_folder(folder):
-            return fit(
-                trained, train_loader, val_loader, optimizer, scheduler, device,
-                settings.epochs, settings.seed, checkpoint, curves,
-            )  # fmt: skip
+            yield
     except FloatingPointError as error:
         raise FloatingPointError(
             f"{error}: lower learning_rate (now {settings.learning_rate}) and set resume=False, or give another "
-            f"run_dir; {display_path(checkpoint.last)} still holds the epoch before."
+            f"run_dir; {display_path(folder / 'checkpoints' / 'last.pt')} still holds the epoch before."
         ) from None
 
 
