@@ -25,6 +25,7 @@ from covid_utils.core.settings import Settings
 
 NOTEBOOKS = PROJECT / "notebooks"
 KERNEL = "python3"  # the kernel of the Python that runs this
+PARAMETERS = {"more-parameters", "parameters"}  # papermill adds its cell after the second, so that it overrides both
 
 
 class NotebookError(Exception):
@@ -45,23 +46,28 @@ def find_notebooks(names: Iterable[str] = ("",)) -> list[Path]:
 
 
 def declared(notebook: Path) -> set[str]:
-    """The names in the notebook's cell tagged `parameters`. Raises ValueError if it has no such cell, or is none.
+    """The names in the notebook's cells tagged `more-parameters` (folded) and `parameters`.
 
-    (papermill's own inspection leaves out lines with a `=` in their comment.)
+    Raises ValueError if it has no cell tagged `parameters`, or is none. (papermill's own inspection leaves out lines
+    with a `=` in their comment.)
     """
+    names, tagged = set(), set()
     try:
         for cell in nbformat.read(notebook, 4).cells:
-            if "parameters" in cell.metadata.get("tags", []):
-                return {node.id for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Name)}
+            if PARAMETERS & set(cell.metadata.get("tags", [])):
+                tagged |= set(cell.metadata.tags)
+                names |= {node.id for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Name)}
     except OSError as error:
         raise ValueError(f"Cannot read {notebook}: {error.strerror}.") from None
     except Exception as error:  # nbformat's are of many kinds
         reason = str(error).strip().partition("\n")[0][:200]
         raise ValueError(
-            f"{notebook} can't be read as a notebook with plain Python in its cell of parameters ({reason}): save it "
+            f"{notebook} can't be read as a notebook with plain Python in its cells of parameters ({reason}): save it "
             "anew in JupyterLab."
         ) from None
-    raise ValueError(f"{notebook} has no cell tagged 'parameters': it can't be given any.")
+    if "parameters" not in tagged:
+        raise ValueError(f"{notebook} has no cell tagged 'parameters': it can't be given any.")
+    return names
 
 
 class _Client(PapermillNotebookClient):

@@ -50,8 +50,15 @@ def test_a_wrong_profile_is_named(tmp_path, text):
         settings.read_profile(profile)
 
 
-def test_run_gives_each_notebook_the_parameters_it_declares(toy, tmp_path, capfd):
+def test_run_gives_each_notebook_the_parameters_it_declares_in_both_cells(toy, tmp_path, capfd):
     notebook = toy("01_toy", "[settings.epochs, settings.image_size]")
+    written = nbformat.read(notebook, 4)
+    lines = written.cells[1].source.splitlines()
+    folded = nbformat.v4.new_code_cell(lines[0], metadata={"tags": ["more-parameters"]})
+    written.cells[1].source = "\n".join(lines[1:])
+    written.cells.insert(1, folded)
+    nbformat.write(written, notebook)
+    assert notebooks.declared(notebook) == {"image_size", "epochs", "run_dir"}
     folder, profile = tmp_path / "run", tmp_path / "small.yaml"
     profile.write_text("epochs: 2\nimage_size: 64\nbatch_size: 16\n")
     asked = ["run", str(notebook), "-f", str(profile), "-p", "epochs", "3", "-p", "run_dir", str(folder)]
@@ -144,7 +151,8 @@ def test_a_clean_notebook_holds_nothing_of_the_machine_or_the_moment(toy, tmp_pa
     dirty.metadata.widgets = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
     first, second = (nbformat.v4.new_output("stream", name="stdout", text=text) for text in ("1\n", "2\n"))
     progress = nbformat.v4.new_output("display_data", {"text/plain": ""})
-    dirty.cells[-2].outputs = [first, progress, second]
+    starter = nbformat.v4.new_output("display_data", {"text/plain": "Exercise:"}, metadata={"waiting": True})
+    dirty.cells[-2].outputs = [first, progress, second, starter]
     tidy = clean.clean_notebook(dirty)
     text = nbformat.writes(tidy)
     for word in ("papermill", "widget", "injected", "3.11", "3.12", "3.13", "start_time", "execution.iopub"):
