@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/fine_tuning.py --seeds 0 1 2
 
-An EfficientNet-Lite0 with ImageNet's weights, notebook 3's recipe with all stages learning. The rows go to
-benchmarks/results/fine_tuning.csv.
+An EfficientNet-Lite0 with ImageNet weights, notebook 3's recipe with all stages trainable. The rows go to
+benchmarks/results/fine_tuning.csv; notebook 8 shows them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from experiment import RESULTS, grid, parser, run
 from covid_utils.core.device import seeded
 from covid_utils.core.settings import Settings
 from covid_utils.data import CTData, load_data, loader
-from covid_utils.labs.finetuning import layerwise_rates
-from covid_utils.models import Net, freeze
+from covid_utils.models import STAGES, Net, freeze
 from covid_utils.runs.load_or_train import new_model
 from covid_utils.training import evaluate, train_one_epoch
 
@@ -28,6 +27,18 @@ WAYS = {
     "layer-wise, × 0.7": {"factor": 0.7},
     "gradual unfreezing": {"unfreeze": ("head", "last", "layer3", "layer2", "layer1", "all")},
 }
+
+
+def layerwise_rates(model: Net, rate: float, factor: float) -> list[dict]:
+    """Parameter groups for an optimizer: the head at `rate`, each stage before it at `factor` of the next one's.
+
+    Discriminative fine-tuning (Howard and Ruder 2018, https://arxiv.org/abs/1801.06146, section 3.2; they take 1/2.6).
+    """
+    groups = []
+    for depth, stage in enumerate(reversed(STAGES)):
+        parameters = [p for part in model.parts(stage) for p in part.parameters()]
+        groups.append({"params": parameters, "lr": rate * factor**depth})
+    return [group for group in groups if group["params"]]
 
 
 def fine_tune(model: Net, data: CTData, settings: Settings, factor: float = 1.0, unfreeze: tuple = ()) -> pd.DataFrame:

@@ -80,8 +80,8 @@ def loop(model, batches, checks, optimizer, epochs, rest=True, again=True, learn
     return history
 
 
-def freeze(model, frozen="trunk", evaluated="trunk", train_last=False):
-    parts = {"trunk": model.trunk, "all": model, "none": torch.nn.Identity()}
+def freeze(model, frozen="backbone", evaluated="backbone", train_last=False):
+    parts = {"backbone": model.backbone, "all": model, "none": torch.nn.Identity()}
     model.train()
     parts[frozen].requires_grad_(False)
     parts[evaluated].eval()
@@ -92,15 +92,20 @@ def freeze(model, frozen="trunk", evaluated="trunk", train_last=False):
 def only_batch_norm(model):
     """Right, too: only what drifts is in eval mode."""
     model.train()
-    model.trunk.requires_grad_(False)
-    model.trunk[1].eval()
+    model.backbone.requires_grad_(False)
+    model.backbone[1].eval()
 
 
 @torch.no_grad()
-def features(trunk, images, batch_size, rest=True, count=None):
+def features(backbone, images, batch_size, rest=True, count=None):
     if rest:
-        trunk.eval()
-    return torch.cat([trunk(images[i : i + batch_size]) for i in range(0, count or len(images), batch_size)])
+        backbone.eval()
+    return torch.cat([backbone(images[i : i + batch_size]) for i in range(0, count or len(images), batch_size)])
+
+
+def stage_rates(stages, rate, factor, step=lambda rate, factor, depth: rate * factor**depth):
+    depths = [step(rate, factor, depth) for depth in range(len(stages))][::-1]
+    return [{"params": list(stage.parameters()), "lr": lr} for stage, lr in zip(stages, depths, strict=True)]
 
 
 def gain(right_a, right_b, patients, by_patient=True, paired=True, arms=2):
@@ -193,7 +198,6 @@ RIGHT = {  # another way than the notebook's
     "loop": loop,
     "count": lambda model: int(sum(np.prod(p.shape) for p in model.parameters() if p.requires_grad)),
     "freeze": only_batch_norm,
-    "features": features,
     "paired": bootstrapped_gain,
     "gradcam": gradcam,
     "sign": signed,
@@ -206,6 +210,8 @@ RIGHT = {  # another way than the notebook's
     "sweep": plan(),
     "stories": lambda scratch, start: [f(np.subtract.outer(start, scratch)) for f in (np.max, np.min)],
     "how many seeds": seeds,
+    "features": features,
+    "stage rates": stage_rates,
 }
 
 WRONG = {  # {exercise: {kind of mistake: answer}}
@@ -258,12 +264,6 @@ WRONG = {  # {exercise: {kind of mistake: answer}}
         "weights": lambda model: freeze(model, frozen="none"),
         "head still": lambda model: freeze(model, evaluated="all"),
         "head frozen": lambda model: freeze(model, frozen="all"),
-    },
-    "features": {
-        "train mode": lambda *given: features(*given, rest=False),
-        "lost": lambda *given: features(*given, count=8),
-        "gradient": lambda trunk, x, size: torch.cat([trunk.eval()(batch) for batch in x.split(size)]),
-        "order": lambda trunk, x, size: features(trunk, x.flip(0), size),
     },
     "paired": {
         "slices": lambda *given: gain(*given, by_patient=False),
@@ -327,5 +327,18 @@ WRONG = {  # {exercise: {kind of mistake: answer}}
         "rounding": lambda gains, reach: (1.96 * gains.std(ddof=1) / reach) ** 2,
         "population": lambda gains, reach: seeds(gains, reach, free=0),
         "whole width": lambda gains, reach: seeds(gains, reach / 2),
+    },
+    "features": {
+        "train mode": lambda *given: features(*given, rest=False),
+        "lost": lambda *given: features(*given, count=8),
+        "gradient": lambda net, x, size: torch.cat([net.eval()(batch) for batch in x.split(size)]),
+        "order": lambda net, x, size: features(net, x.flip(0), size),
+    },
+    "stage rates": {
+        "reversed": lambda stages, rate, factor: stage_rates(stages[::-1], rate, factor),
+        "no power": lambda *given: stage_rates(*given, step=lambda rate, factor, depth: rate * factor * depth),
+        "one step": lambda *given: stage_rates(*given, step=lambda rate, factor, depth: rate * factor ** (depth > 0)),
+        "missing": lambda stages, rate, factor: stage_rates(stages, rate, factor)[1:],
+        "one rate": lambda stages, rate, factor: [{"params": torch.nn.ModuleList(stages).parameters(), "lr": rate}],
     },
 }

@@ -1,13 +1,11 @@
-"""The knobs of fine-tuning do what they say."""
+"""Layer-wise rates and gradual unfreezing do what they say."""
 
-import numpy as np
 import pytest
 import torch
-from fine_tuning import fine_tune
+from fine_tuning import fine_tune, layerwise_rates
 from toy import tiny_data
 
 from covid_utils.core.settings import Settings
-from covid_utils.labs.finetuning import layerwise_rates, range_test
 from covid_utils.models import Net
 
 DATA, SETTINGS = tiny_data(), Settings(image_size=32, epochs=2, batch_size=16)
@@ -44,11 +42,3 @@ def test_early_stages_move_less_at_a_smaller_rate_and_not_at_all_before_they_are
     before = weights(model)
     fine_tune(model, DATA, SETTINGS, unfreeze=("head", "last"))
     assert moved(before, model, "layer4") > 0 and moved(before, model, "layer3") == 0
-
-
-def test_the_range_test_raises_the_rate_in_equal_factors_until_the_loss_explodes(model):
-    calm = range_test(model, DATA, SETTINGS, 1e-6, 1e-5, steps=5)
-    assert np.allclose(calm.rate, np.geomspace(1e-6, 1e-5, 5)) and calm.loss.between(0.1, 5).all()
-    assert calm.smooth.iloc[0] == calm.loss.iloc[0] and calm.smooth.iloc[-1] != calm.loss.iloc[-1]
-    wild = range_test(model, DATA, SETTINGS, 1e-3, 1e6, steps=40)
-    assert len(wild) < 40 and not wild.loss.iloc[-1] < 4 * wild.loss.min()
