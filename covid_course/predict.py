@@ -23,7 +23,7 @@ from covid_utils.core.files import display_path, replace_file, resolve
 from covid_utils.core.progress import progress
 from covid_utils.io.discovery import ending
 from covid_utils.io.discovery import sentence as left_out_sentence
-from covid_utils.io.images import read_file, resized
+from covid_utils.io.images import read_file
 from covid_utils.io.nifti import file_of
 from covid_utils.io.scans import Scan, find_scans, read_stack, unique_names
 from covid_utils.labs.cam_figures import overlay, panels
@@ -71,8 +71,8 @@ def answers(predictor: Predictor, what: Iterable[Path | Scan]) -> Iterator[Answe
 
 def predict_file(predictor: Predictor, path: Path) -> Answer:
     """A slice file's answer. Raises as `images.read_file`."""
-    read = read_file(path, predictor.window)
-    images = torch.from_numpy(resized(read.image, predictor.settings.image_size))[None]
+    read = read_file(path, predictor.settings.image_size, predictor.window)
+    images = torch.from_numpy(read.image)[None]
     found = predict_slices(predictor, images)
     found[0]["note"] = "; ".join(filter(None, [found[0]["note"], read.note]))
     heats = heat_maps(predictor, images, found)

@@ -10,11 +10,12 @@ import pydicom
 import pytest
 import test_folders
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
+from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 from test_folders import dicom
 
-from covid_utils.io.images import read_slice, resized
+from covid_utils.io.images import read_slice
 from covid_utils.io.scans import find_scans, read_stack, usable_slices
 from covid_utils.io.slices import windowed
 
@@ -66,7 +67,8 @@ def stack(path, size=32):
 
 
 def wanted(volume, size=32, window=(-1350, 150)):
-    return np.stack([resized(windowed(np.asarray(each, np.float32), window).image, size) for each in volume])
+    shown = [Image.fromarray(windowed(np.asarray(each, np.float32), window).image) for each in volume]
+    return np.stack([np.array(each.resize((size, size), Image.Resampling.LANCZOS)) for each in shown])
 
 
 # ---------------------------------------------------------------------------------------------- DICOM series
@@ -111,7 +113,8 @@ def test_what_is_odd_is_said_and_predicted_all_the_same(tmp_path):
     shared = series(tmp_path / "twice", chest(), AcquisitionNumber=1)
     series(tmp_path / "twice" / "again", chest(4, 1), **(shared | {"AcquisitionNumber": 2}))
     series(tmp_path / "coronal", chest(), CORONAL)
-    series(tmp_path / "raw", chest(), RescaleSlope=None, WindowCenter=750, WindowWidth=1500)
+    unscaled = {"RescaleSlope": None, "RescaleIntercept": None}
+    series(tmp_path / "raw", chest(), **unscaled, WindowCenter=750, WindowWidth=1500)
     series(tmp_path / "no offset", chest(), RescaleIntercept=0)  # almost all would be white in the lung window
     said = {
         "gap": "gaps: about 2 slices are missing",

@@ -50,15 +50,15 @@ def read_volume_slice(path: Path, window: Window | None = None) -> Slice:
 
     Raises:
         ImportError: nibabel is not installed.
-        ValueError, naming the file: damaged, too large, 4-D, colours, labels instead of intensities.
+        ValueError: damaged, too large, 4-D, colours, labels instead of intensities.
     """
-    with LOCK, reading(path.parent):
+    with LOCK:
         values, own, note = _read(path.parent, path.parent.stat().st_mtime_ns)
     return windowed(values[int(path.name) - 1], window or own, note)
 
 
 def volume_headers(path: Path) -> list[Header]:
-    """The header of each slice of a volume, from the feet to the head. Raises as `read_volume_slice`."""
+    """The header of each slice of a volume, from the feet to the head. Raises so, naming the file."""
     with reading(path):
         import nibabel
 
