@@ -124,18 +124,6 @@ def test_a_run_of_another_version_or_of_other_data(run, tmp_path, monkeypatch, c
         predictor.read_run(tmp_path)
 
 
-def test_a_window_of_the_training_is_that_of_predictions(run, reader, tmp_path):
-    """16-bit pictures: in the window of the training they are the training's slices, in their own range others."""
-    values = np.random.default_rng(0).integers(400, 900, (32, 32)).astype(np.uint16)
-    Image.fromarray(values).save(tmp_path / "x.png")
-    alone, windowed = (replace(reader, window=window) for window in (None, (0.0, 1200.0)))
-    one, other = (prediction.predict_file(each, tmp_path / "x.png") for each in (alone, windowed))
-    wanted = np.rint(values / 1200 * 255).astype(np.uint8)
-    assert other.row["logit"] == pytest.approx(predict(reader.model, torch.from_numpy(wanted)[None]).item(), abs=1e-4)
-    assert one.row["logit"] != other.row["logit"]
-    assert "its own window or range" in one.row["note"] and "its own" not in other.row["note"]
-
-
 def test_slices_that_are_gone_are_asked_for_once(run, tmp_path, monkeypatch):
     shutil.copytree(run[0] / "scratch" / "checkpoints", tmp_path / "network" / "checkpoints")
     (tmp_path / "network" / "checkpoints" / "predictor.safetensors").unlink(missing_ok=True)
