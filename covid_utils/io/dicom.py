@@ -168,5 +168,6 @@ def _number(dataset, name: str) -> float | None:
 def _axes(dataset) -> np.ndarray | None:
     """The axes of `Header`; None for what are no directions, such as zeros."""
     value = _value(dataset, "ImageOrientationPatient")
-    axes = np.zeros((2, 3)) if value is None or len(value) != 6 else np.array(value, float).reshape(2, 3)
+    numbers = [0] * 6 if value is None or len(value) != 6 else [each or 0 for each in value]
+    axes = np.array(numbers, float).reshape(2, 3)
     return axes if np.linalg.norm(np.cross(*axes)) > 0.9 else None
