@@ -237,6 +237,8 @@ def upload(predictor: Predictor) -> dict[str, widgets.Widget]:
 
 def _uploaded(uploads, folder: Path) -> dict[Path, str]:
     """The uploaded files, written to a folder, and what each is called; a number tells equal names apart."""
+    if isinstance(uploads, dict):  # as ipywidgets 7 has them, which Colab still has
+        uploads = [{"name": name, "content": each["content"]} for name, each in uploads.items()]
     files = [folder / f"{i:06d}{ending(Path(each['name']))}" for i, each in enumerate(uploads)]
     for file, each in zip(files, uploads, strict=True):
         file.write_bytes(bytes(each["content"]))

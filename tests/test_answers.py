@@ -263,5 +263,7 @@ def test_the_widget_gives_patients_the_same_answers(run, reader, people, tmp_pat
         assert np.allclose(shown.probability.astype(float), same.probability, atol=1e-3)
     assert list(controls["number"].options) == ["loose.png", "IM0000.dcm", "<b>carl.nii.gz"]
     first = controls["picture"].value
+    before = {"x.png": {"metadata": {"size": 1}, "content": b"x"}}  # as ipywidgets 7 has uploads, on Colab
+    assert prediction._uploaded(before, tmp_path) == {tmp_path / "000000.png": "x.png"}
     controls["number"].value = "IM0000.dcm"
     assert controls["picture"].value != first and len(first) > 1000

@@ -127,6 +127,23 @@ def test_what_is_no_ct_slice_in_hounsfield_units_gets_its_own_window(tmp_path, t
     assert near(read(tmp_path, **(NO_RESCALE | tags)))
 
 
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"RescaleSlope": None},  # converters from NIfTI: https://github.com/Project-MONAI/monai-deploy-app-sdk/pull/236
+        {"RescaleSlope": None, "WindowCenter": -600, "WindowWidth": 1500},
+        NO_RESCALE | {"PixelRepresentation": 1, "PixelData": (STORED.astype(np.int16) - 1350).tobytes()},
+        NO_RESCALE | {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelData": RAMP.tobytes()},
+        # eight bits that were windowed before, https://github.com/pydicom/pydicom/issues/2073
+        {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelData": RAMP.tobytes(), "RescaleIntercept": -1024},
+        {"ImageOrientationPatient": [0, 0, 0, 0, 0, 0]},  # https://github.com/CBICA/CaPTk/issues/445
+        {"ImageOrientationPatient": [1, 0, 0]},
+    ],
+)
+def test_headers_that_lack_a_part_or_have_one_too_many(tmp_path, tags):
+    assert near(read(tmp_path, **tags))
+
+
 def packed(data):
     """As lossless JPEG, which needs another package; the file is not at fault."""
     data.PixelData = pydicom.encaps.encapsulate([STORED.tobytes()[:1000]])
@@ -142,6 +159,7 @@ def packed(data):
             {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0},
             None, ValueError, "a colour picture",
         ),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, None, ValueError, "a colour picture"),
         ({}, lambda data: data.pop("PixelData"), ValueError, "it holds no picture"),
         ({}, packed, ImportError, "packed as JPEG Lossless.*: run 'python -m pip install pydicom \"pylibjpeg"),
     ],
@@ -151,10 +169,12 @@ def test_what_is_refused(tmp_path, tags, change, error, message):
         read(tmp_path, change, **tags)
 
 
-def test_padding_does_not_stretch_the_grey_levels(tmp_path):
+@pytest.mark.parametrize("limits", [{"PixelPaddingValue": -2000}, {"PixelPaddingRangeLimit": -1990}])
+def test_padding_does_not_stretch_the_grey_levels(tmp_path, limits):
     """As in https://github.com/dgobbi/vtk-dicom/issues/173, here where the file gives no window."""
     padded = STORED.astype(np.int16)
-    padded[:5] = -2000
+    padded[:5] = -2000 if "PixelPaddingValue" in limits else -1995
     tags = {"PixelRepresentation": 1, "PixelPaddingValue": -2000, "PixelData": padded.tobytes(), "Modality": "MR"}
+    tags |= limits
     found = read(tmp_path, **(NO_RESCALE | tags))
     assert near(found[5:], RAMP[5:]) and found[:5].max() == 0

@@ -100,6 +100,8 @@ def test_axial_slices_are_turned_as_they_are_usually_shown(tmp_path, axes):
 
 def test_where_positions_are_missing_the_numbers_tell_and_else_the_names(tmp_path):
     series(tmp_path / "numbers", chest(), ImagePositionPatient=None)
+    series(tmp_path / "zeros", chest(), ImageOrientationPatient=[0] * 6)
+    assert np.array_equal(stack(tmp_path / "zeros").images, wanted(chest())[::-1])
     series(tmp_path / "names", chest(12), ImagePositionPatient=None, InstanceNumber=None)
     numbers, names = stack(tmp_path / "numbers"), stack(tmp_path / "names")
     assert np.array_equal(numbers.images, wanted(chest())[::-1]) and numbers.slices[0]["position"] is None
@@ -273,10 +275,14 @@ def test_volumes_that_are_refused(tmp_path):
     }.items():
         nibabel.save(nibabel.Nifti1Image(stored, np.eye(4)), tmp_path / f"{name}.nii.gz")
     (tmp_path / "broken.nii.gz").write_bytes(nifti(tmp_path / "v.nii.gz", chest()).read_bytes()[:5000])
-    (tmp_path / "v.nii.gz").unlink()
+    (tmp_path / "plain.nii.gz").write_bytes(nifti(tmp_path / "v.nii", chest()).read_bytes())  # nipy/nibabel issue 966
+    changed(nifti(tmp_path / "flat.nii", chest()), 280, bytes(48))  # srow_x, srow_y, srow_z
+    for name in ("v.nii.gz", "v.nii"):
+        (tmp_path / name).unlink()
     (tmp_path / "empty.nii").write_bytes(b"")
     (tmp_path / "text.nii").write_text("no volume")
     said = {"4d": "three dimensions", "mask": "mask", "lobes": "mask", "colours": "colours", "nothing": "no numbers"}
+    said |= {"plain": "if it is compressed, in .nii if not", "flat": "which way is up"}
     for path in tmp_path.iterdir():
         words = said.get(path.name.split(".")[0], "")
         scans, loose, _ = find_scans([path])
