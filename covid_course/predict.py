@@ -115,7 +115,7 @@ def draw_patient(row: dict, slices: list[dict], images: np.ndarray, heats: np.nd
     plt.close(figure)
     for (top, below), each, image, heat in zip(axes.T, slices, images, heats, strict=True):
         place = "" if each["position"] is None else f", {each['position']:.0f} mm".replace("-", "−")
-        strange = "\nout of distribution" if each["note"] else ""
+        strange = "\nout of distribution" if each["ood_score"] > 1 else ""
         overlay(top, image, title=f"slice {each['slice']}{place}: {each['probability']:.2f}{strange}")
         overlay(below, image, heat)
     axes[1][0].set_ylabel(name, fontsize=9)
@@ -210,10 +210,13 @@ def upload(predictor: Predictor) -> dict[str, widgets.Widget]:
 
     def predict_all(_change) -> None:
         figures.clear()
-        tables, unread = {"file": [], "patient": []}, []
+        tables, unread, scans, files = {"file": [], "patient": []}, [], [], []
         with tempfile.TemporaryDirectory() as folder:
             names = _uploaded(button.value, Path(folder))
-            scans, files, _ = find_scans(list(names)) if names else ([], [], None)
+            try:
+                scans, files, _ = find_scans(list(names)) if names else ([], [], None)
+            except ImportError as error:  # DICOM, and no pydicom: an error in a widget is shown nowhere
+                unread.append(f"<p>{html.escape(str(error))}</p>")
             what = [*files, *(scan._replace(name=names[file_of(scan.headers[0].path)]) for scan in scans)]
             for each, answer in zip(what, answers(predictor, what), strict=True):
                 kind, name = ("patient", each.name) if isinstance(each, Scan) else ("file", names[each])

@@ -65,6 +65,16 @@ def test_threshold_and_limit_are_those_of_validation(run, reader):
     assert all((each["probability"] >= each["threshold"]) == (each["decision"] == "COVID") for each in found)
 
 
+def test_where_validation_slices_cannot_be_told_apart_that_is_said(run, reader):
+    """As where labels are noise."""
+    rows, wrong = part(run[1], "val"), replace(run[1], table=run[1].table.assign(label=1 - run[1].table.label))
+    asked = predictor.fit_predictor(reader.model, wrong, reader.settings)
+    found = predictor.predict_slices(asked, run[1].images[rows])
+    assert asked.rule is None and all(each["note"].startswith(predictor.UNINFORMATIVE) for each in found)
+    assert all(abs(each["probability"] - 0.5) < 0.1 for each in found)
+    assert not any("told apart" in each["note"] for each in predictor.predict_slices(reader, run[1].images[rows]))
+
+
 def test_a_patient_is_predicted_by_the_rule_of_validation_patients(run, reader):
     rows = run[1].table.loc[part(run[1], "val")]
     logits = predict(reader.model, run[1].images[rows.index]).numpy()
@@ -263,7 +273,14 @@ def test_the_widget_gives_patients_the_same_answers(run, reader, people, tmp_pat
         assert np.allclose(shown.probability.astype(float), same.probability, atol=1e-3)
     assert list(controls["number"].options) == ["loose.png", "IM0000.dcm", "<b>carl.nii.gz"]
     first = controls["picture"].value
-    before = {"x.png": {"metadata": {"size": 1}, "content": b"x"}}  # as ipywidgets 7 has uploads, on Colab
-    assert prediction._uploaded(before, tmp_path) == {tmp_path / "000000.png": "x.png"}
     controls["number"].value = "IM0000.dcm"
     assert controls["picture"].value != first and len(first) > 1000
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("covid_utils.io.dicom.find_spec", lambda _: None)
+        controls["files"].value = controls["files"].value[:1]
+    assert re.fullmatch("<p>DICOM files need a package .*pip install pydicom&#x27;.</p>", controls["answers"].value)
+
+
+def test_uploads_of_another_version_of_ipywidgets(tmp_path):
+    before = {"x.png": {"metadata": {"size": 1}, "content": b"x"}}  # as ipywidgets 7 has uploads, on Colab
+    assert prediction._uploaded(before, tmp_path) == {tmp_path / "000000.png": "x.png"}

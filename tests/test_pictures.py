@@ -11,7 +11,7 @@ from PIL import Image
 from pydicom.sequence import Sequence
 from test_folders import dicom
 
-from covid_utils.io.images import read_slice
+from covid_utils.io.images import read_file, read_slice
 
 RAMP = np.tile(np.linspace(0, 255, 50).round().astype(np.uint8), (50, 1))  # dark at the left, light at the right
 STORED = (RAMP.astype(np.float32) / 255 * 1500).round().astype(np.uint16)  # -1350 to 150 Hounsfield units
@@ -142,6 +142,11 @@ def test_what_is_no_ct_slice_in_hounsfield_units_gets_its_own_window(tmp_path, t
 )
 def test_headers_that_lack_a_part_or_have_one_too_many(tmp_path, tags):
     assert near(read(tmp_path, **tags))
+
+
+def test_a_file_that_folders_leave_out_is_named_where_it_is_given_alone(tmp_path):
+    dicom(tmp_path / "scout.dcm", 0, "p", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    assert read_file(tmp_path / "scout.dcm", 50).note == "of a kind that is left out of folders: scouts"
 
 
 def packed(data):

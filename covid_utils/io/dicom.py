@@ -61,21 +61,22 @@ def read_dicom(path: Path, window: Window | None = None) -> Slice:
         _number(dataset, name) for name in ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth")
     )
     rescaled = slope is not None or intercept is not None  # converters often leave one of them out
-    values = values * (slope or 1) + (intercept or 0)
+    slope, intercept = slope or 1, intercept or 0
+    values = values * slope + intercept
     ct = (dataset.get("Modality") or "CT") == "CT"
-    hounsfield = ct and ((intercept or 0) < 0 or (values < AIR).any()) and (dataset.BitsAllocated > 8 or slope != 1)
+    hounsfield = ct and (intercept < 0 or (values < AIR).any()) and (dataset.BitsAllocated > 8 or slope != 1)
     inverted = dataset.get("PhotometricInterpretation") == "MONOCHROME1"
     if ct and inverted and (rescaled or hounsfield):
         raise ValueError("it is a CT slice with inverted greys, MONOCHROME1, whose Hounsfield units can't be trusted")
-    note = ""
+    problem = _problem(dataset)
+    notes = [f"of a kind that is left out of folders: {problem}"] if problem else []
     if window is None and hounsfield:
         window = LUNG_WINDOW
     elif window is None:
         has_own = not (ct and rescaled) and centre is not None and width  # in Hounsfield units it fits nothing else
         window = (centre - width / 2, centre + width / 2) if has_own else own_range(values)
-        note = OWN_RANGE
-    values = to_radiological(values, _axes(dataset))
-    return windowed(values, window, note, inverted)
+        notes.append(OWN_RANGE)
+    return windowed(to_radiological(values, _axes(dataset)), window, "; ".join(notes), inverted)
 
 
 def to_radiological(image: np.ndarray, axes: np.ndarray | None) -> np.ndarray:
@@ -102,9 +103,8 @@ def read_header(path: Path) -> Header | None:
         head = _head(path)
         uid, patient = (str(head.get(name) or "") for name in ("StudyInstanceUID", "PatientID"))
         study = (patient, uid) if uid else (str(path.parent),)
-        kind = str(head.get("SOPClassUID") or head.file_meta.get("MediaStorageSOPClassUID") or "")
-        if problem := _problem(head, kind):
-            return Header(path, study, problem) if head.get("Rows") or kind else None
+        if problem := _problem(head):
+            return Header(path, study, problem) if head.get("Rows") or _kind(head) else None
         if int(head.get("NumberOfFrames") or 1) > 1:
             return None
         axes, position = _axes(head), _value(head, "ImagePositionPatient")
@@ -135,11 +135,16 @@ def _head(path: Path):
     return pydicom.dcmread(path, force=True, stop_before_pixels=True)
 
 
-def _problem(head, kind: str) -> str:
+def _kind(head) -> str:
+    """The UID of an object's kind, its SOP class; may be empty."""
+    return str(head.get("SOPClassUID") or head.file_meta.get("MediaStorageSOPClassUID") or "")
+
+
+def _problem(head) -> str:
     """Why an object is no CT slice; empty if it is one, or many."""
     if not head.get("Rows"):
         return NO_PICTURE
-    captured = kind.startswith(SECONDARY_CAPTURE) and "ImageOrientationPatient" not in head
+    captured = _kind(head).startswith(SECONDARY_CAPTURE) and "ImageOrientationPatient" not in head
     if captured or _coloured(head):
         return "screenshots"
     if (head.get("Modality") or "CT") != "CT":
