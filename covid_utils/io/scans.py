@@ -121,8 +121,8 @@ def _name(place: Path, root: str) -> str:
 def usable_slices(files: list[Path]) -> tuple[list[Path], Counter]:
     """Of a class folder's files the slices that `read_stack` would take too, each volume as its slices.
 
-    Scouts, screenshots, other modalities, objects without a picture, and all but the largest axial series of an
-    examination are left out. What says nothing of itself is kept.
+    Scouts, screenshots, other modalities, objects without a picture, all but the largest axial series of an
+    examination, and its slices where another one lies are left out. What says nothing of itself is kept.
 
     Returns: the slices, in the order of the files; how many files or slices were left out, for which reason.
     """
@@ -134,10 +134,16 @@ def usable_slices(files: list[Path]) -> tuple[list[Path], Counter]:
             studies.setdefault(header.study, []).append(header)
     unused = set()
     for headers in studies.values():
-        others = set(headers) - set(largest_series(headers)[0])
+        series = chosen = largest_series(headers)[0]
+        if series and series[0].series:  # else it may be several people's
+            with contextlib.suppress(ValueError):  # several sizes or directions are no hindrance here
+                chosen = in_order(series)[0]
+        again = set(series) - set(chosen)
+        others = set(headers) - set(series)
         left_out.update(each.problem or "slices of other series" for each in others)
-        unused |= {each.path for each in others}
-    return [path for path in paths if path not in unused], left_out
+        left_out["slices where another one lies"] += len(again)
+        unused |= {each.path for each in others | again}
+    return [path for path in paths if path not in unused], +left_out
 
 
 def largest_series(headers: list[Header]) -> tuple[list[Header], str]:
