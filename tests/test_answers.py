@@ -202,14 +202,8 @@ def test_from_a_folder_to_a_table_of_patients(run, reader, people, tmp_path, cap
     assert patients.patient.tolist() == ["<b>carl", "anna", "bert/CT"] and (patients.slices == 6).all()
     assert slices[slices.patient.isna()].file.tolist() == [str(people / "loose.png")] and len(slices) == 19
     mine = slices[slices.patient == "anna"]
-    assert mine.position.tolist() == [-100 + volumes.STEP * i for i in range(6)] and mine.slice.tolist() == [
-        1,
-        2,
-        3,
-        4,
-        5,
-        6,
-    ]
+    assert mine.position.tolist() == [-100 + volumes.STEP * i for i in range(6)]
+    assert mine.slice.tolist() == list(range(1, 7))
     rows = data.images[(data.table.split == "test").to_numpy().nonzero()[0][:6]]
     logits = predict(reader.model, rows).double().numpy()
     assert np.allclose(mine.probability, expit(logits / reader.temperature), atol=1e-2)  # greys are rounded twice

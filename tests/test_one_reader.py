@@ -241,6 +241,8 @@ def test_whole_scans_by_every_way(asked, toy_run, tmp_path, monkeypatch):
     asked = replace(asked[0], rule=rule), asked[1]
     found = by_command(asked, monkeypatch, tmp_path, [folder])
     assert found.keys() == trained.keys() and all(np.array_equal(found[path], trained[path]) for path in trained)
+    notes = pd.read_csv(tmp_path / "out" / "patients.csv").set_index("patient").note
+    assert notes["COVID/LPS"] == "2 blank slices are left out"
     wanted = sorted(image.tobytes() for image in trained.values())
     files = [path for path in folder.rglob("*") if path.is_file()]
     for images, _ in by_upload(asked, monkeypatch, files):
