@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from test_data import load
 from test_folders import dicom
+from test_pictures import NO_RESCALE, white_is_zero
 
 from covid_course import demo, export
 from covid_course import predict as prediction
@@ -27,7 +28,6 @@ from covid_course.model_card import model_card
 from covid_utils.io.images import read_file, read_slice
 from covid_utils.labs import predictor
 
-PRONE = {"ImageOrientationPatient": [-1, 0, 0, 0, -1, 0]}
 FACTS = {"type": "", "size": 1, "last_modified": pd.Timestamp(0, tz="UTC")}
 
 
@@ -42,14 +42,6 @@ def turned(orientation):
     exif = Image.Exif()
     exif[274] = orientation
     return {"exif": exif}
-
-
-def deep(path, values):
-    """Pillow writes white-is-zero values of 16 bits as they are: only the tag changes."""
-    Image.fromarray(values).save(path)
-    content = bytearray(path.read_bytes())
-    content[content.index(b"\x06\x01\x03\x00") + 8] = 0
-    path.write_bytes(content)
 
 
 def scan(change=None, **tags):
@@ -79,7 +71,6 @@ UNITS = RNG.integers(-1340, 140, (40, 50))  # Hounsfield
 FLOAT = TWELVE.astype(np.float32)
 FLOAT[:2, :2], FLOAT[2:4] = [[np.nan, np.inf], [-np.inf, 5000.5]], -0.25
 PADDED = np.where(np.arange(50) < 5, -2000, UNITS)
-NO_RESCALE = {"RescaleSlope": None, "RescaleIntercept": None}
 SIMPLE = {  # what the lines in the model card read
     "grey.png": picture(GREY),
     "grey.jpg": picture(GREY, quality=90),
@@ -97,19 +88,20 @@ SIMPLE = {  # what the lines in the model card read
     "turned.tif": picture(TWELVE, **turned(8)),
     "packed.tif": picture(TWELVE.astype(np.int32), compression="tiff_lzw"),
     "float.tif": picture(FLOAT),
+    "units.tif": picture(UNITS.astype(np.int32)),
     "big_endian.tif": lambda path: Image.frombytes("I;16B", (50, 40), TWELVE.astype(">u2").tobytes()).save(path),
 }
 OTHERS = {
     "colour16.png": lambda path: cv2.imwrite(str(path), COLOUR[..., :3].astype(np.uint16) * 16),
     "alpha16.png": lambda path: cv2.imwrite(str(path), COLOUR.astype(np.uint16) * 257),
-    "white_is_zero.tif": lambda path: deep(path, TWELVE),
+    "white_is_zero.tif": lambda path: white_is_zero(path, TWELVE),
     "ct.dcm": scan(),
     "CT.1.2.840.113619": scan(),
     "no_offset.ima": scan(RescaleIntercept=0),
     "no_slope.dcm": scan(RescaleSlope=None),
     "unscaled.dcm": scan(**NO_RESCALE, **stored(UNITS, signed=True)),
     "padded.dcm": scan(RescaleIntercept=0, PixelPaddingValue=-2000, **stored(PADDED, signed=True)),
-    "prone.dcm": scan(**PRONE),
+    "prone.dcm": scan(ImageOrientationPatient=[-1, 0, 0, 0, -1, 0]),
     "inverted.dcm": scan(Modality="DX", PhotometricInterpretation="MONOCHROME1", **NO_RESCALE),
     "own_window.dcm": scan(Modality="DX", WindowCenter=700, WindowWidth=900, **NO_RESCALE),
     "rle.dcm": scan(lambda data: data.compress(pydicom.uid.RLELossless)),

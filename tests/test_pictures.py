@@ -48,14 +48,29 @@ def test_a_photo_is_turned_as_its_camera_says(tmp_path, suffix):
         assert near(read_slice(tmp_path / f"photo.{suffix}", 50), most=6), orientation
 
 
+def white_is_zero(path, values):
+    """Pillow writes values of 16 bits as they are: only the tag changes."""
+    Image.fromarray(values).save(path)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"\x06\x01\x03\x00") + 8] = 0
+    path.write_bytes(content)
+
+
 def test_white_is_zero(tmp_path):
     Image.fromarray(RAMP).save(tmp_path / "x.tif", tiffinfo={262: 0})
     assert near(read_slice(tmp_path / "x.tif", 50))
-    Image.fromarray((65535 - 257 * RAMP.astype(np.uint16)).astype(np.uint16)).save(tmp_path / "x.tif")
-    content = bytearray((tmp_path / "x.tif").read_bytes())
-    content[content.index(b"\x06\x01\x03\x00") + 8] = 0  # Pillow writes 16-bit values as they are: only the tag changes
-    (tmp_path / "x.tif").write_bytes(content)
+    white_is_zero(tmp_path / "x.tif", 65535 - 257 * RAMP.astype(np.uint16))
     assert near(read_slice(tmp_path / "x.tif", 50))
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_hounsfield_units_in_a_tiff_get_the_lung_window(tmp_path, kind):
+    Image.fromarray(STORED.astype(kind) - kind(1350)).save(tmp_path / "x.tif")
+    bone = STORED.astype(kind) - kind(1350)
+    bone[:2] = 2000
+    Image.fromarray(bone).save(tmp_path / "bone.tif")
+    found = read_file(tmp_path / "bone.tif", 50)
+    assert near(read_slice(tmp_path / "x.tif", 50)) and near(found.image[8:], RAMP[8:]) and not found.note
 
 
 @pytest.mark.parametrize("kind", ["rgb.png", "rgba.png", "rgb.tif"])

@@ -21,7 +21,7 @@ from ..core.progress import progress as progress_bar
 from .dicom import read_dicom
 from .discovery import NIFTI, ending, is_dicom
 from .nifti import file_of, in_volume, read_volume_slice, volume_headers
-from .slices import OWN_RANGE, Slice, Window, check_size, own_range, reading, windowed
+from .slices import AIR, LUNG_WINDOW, OWN_RANGE, Slice, Window, check_size, own_range, reading, windowed
 
 CACHE_VERSION = 6  # raise it when decoding changes, so that no older cache is used
 BITS, PHOTOMETRIC = 258, 262  # TIFF's tags BitsPerSample and PhotometricInterpretation, 0 where 0 is white
@@ -122,9 +122,9 @@ def read_file(path: Path, image_size: int, window: Window | None = None) -> Slic
     """One slice as a network gets it, uint8 (image_size, image_size); training and prediction both read it here.
 
     Colours become grey, transparent places black; a photo is turned as its camera says. Pictures of more than 256 grey
-    levels are scaled from their own lowest and highest value; DICOM is shown in the lung window, -1350 to 150
-    Hounsfield units, or in its own if it has none (`dicom.read_dicom`); of a NIfTI volume `path` names a slice, as in
-    `nifti.in_volume`. Resized by Lanczos' filter.
+    levels are scaled from their own lowest and highest value, or shown in the lung window, -1350 to 150 Hounsfield
+    units, if some values are below -200; so is DICOM, or in its own window (`dicom.read_dicom`); of a NIfTI volume
+    `path` names a slice, as in `nifti.in_volume`. Resized by Lanczos' filter.
 
     Args:
         window: the values that become black and white, of scans and of pictures with more than 256 grey levels.
@@ -166,7 +166,9 @@ def _read_picture(path: Path, window: Window | None) -> Slice:
             if image.has_transparency_data:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
             return Slice(np.array(image.convert("L")), 0, 255)
-    return windowed(values, window or own_range(values), "" if window else OWN_RANGE, inverted)
+    low, high = own_range(values)
+    own, note = (LUNG_WINDOW, "") if low < AIR else ((low, high), OWN_RANGE)
+    return windowed(values, window or own, "" if window else note, inverted)
 
 
 def _deep_colours(path: Path) -> np.ndarray:
