@@ -86,6 +86,7 @@ def described(predictor: Predictor, run_dir: str | Path) -> dict[str, str]:
         "threshold_logit": repr(predictor.threshold),
         "threshold_probability": repr(float(expit(predictor.threshold / predictor.temperature))),
         "temperature": repr(predictor.temperature),
+        "window": json.dumps(predictor.window),
         "data_fingerprint": parameters["data"],
         "licence": licences(parameters),
         "version": f"covid-utils {metadata.version('covid-utils')}",

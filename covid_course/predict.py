@@ -23,7 +23,7 @@ from covid_utils.core.files import display_path, replace_file, resolve
 from covid_utils.core.progress import progress
 from covid_utils.io.discovery import ending
 from covid_utils.io.discovery import sentence as left_out_sentence
-from covid_utils.io.images import read_file, resized
+from covid_utils.io.images import read_file
 from covid_utils.io.nifti import file_of
 from covid_utils.io.scans import Scan, find_scans, read_stack, unique_names
 from covid_utils.labs.cam_figures import overlay, panels
@@ -71,8 +71,8 @@ def answers(predictor: Predictor, what: Iterable[Path | Scan]) -> Iterator[Answe
 
 def predict_file(predictor: Predictor, path: Path) -> Answer:
     """A slice file's answer. Raises as `images.read_file`."""
-    read = read_file(path, predictor.window)
-    images = torch.from_numpy(resized(read.image, predictor.settings.image_size))[None]
+    read = read_file(path, predictor.settings.image_size, predictor.window)
+    images = torch.from_numpy(read.image)[None]
     found = predict_slices(predictor, images)
     found[0]["note"] = "; ".join(filter(None, [found[0]["note"], read.note]))
     heats = heat_maps(predictor, images, found)
@@ -115,7 +115,7 @@ def draw_patient(row: dict, slices: list[dict], images: np.ndarray, heats: np.nd
     plt.close(figure)
     for (top, below), each, image, heat in zip(axes.T, slices, images, heats, strict=True):
         place = "" if each["position"] is None else f", {each['position']:.0f} mm".replace("-", "−")
-        strange = "\nout of distribution" if each["note"] else ""
+        strange = "\nout of distribution" if each["ood_score"] > 1 else ""
         overlay(top, image, title=f"slice {each['slice']}{place}: {each['probability']:.2f}{strange}")
         overlay(below, image, heat)
     axes[1][0].set_ylabel(name, fontsize=9)
@@ -210,10 +210,13 @@ def upload(predictor: Predictor) -> dict[str, widgets.Widget]:
 
     def predict_all(_change) -> None:
         figures.clear()
-        tables, unread = {"file": [], "patient": []}, []
+        tables, unread, scans, files = {"file": [], "patient": []}, [], [], []
         with tempfile.TemporaryDirectory() as folder:
             names = _uploaded(button.value, Path(folder))
-            scans, files, _ = find_scans(list(names)) if names else ([], [], None)
+            try:
+                scans, files, _ = find_scans(list(names)) if names else ([], [], None)
+            except ImportError as error:  # DICOM, and no pydicom: an error in a widget is shown nowhere
+                unread.append(f"<p>{html.escape(str(error))}</p>")
             what = [*files, *(scan._replace(name=names[file_of(scan.headers[0].path)]) for scan in scans)]
             for each, answer in zip(what, answers(predictor, what), strict=True):
                 kind, name = ("patient", each.name) if isinstance(each, Scan) else ("file", names[each])
@@ -237,6 +240,8 @@ def upload(predictor: Predictor) -> dict[str, widgets.Widget]:
 
 def _uploaded(uploads, folder: Path) -> dict[Path, str]:
     """The uploaded files, written to a folder, and what each is called; a number tells equal names apart."""
+    if isinstance(uploads, dict):  # as ipywidgets 7 has them, which Colab still has
+        uploads = [{"name": name, "content": each["content"]} for name, each in uploads.items()]
     files = [folder / f"{i:06d}{ending(Path(each['name']))}" for i, each in enumerate(uploads)]
     for file, each in zip(files, uploads, strict=True):
         file.write_bytes(bytes(each["content"]))

@@ -11,7 +11,7 @@ from PIL import Image
 from pydicom.sequence import Sequence
 from test_folders import dicom
 
-from covid_utils.io.images import read_slice
+from covid_utils.io.images import read_file, read_slice
 
 RAMP = np.tile(np.linspace(0, 255, 50).round().astype(np.uint8), (50, 1))  # dark at the left, light at the right
 STORED = (RAMP.astype(np.float32) / 255 * 1500).round().astype(np.uint16)  # -1350 to 150 Hounsfield units
@@ -48,15 +48,29 @@ def test_a_photo_is_turned_as_its_camera_says(tmp_path, suffix):
         assert near(read_slice(tmp_path / f"photo.{suffix}", 50), most=6), orientation
 
 
+def white_is_zero(path, values):
+    """Pillow writes values of 16 bits as they are: only the tag changes."""
+    Image.fromarray(values).save(path)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"\x06\x01\x03\x00") + 8] = 0
+    path.write_bytes(content)
+
+
 def test_white_is_zero(tmp_path):
-    for image, wanted in ((Image.fromarray(RAMP), RAMP), (Image.fromarray(RAMP > 127), (RAMP > 127) * 255)):
-        image.save(tmp_path / "x.tif", tiffinfo={262: 0})
-        assert near(read_slice(tmp_path / "x.tif", 50), wanted)
-    Image.fromarray((65535 - 257 * RAMP.astype(np.uint16)).astype(np.uint16)).save(tmp_path / "x.tif")
-    content = bytearray((tmp_path / "x.tif").read_bytes())
-    content[content.index(b"\x06\x01\x03\x00") + 8] = 0  # Pillow writes 16-bit values as they are: only the tag changes
-    (tmp_path / "x.tif").write_bytes(content)
+    Image.fromarray(RAMP).save(tmp_path / "x.tif", tiffinfo={262: 0})
     assert near(read_slice(tmp_path / "x.tif", 50))
+    white_is_zero(tmp_path / "x.tif", 65535 - 257 * RAMP.astype(np.uint16))
+    assert near(read_slice(tmp_path / "x.tif", 50))
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_hounsfield_units_in_a_tiff_get_the_lung_window(tmp_path, kind):
+    Image.fromarray(STORED.astype(kind) - kind(1350)).save(tmp_path / "x.tif")
+    bone = STORED.astype(kind) - kind(1350)
+    bone[:2] = 2000
+    Image.fromarray(bone).save(tmp_path / "bone.tif")
+    found = read_file(tmp_path / "bone.tif", 50)
+    assert near(read_slice(tmp_path / "x.tif", 50)) and near(found.image[8:], RAMP[8:]) and not found.note
 
 
 @pytest.mark.parametrize("kind", ["rgb.png", "rgba.png", "rgb.tif"])
@@ -71,10 +85,10 @@ def test_16_bits_a_colour(tmp_path, kind):
 
 def test_transparent_places_of_16_bit_pictures_are_black(tmp_path):
     image = np.full((50, 50, 4), 65535, np.uint16)
-    image[:25, :, 3] = 0
+    image[:25, :, 3], image[:, :2, :3] = 0, 20000
     cv2.imwrite(str(tmp_path / "x.png"), image)
     found = read_slice(tmp_path / "x.png", 50)
-    assert found[:20].max() == 0 and found[30:].min() == 255
+    assert found[:20].max() == 0 and found[30:, 10:].min() == 255
 
 
 def test_a_cameras_jpeg_with_a_preview_and_a_big_endian_tiff(tmp_path):
@@ -128,6 +142,28 @@ def test_what_is_no_ct_slice_in_hounsfield_units_gets_its_own_window(tmp_path, t
     assert near(read(tmp_path, **(NO_RESCALE | tags)))
 
 
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"RescaleSlope": None},  # converters from NIfTI: https://github.com/Project-MONAI/monai-deploy-app-sdk/pull/236
+        {"RescaleSlope": None, "WindowCenter": -600, "WindowWidth": 1500},
+        NO_RESCALE | {"PixelRepresentation": 1, "PixelData": (STORED.astype(np.int16) - 1350).tobytes()},
+        NO_RESCALE | {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelData": RAMP.tobytes()},
+        # eight bits that were windowed before, https://github.com/pydicom/pydicom/issues/2073
+        {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelData": RAMP.tobytes(), "RescaleIntercept": -1024},
+        {"ImageOrientationPatient": [0, 0, 0, 0, 0, 0]},  # https://github.com/CBICA/CaPTk/issues/445
+        {"ImageOrientationPatient": [1, 0, 0]},
+    ],
+)
+def test_headers_that_lack_a_part_or_have_one_too_many(tmp_path, tags):
+    assert near(read(tmp_path, **tags))
+
+
+def test_a_file_that_folders_leave_out_is_named_where_it_is_given_alone(tmp_path):
+    dicom(tmp_path / "scout.dcm", 0, "p", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    assert read_file(tmp_path / "scout.dcm", 50).note == "of a kind that is left out of folders: scouts"
+
+
 def packed(data):
     """As lossless JPEG, which needs another package; the file is not at fault."""
     data.PixelData = pydicom.encaps.encapsulate([STORED.tobytes()[:1000]])
@@ -143,6 +179,7 @@ def packed(data):
             {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0},
             None, ValueError, "a colour picture",
         ),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, None, ValueError, "a colour picture"),
         ({}, lambda data: data.pop("PixelData"), ValueError, "it holds no picture"),
         ({}, packed, ImportError, "packed as JPEG Lossless.*: run 'python -m pip install pydicom \"pylibjpeg"),
     ],
@@ -152,10 +189,12 @@ def test_what_is_refused(tmp_path, tags, change, error, message):
         read(tmp_path, change, **tags)
 
 
-def test_padding_does_not_stretch_the_grey_levels(tmp_path):
+@pytest.mark.parametrize("limits", [{"PixelPaddingValue": -2000}, {"PixelPaddingRangeLimit": -1990}])
+def test_padding_does_not_stretch_the_grey_levels(tmp_path, limits):
     """As in https://github.com/dgobbi/vtk-dicom/issues/173, here where the file gives no window."""
     padded = STORED.astype(np.int16)
-    padded[:5] = -2000
+    padded[:5] = -2000 if "PixelPaddingValue" in limits else -1995
     tags = {"PixelRepresentation": 1, "PixelPaddingValue": -2000, "PixelData": padded.tobytes(), "Modality": "MR"}
+    tags |= limits
     found = read(tmp_path, **(NO_RESCALE | tags))
     assert near(found[5:], RAMP[5:]) and found[:5].max() == 0

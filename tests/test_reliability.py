@@ -106,7 +106,7 @@ def draw(folder):
 
 
 def read(folder):
-    return decode(*pictures(folder.parent / "slices"), 48, folder, progress=False).numpy().tobytes()
+    return decode(*pictures(folder.parent / "slices"), 48, folder, progress=False)[0].numpy().tobytes()
 
 
 def write(folder):

@@ -6,8 +6,9 @@ import dataclasses
 import hashlib
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,11 @@ from ..core.files import did_you_mean, display_path, replace_file, resolve
 from ..core.memory import explain_out_of_memory
 from ..core.progress import progress as progress_bar
 from ..core.settings import Settings
+from .discovery import sentence
 from .downloads import covid_ct, figure, from_kaggle
 from .folders import folder_table
 from .images import decode
+from .nifti import in_volume
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,12 +116,14 @@ def open_dataset(settings: Settings, progress: bool) -> tuple[str, pd.DataFrame,
     if len(set(windows)) > 1:
         patients += " Windows (low, high) differ between slices: predictions cannot know which to take, and use none."
 
-    @explain_out_of_memory("image_size")
-    def read() -> tuple:
-        return decode(folder, paths, settings.image_size, home / "cache", progress, windows), None, None, common
-
+    read = cache(partial(decode, folder, paths, settings.image_size, home / "cache", progress, windows))
+    read = explain_out_of_memory("image_size")(read)
+    if any(in_volume(folder / path) for path in paths):  # their blank slices are no rows of the table
+        kept = read()[1]
+        table = table[kept].reset_index(drop=True)
+        patients += sentence(+Counter({"blank slices": int((~kept).sum())}))
     name = folder.name.replace("<", "‹")  # notebooks show it in Markdown, which would take it for HTML
-    return name, table, patients, read
+    return name, table, patients, lambda: (read()[0], None, None, common)
 
 
 @explain_out_of_memory("patients or image_size")

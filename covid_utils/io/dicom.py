@@ -24,8 +24,9 @@ def read_dicom(path: Path, window: Window | None = None) -> Slice:
     """A DICOM slice.
 
     A CT slice in Hounsfield units (with a negative intercept, or some values below -200) is shown in the lung window,
-    -1350 to 150. Others are shown in the window that the file gives, or from the lowest to the highest value; inverted
-    if it is MONOCHROME1. Axial slices are turned so that the patient's right is at the left and the front at the top.
+    -1350 to 150. Others, also of eight bits without a slope, are shown in the window that the file gives, or from the
+    lowest to the highest value; inverted if it is MONOCHROME1. Axial slices are turned so that the patient's right is
+    at the left and the front at the top.
 
     Args:
         window: the values that are black and white, instead.
@@ -40,7 +41,7 @@ def read_dicom(path: Path, window: Window | None = None) -> Slice:
         dataset = pydicom.dcmread(path, force=True)  # some files lack the preamble
         if "PixelData" not in dataset or not dataset.get("Rows"):
             raise ValueError("it holds no picture")
-        if dataset.get("SamplesPerPixel", 1) != 1:
+        if _coloured(dataset):
             raise ValueError("it is a colour picture, as of a screenshot, and no scan")
         if int(dataset.get("NumberOfFrames") or 1) > 1:
             raise ValueError(f"it holds {dataset.NumberOfFrames} slices, convert it to NIfTI with dcm2niix")
@@ -53,26 +54,29 @@ def read_dicom(path: Path, window: Window | None = None) -> Slice:
                 raise
             raise ImportError(f"its pixels are packed as {syntax.name}") from None
     values = stored.astype(np.float32)
-    if dataset.get("PixelPaddingValue") is not None:  # stands where nothing was measured; it may lack its sign
-        values[stored == np.array(dataset.PixelPaddingValue).astype(stored.dtype)] = np.nan
+    if (padding := dataset.get("PixelPaddingValue")) is not None:  # where nothing was measured; it may lack its sign
+        limits = np.array([padding, dataset.get("PixelPaddingRangeLimit", padding)]).astype(stored.dtype)
+        values[(stored >= limits.min()) & (stored <= limits.max())] = np.nan
     slope, intercept, centre, width = (
         _number(dataset, name) for name in ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth")
     )
-    rescaled, inverted = None not in (slope, intercept), dataset.get("PhotometricInterpretation") == "MONOCHROME1"
-    if rescaled:
-        values = values * slope + intercept
-    rescaled_ct = rescaled and (dataset.get("Modality") or "CT") == "CT"
-    if rescaled_ct and inverted:
+    rescaled = slope is not None or intercept is not None  # converters often leave one of them out
+    slope, intercept = slope or 1, intercept or 0
+    values = values * slope + intercept
+    ct = (dataset.get("Modality") or "CT") == "CT"
+    hounsfield = ct and (intercept < 0 or (values < AIR).any()) and (dataset.BitsAllocated > 8 or slope != 1)
+    inverted = dataset.get("PhotometricInterpretation") == "MONOCHROME1"
+    if ct and inverted and (rescaled or hounsfield):
         raise ValueError("it is a CT slice with inverted greys, MONOCHROME1, whose Hounsfield units can't be trusted")
-    note = ""
-    if window is None and rescaled_ct and (intercept < 0 or (values < AIR).any()):
+    problem = _problem(dataset)
+    notes = [f"of a kind that is left out of folders: {problem}"] if problem else []
+    if window is None and hounsfield:
         window = LUNG_WINDOW
     elif window is None:
-        has_own = not rescaled_ct and centre is not None and width  # one in Hounsfield units fits nothing else
+        has_own = not (ct and rescaled) and centre is not None and width  # in Hounsfield units it fits nothing else
         window = (centre - width / 2, centre + width / 2) if has_own else own_range(values)
-        note = OWN_RANGE
-    values = to_radiological(values, _axes(dataset))
-    return windowed(values, window, note, inverted)
+        notes.append(OWN_RANGE)
+    return windowed(to_radiological(values, _axes(dataset)), window, "; ".join(notes), inverted)
 
 
 def to_radiological(image: np.ndarray, axes: np.ndarray | None) -> np.ndarray:
@@ -99,9 +103,8 @@ def read_header(path: Path) -> Header | None:
         head = _head(path)
         uid, patient = (str(head.get(name) or "") for name in ("StudyInstanceUID", "PatientID"))
         study = (patient, uid) if uid else (str(path.parent),)
-        kind = str(head.get("SOPClassUID") or head.file_meta.get("MediaStorageSOPClassUID") or "")
-        if problem := _problem(head, kind):
-            return Header(path, study, problem) if head.get("Rows") or kind else None
+        if problem := _problem(head):
+            return Header(path, study, problem) if head.get("Rows") or _kind(head) else None
         if int(head.get("NumberOfFrames") or 1) > 1:
             return None
         axes, position = _axes(head), _value(head, "ImagePositionPatient")
@@ -132,16 +135,26 @@ def _head(path: Path):
     return pydicom.dcmread(path, force=True, stop_before_pixels=True)
 
 
-def _problem(head, kind: str) -> str:
+def _kind(head) -> str:
+    """The UID of an object's kind, its SOP class; may be empty."""
+    return str(head.get("SOPClassUID") or head.file_meta.get("MediaStorageSOPClassUID") or "")
+
+
+def _problem(head) -> str:
     """Why an object is no CT slice; empty if it is one, or many."""
     if not head.get("Rows"):
         return NO_PICTURE
-    captured = kind.startswith(SECONDARY_CAPTURE) and "ImageOrientationPatient" not in head
-    if captured or head.get("SamplesPerPixel", 1) != 1:
+    captured = _kind(head).startswith(SECONDARY_CAPTURE) and "ImageOrientationPatient" not in head
+    if captured or _coloured(head):
         return "screenshots"
     if (head.get("Modality") or "CT") != "CT":
         return "pictures that are no CT"
     return "scouts" if "LOCALIZER" in (head.get("ImageType") or []) else ""
+
+
+def _coloured(dataset) -> bool:
+    """Whether it is a colour picture; of one with a palette the pixels are numbers of colours."""
+    return dataset.get("SamplesPerPixel", 1) != 1 or dataset.get("PhotometricInterpretation") == "PALETTE COLOR"
 
 
 def _value(dataset, name: str) -> Any:
@@ -158,6 +171,8 @@ def _number(dataset, name: str) -> float | None:
 
 
 def _axes(dataset) -> np.ndarray | None:
-    """The axes of `Header`."""
+    """The axes of `Header`; None for what are no directions, such as zeros."""
     value = _value(dataset, "ImageOrientationPatient")
-    return None if value is None else np.array(value, float).reshape(2, 3)
+    numbers = [0] * 6 if value is None or len(value) != 6 else [each or 0 for each in value]
+    axes = np.array(numbers, float).reshape(2, 3)
+    return axes if np.linalg.norm(np.cross(*axes)) > 0.9 else None

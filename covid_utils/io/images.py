@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -19,16 +21,16 @@ from ..core.progress import progress as progress_bar
 from .dicom import read_dicom
 from .discovery import NIFTI, ending, is_dicom
 from .nifti import file_of, in_volume, read_volume_slice, volume_headers
-from .slices import OWN_RANGE, Slice, Window, check_size, own_range, reading, windowed
+from .slices import AIR, LUNG_WINDOW, OWN_RANGE, Slice, Window, check_size, own_range, reading, windowed
 
-CACHE_VERSION = 5  # raise it when decoding changes, so that no older cache is used
+CACHE_VERSION = 6  # raise it when decoding changes, so that no older cache is used
 BITS, PHOTOMETRIC = 258, 262  # TIFF's tags BitsPerSample and PhotometricInterpretation, 0 where 0 is white
 
 
 def decode(
     folder: Path, paths: list[str], image_size: int, cache_dir: Path, progress: bool = True, windows: list | None = None
-) -> Tensor:
-    """All slices as one tensor, read once and kept in `cache_dir`.
+) -> tuple[Tensor, np.ndarray]:
+    """All slices as one tensor, read once and kept in `cache_dir`; blank slices of volumes are left out.
 
     The cache is found by the folder's place, the files' names, sizes, times and first bytes, and `image_size`; a
     damaged one is made anew.
@@ -41,48 +43,49 @@ def decode(
 
     Returns:
         uint8 (N, image_size, image_size), 0 black to 255 white, mapped from the file if it would fill more than a
-        quarter of the free memory.
+        quarter of the free memory; and which of `paths` these are, bool.
 
     Raises:
-        ValueError: a slice is empty, damaged, blank, not a single picture, or has only two grey levels, as masks do.
+        ValueError, ImportError: as `read_file`.
         OSError: `cache_dir` cannot be written to, or the disk is full.
-        ImportError: a DICOM slice, and pydicom is not installed.
     """
     windows = windows or [None] * len(paths)
     files = [_traits(file) for file in dict.fromkeys(file_of(folder / path) for path in paths)]
     about = (CACHE_VERSION, image_size, str(folder.resolve()), paths, windows, files)
     cache = cache_dir / f"{folder.name}-{image_size}-{hashlib.sha256(repr(about).encode()).hexdigest()[:16]}.npy"
-    if cache.exists() and (found := _read_cache(cache)) is not None:
-        return found
-    digest, notes = hashlib.sha256(), {}
-
-    def read(name: str, window: Window | None) -> tuple[bytes, str]:
-        found = read_file(folder / name, window)
-        if len(np.unique(found.image)) == 2 and not in_volume(folder / name):
-            raise ValueError(
-                f"Slice {name!r} has only two grey levels, as masks do: move masks out of {display_path(folder)}, or "
-                "name their folder masks."
-            )
-        return resized(found.image, image_size).tobytes(), found.note
+    if cache.exists():
+        if found := _read_cache(cache, len(paths)):
+            return found
+        print(f"The cache {display_path(cache)} is damaged: reading the slices again.")
+    digest, notes, kept = hashlib.sha256(), {}, np.zeros(len(paths), bool)
 
     def write(path: Path) -> None:
-        """One slice after the other, so that a set may be larger than the memory; their SHA-256 comes last."""
-        shape = (len(paths), image_size, image_size)
+        """One slice after the other, so that a set may be larger than the memory; `kept` and the SHA-256 come last."""
         with path.open("wb") as file, ThreadPoolExecutor(min(8, max(2, os.cpu_count() or 2))) as pool:
-            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            slices = pool.map(read, paths, windows)
+            _write_header(file, len(paths), image_size)
+            slices = pool.map(lambda name, window: read_file(folder / name, image_size, window), paths, windows)
             slices = progress_bar(slices, f"reading {folder.name}", len(paths)) if progress else slices
-            for name, (pixels, note) in zip(paths, slices, strict=True):
-                digest.update(pixels)
-                file.write(pixels)
-                if note:
-                    notes.setdefault(note, []).append(name)
-            file.write(digest.digest())
+            for row, found in enumerate(slices):
+                kept[row] = not found.blank
+                if kept[row]:
+                    digest.update(found.image)
+                    file.write(found.image)
+                    notes.setdefault(found.note, []).append(paths[row])
+            digest.update(kept)
+            file.write(kept.tobytes() + digest.digest())
+            file.seek(0)
+            _write_header(file, int(kept.sum()), image_size)  # as long as before
 
     replace_file(cache, write)
+    notes.pop("", None)
     for note, names in notes.items():
         print(f"{len(names)} of {len(paths)} slices, the first of them {names[0]!r}: {note}.")
-    return _in_memory(np.load(cache, mmap_mode="c"))
+    return _in_memory(np.load(cache, mmap_mode="c")), kept
+
+
+def _write_header(file: BinaryIO, count: int, image_size: int) -> None:
+    shape = (count, image_size, image_size)
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
 def _traits(file: Path) -> tuple:
@@ -91,18 +94,17 @@ def _traits(file: Path) -> tuple:
         return file.stat().st_size, file.stat().st_mtime_ns, hashlib.sha256(stream.read(2**16)).hexdigest()
 
 
-def _read_cache(cache: Path) -> Tensor | None:
-    """What `decode` returns, from the cached file; None if the file is damaged."""
-    try:
+def _read_cache(cache: Path, count: int) -> tuple[Tensor, np.ndarray] | None:
+    """What `decode` returns for so many paths, from the cached file; None if the file is damaged."""
+    with contextlib.suppress(OSError, ValueError, EOFError):
         images = np.load(cache, mmap_mode="c")  # what is written to it never reaches the file
         digest = hashlib.sha256(images)
         with cache.open("rb") as file:
-            file.seek(-32, os.SEEK_END)
+            file.seek(-count - 32, os.SEEK_END)
+            kept = np.frombuffer(file.read(count), bool)
+            digest.update(kept)
             if digest.digest() == file.read():
-                return _in_memory(images)
-    except (OSError, ValueError, EOFError):
-        pass
-    print(f"The cache {display_path(cache)} is damaged: reading the slices again.")
+                return _in_memory(images), kept
     return None
 
 
@@ -113,39 +115,39 @@ def _in_memory(images: np.ndarray) -> Tensor:
 
 def read_slice(path: Path, image_size: int, window: Window | None = None) -> np.ndarray:
     """One slice as uint8 (image_size, image_size), 0 black to 255 white; see `read_file`, whose errors it raises."""
-    return resized(read_file(path, window).image, image_size)
+    return read_file(path, image_size, window).image
 
 
-def read_file(path: Path, window: Window | None = None) -> Slice:
-    """One slice in its own size; training and prediction both read it here.
+def read_file(path: Path, image_size: int, window: Window | None = None) -> Slice:
+    """One slice as a network gets it, uint8 (image_size, image_size); training and prediction both read it here.
 
     Colours become grey, transparent places black; a photo is turned as its camera says. Pictures of more than 256 grey
-    levels are scaled from their own lowest and highest value; DICOM is shown in the lung window, -1350 to 150
-    Hounsfield units, or in its own if it has none (`dicom.read_dicom`); of a NIfTI volume `path` names a slice, as in
-    `nifti.in_volume`.
+    levels are scaled from their own lowest and highest value, or shown in the lung window, -1350 to 150 Hounsfield
+    units, if some values are below -200; so is DICOM, or in its own window (`dicom.read_dicom`); of a NIfTI volume
+    `path` names a slice, as in `nifti.in_volume`. Resized by Lanczos' filter.
 
     Args:
         window: the values that become black and white, of scans and of pictures with more than 256 grey levels.
 
     Raises:
-        ValueError, naming the file: empty, damaged, not a single picture, or one grey level throughout.
+        ValueError, naming the file: empty, damaged, not a single picture; one grey level throughout, which only a slice
+            of a volume may be, or two, as masks have.
         ImportError: DICOM or NIfTI, and the package that reads it is not installed.
     """
-    if in_volume(path):
-        return read_volume_slice(path, window)
-    if ending(path) in NIFTI:
+    volume = in_volume(path)
+    if not volume and ending(path) in NIFTI:
         volume_headers(path)  # a damaged one says so
         raise ValueError(f"{display_path(path)} is a volume of many slices: put it into a class folder.")
-    with reading(path):
-        found = read_dicom(path, window) if is_dicom(path) else _read_picture(path, window)
-        if found.blank:
+    with reading(file_of(path)):
+        read = read_volume_slice if volume else read_dicom if is_dicom(path) else _read_picture
+        found = read(path, window)
+        image = Image.fromarray(found.image).resize((image_size, image_size), Image.Resampling.LANCZOS)
+        levels, found = len(np.unique(found.image)), found._replace(image=np.array(image))
+        if not volume and found.blank:
             raise ValueError("it is blank, one grey level throughout")
+        if not volume and levels == 2:
+            raise ValueError("it has only two grey levels, as masks do, which belong into a folder called masks")
         return found
-
-
-def resized(image: np.ndarray, image_size: int) -> np.ndarray:
-    """A grey picture, uint8 (H, W), as uint8 (image_size, image_size), by Lanczos' filter."""
-    return np.array(Image.fromarray(image).resize((image_size, image_size), Image.Resampling.LANCZOS))
 
 
 def _read_picture(path: Path, window: Window | None) -> Slice:
@@ -161,11 +163,12 @@ def _read_picture(path: Path, window: Window | None) -> Slice:
             values = np.asarray(ImageOps.exif_transpose(image), np.float32)
         else:
             image = ImageOps.exif_transpose(image)
-            if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
+            if image.has_transparency_data:
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
             return Slice(np.array(image.convert("L")), 0, 255)
-    return windowed(values, window or own_range(values), "" if window else OWN_RANGE, inverted)
+    low, high = own_range(values)
+    own, note = (LUNG_WINDOW, "") if low < AIR else ((low, high), OWN_RANGE)
+    return windowed(values, window or own, "" if window else note, inverted)
 
 
 def _deep_colours(path: Path) -> np.ndarray:

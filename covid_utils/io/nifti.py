@@ -50,15 +50,15 @@ def read_volume_slice(path: Path, window: Window | None = None) -> Slice:
 
     Raises:
         ImportError: nibabel is not installed.
-        ValueError, naming the file: damaged, too large, 4-D, colours, labels instead of intensities.
+        ValueError: damaged, too large, 4-D, colours, labels instead of intensities.
     """
-    with LOCK, reading(path.parent):
+    with LOCK:
         values, own, note = _read(path.parent, path.parent.stat().st_mtime_ns)
     return windowed(values[int(path.name) - 1], window or own, note)
 
 
 def volume_headers(path: Path) -> list[Header]:
-    """The header of each slice of a volume, from the feet to the head. Raises as `read_volume_slice`."""
+    """The header of each slice of a volume, from the feet to the head. Raises so, naming the file."""
     with reading(path):
         import nibabel
 
@@ -74,11 +74,16 @@ def _load(path: Path):
     """The file as nibabel's image, its values not read yet."""
     import nibabel
 
+    with path.open("rb") as file:
+        if (file.read(2) == b"\x1f\x8b") != (ending(path) == ".nii.gz"):
+            raise ValueError("its name must end in .nii.gz if it is compressed, in .nii if not: rename it")
     image = nibabel.load(path, mmap=False)  # a mapped file could not be deleted on Windows
     if len(image.shape) < 3 or math.prod(image.shape[3:]) != 1:
         raise ValueError(f"its shape is {image.shape}, save one volume with three dimensions")
     if image.get_data_dtype().kind not in "iuf":
         raise ValueError("it holds colours or complex numbers, and no scan")
+    if not abs(np.linalg.det(image.affine)) > 0:
+        raise ValueError("its affine matrix is singular, so that nothing says which way is up")
     if too_large(4 * math.prod(image.shape)):
         raise ValueError(f"its shape is {image.shape}, too many values for this memory")
     return image

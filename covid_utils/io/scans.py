@@ -16,8 +16,8 @@ from ..core.files import display_path
 from ..core.progress import progress
 from .dicom import NO_PICTURE, read_header
 from .discovery import NIFTI, ending, is_dicom, natural, sentence, slices_below
-from .images import read_file, resized
-from .nifti import file_of, in_volume, read_volume_slice, volume_headers
+from .images import read_file
+from .nifti import file_of, in_volume, volume_headers
 from .slices import OTHER_PLANE, Header, Window
 
 SAME_DIRECTION = 0.02  # of a unit vector: slices of one series point the same way but for rounding
@@ -41,7 +41,7 @@ class Stack(NamedTuple):
     """The slices of one patient from the feet to the head, those that can be read.
 
     Attributes:
-        images: uint8 (N, image_size, image_size), as `images.read_slice` makes them.
+        images: uint8 (N, image_size, image_size), as `images.read_file` makes them.
         slices: of each its `file`, `slice`, the number in the stack from 1, and `position`, in mm or None.
         note: what was guessed, left out or looks odd; may be empty.
         unread: a sentence on slices that could not be read, or empty.
@@ -122,7 +122,7 @@ def usable_slices(files: list[Path]) -> tuple[list[Path], Counter]:
     """Of a class folder's files the slices that `read_stack` would take too, each volume as its slices.
 
     Scouts, screenshots, other modalities, objects without a picture, all but the largest axial series of an
-    examination and the blank slices of volumes are left out. What says nothing of itself is kept.
+    examination, and its slices where another one lies are left out. What says nothing of itself is kept.
 
     Returns: the slices, in the order of the files; how many files or slices were left out, for which reason.
     """
@@ -134,13 +134,15 @@ def usable_slices(files: list[Path]) -> tuple[list[Path], Counter]:
             studies.setdefault(header.study, []).append(header)
     unused = set()
     for headers in studies.values():
-        chosen = largest_series(headers)[0]
-        others = [each for each in headers if each not in chosen]
+        series = chosen = largest_series(headers)[0]
+        if series and series[0].series:  # else it may be several people's
+            with contextlib.suppress(ValueError):  # several sizes or directions are no hindrance here
+                chosen = in_order(series)[0]
+        again = set(series) - set(chosen)
+        others = set(headers) - set(series)
         left_out.update(each.problem or "slices of other series" for each in others)
-        unused |= {each.path for each in others}
-        blank = {each.path for each in chosen if in_volume(each.path) and read_volume_slice(each.path).blank}
-        left_out["blank slices"] += len(blank)
-        unused |= blank
+        left_out["slices where another one lies"] += len(again)
+        unused |= {each.path for each in others | again}
     return [path for path in paths if path not in unused], +left_out
 
 
@@ -179,7 +181,7 @@ def read_stack(scan: Scan, image_size: int, window: Window | None = None) -> Sta
     images, slices, errors, seen, blank = [], [], [], [], 0
     for number, header in enumerate(series, start=1):
         try:
-            found = read_file(header.path, window)
+            found = read_file(header.path, image_size, window)
         except ValueError as error:
             if in_volume(header.path):  # which is damaged as a whole
                 raise
@@ -188,7 +190,7 @@ def read_stack(scan: Scan, image_size: int, window: Window | None = None) -> Sta
             if found.blank:  # of a volume; of other files it is an error
                 blank += 1
                 continue
-            images.append(resized(found.image, image_size))
+            images.append(found.image)
             slices.append({"file": str(file_of(header.path)), "slice": number, "position": header.place})
             seen.append(found.note)
     unread = f"{len(errors)} of {len(series)} slices cannot be read" if errors else ""

@@ -28,6 +28,8 @@ KNOWN = 0.95  # share of the validation slices that are in distribution
 MAPS = ("layer3 × layer2 HiResCAM, nine views", "layer3 HiResCAM, nine views", "layer2 HiResCAM", "layer4 GradCAM")
 WARNING = "\nOUT OF DISTRIBUTION: do not believe the answer"  # below the title of a picture
 OUT_OF_DISTRIBUTION = "unlike all training slices: do not believe the answer"
+FLAT = 100  # a temperature above says that validation slices could not be told apart: all probabilities are about 0.5
+UNINFORMATIVE = "the network could not tell the validation slices apart: probability and decision say nothing"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,6 +179,7 @@ def predict_slices(predictor: Predictor, images: Tensor) -> list[dict]:
         "COVID" or "non-COVID"; `ood_score`, above 1 for slices unlike the training's; `note`, empty or a warning;
         `logit`.
     """
+    flat = [UNINFORMATIVE] if predictor.temperature > FLAT else []
     logits = predict(predictor.model, images).double().numpy()  # else the threshold would lose its last digit
     return [
         {
@@ -184,7 +187,7 @@ def predict_slices(predictor: Predictor, images: Tensor) -> list[dict]:
             "threshold": float(expit(predictor.threshold / predictor.temperature)),
             "decision": "COVID" if logit > predictor.threshold else "non-COVID",
             "ood_score": float(score),
-            "note": OUT_OF_DISTRIBUTION if score > 1 else "",
+            "note": "; ".join([*flat, *([OUT_OF_DISTRIBUTION] if score > 1 else [])]),
             "logit": float(logit),
         }
         for logit, score in zip(logits, ood_score(predictor, images), strict=True)
