@@ -108,7 +108,7 @@ def cam(
     return on_slice(np.stack(maps), x.shape[-1], seen) if seen < 1 else np.stack(maps)
 
 
-def gradients_at_layer(model: nn.Module, x: Tensor, layer: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+def gradients_at_layer(model, x, layer):
     """One forward and one backward pass: a layer's activations, and the logit's gradients with respect to them.
 
     `model`, in eval mode, takes `x`, N inputs, and has one logit. The output of `layer`, one of its modules, is
@@ -119,18 +119,19 @@ def gradients_at_layer(model: nn.Module, x: Tensor, layer: nn.Module) -> tuple[T
     """
     kept = {}
 
-    def keep(module, inputs, output):  # a forward hook: PyTorch calls it when the layer has computed its output
+    def keep(module, inputs, output):  # a forward hook
         torch.set_grad_enabled(True)  # from here on the computation is recorded
         kept["activations"] = output.detach().requires_grad_()
         return kept["activations"]  # takes the place of the output
 
-    with torch.inference_mode(False), torch.no_grad(), layer.register_forward_hook(keep):
+    hook = layer.register_forward_hook(keep)
+    with torch.inference_mode(False), torch.no_grad(), hook:
         logits = model(x).flatten()
         (gradients,) = torch.autograd.grad(logits.sum(), kept["activations"])
     return kept["activations"].detach(), gradients, logits.detach()
 
 
-def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+def grad_cam(activations, gradients):
     """Grad-CAM before its ReLU and scaling: what raises the COVID logit is positive, in units of the logit.
 
     Each channel is weighted by its mean gradient (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391, equation 1).

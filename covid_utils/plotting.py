@@ -20,7 +20,7 @@ from .training import best_epoch
 
 # Okabe and Ito's palette: told apart by colour-blind readers too, https://jfly.uni-koeln.de/color/
 BLUE, RED = "#0072B2", "#D55E00"
-LESION = "#00E5FF"
+LESION, OTHER_FINDING = "#00E5FF", "#F0E442"
 
 # `@styled` on a function that draws: inside it only, so that a reader's own figures stay as they are
 STYLE = {"figure.dpi": 100, "font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "text.usetex": False}
