@@ -1,7 +1,7 @@
 # `make` alone lists what can be made.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help tutorial test check weekly committed series unit slow lab demo notebooks lint format browser lab-browser mutants pages-browser site slides handout bench weights resolve clean
+.PHONY: help tutorial deeper test check weekly committed series unit slow lab demo notebooks lint format browser lab-browser mutants pages-browser site slides handout bench weights resolve clean
 
 # JupyterLab asks nobody for news or updates.
 QUIET := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
@@ -15,8 +15,11 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-tutorial: .venv/runtime  ## execute the notebooks 00 to 06 and show the results (a quarter of an hour)
+tutorial: .venv/runtime  ## execute notebooks 00 to 04, the core of the course, and show the results (ten minutes)
 	$(BIN)/python -m covid_utils tutorial
+
+deeper: .venv/runtime  ## execute notebooks 05 to 09, which go deeper (ten minutes)
+	$(BIN)/python -m covid_utils deeper
 
 lab: .venv/runtime  ## open JupyterLab in notebooks/, on this machine only
 	$(BIN)/jupyter lab --ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks $(QUIET)

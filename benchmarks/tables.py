@@ -1,6 +1,9 @@
-"""Write the result tables of README.md, docs/ and data/weights/README.md, those of the notebooks, and two pictures.
+"""Write the result tables of README.md, docs/ and data/weights/README.md, those of the notebooks, and three pictures.
 
     .venv/bin/python benchmarks/tables.py
+    .venv/bin/python benchmarks/tables.py trailer
+
+The second command draws docs/trailer.png, notebook 1's first picture, from runs/default as `make tutorial` leaves it.
 
 In a page every table stands between two comments, `<!-- name -->` and `<!-- end -->`, and is never edited by hand. The
 notebooks read theirs from benchmarks/results/tables. The README's heat maps are taken out of notebook 4.
@@ -8,7 +11,9 @@ notebooks read theirs from benchmarks/results/tables. The README's heat maps are
 
 from __future__ import annotations
 
+import dataclasses
 import re
+import sys
 from base64 import b64decode
 from collections.abc import Callable
 
@@ -21,11 +26,16 @@ from experiment import RESULTS, read_rows
 from heat_maps import NONE
 from matplotlib.figure import Figure
 
-from covid_utils.core.files import PROJECT, read_json, replace_file
+from covid_utils.core.files import PROJECT, read_json, replace_file, resolve
 from covid_utils.core.settings import Settings, typed
+from covid_utils.data import load_data
 from covid_utils.evaluation import mean_over_seeds, percent
+from covid_utils.explain import cam
 from covid_utils.labs.calibration import verdict
-from covid_utils.plotting import BLUE, RED, compact, styled
+from covid_utils.labs.localization import pointing_game
+from covid_utils.plotting import BLUE, RED, compact, outline, styled
+from covid_utils.runs.load_or_train import load_or_train
+from covid_utils.training import predict
 
 PAGES = ("README.md", "docs/results.md", "docs/maintainers.md", "docs/heat-maps.md", "data/weights/README.md")
 PAGES = [PROJECT / name for name in PAGES]
@@ -414,6 +424,52 @@ def patients() -> str:
     return f"{by_group(rows, {'way': 'counted'}, cells)}\n\n{note}"
 
 
+# ------------------------------------------------------------------------------------------------ the first picture
+
+
+@styled
+def draw_trailer(run_dir: str = "runs/default") -> Figure:
+    """The steps of the course in a run of notebooks 1 to 3: scratch → transfer, CAM, is it true?
+
+    The slice is, of the test slices with COVID that the transfer model classifies correctly, the one with the median
+    logit. The map is Grad-CAM at the layer whose maps most often peak inside the lesion on validation slices.
+    """
+    settings = Settings(run_dir=run_dir)
+    data = load_data(settings)
+    model, *_ = load_or_train(data, dataclasses.replace(settings, weights="bundled"), "transfer")
+    covid = (data.table.label == 1) & data.lesions.any((1, 2)).numpy()
+    rows = {part: np.flatnonzero(covid & (data.table.split == part)) for part in ("val", "test")}
+    lesions, lungs = (mask[rows["val"]].numpy() for mask in (data.lesions, data.lungs))
+    hits = {
+        layer: pointing_game(cam(model, data.images[rows["val"]], layer=layer), lesions & lungs, lungs).mean()
+        for layer in ("layer2", "layer3", "layer4")
+    }
+    layer, logits = max(hits, key=hits.get), predict(model, data.images[rows["test"]]).numpy()
+    positives = rows["test"][logits > 0][logits[logits > 0].argsort(kind="stable")]
+    chosen = positives[len(positives) // 2]
+    heat = cam(model, data.images[[chosen]], layer=layer)[0]
+
+    figure, axes = plt.subplots(1, 4, figsize=(13, 3.7), width_ratios=(1.5, 1, 1, 0.85), layout="constrained")
+    for name, title, style, colour in (("scratch", "from scratch", "o--", BLUE), ("transfer", "transfer", "s-", RED)):
+        history = pd.read_csv(resolve(run_dir) / name / "history.csv")
+        axes[0].plot(history.epoch, 100 * history.val_accuracy, style, color=colour, label=title)
+    axes[0].set(title="scratch → transfer", xlabel="epoch", ylabel="validation accuracy, %", ylim=(45, 100))
+    axes[0].legend(loc="lower right")
+    for axis, title in ((axes[1], "test slice, COVID lesions"), (axes[2], f"CAM (Grad-CAM, {layer})")):
+        axis.imshow(data.images[chosen], cmap="gray", vmin=0, vmax=255)
+        axis.set(title=title, xticks=[], yticks=[])
+    axes[2].imshow(heat, cmap="inferno", alpha=0.5)
+    for axis in axes[1:3]:
+        outline(axis, data.lesions[chosen])
+    found = read_json(resolve(run_dir) / "metrics.json")["data"]["nearest_neighbour"]
+    shares = {f"{name}\nsplit": 100 * found[name]["value"] for name in ("random", "patient")}
+    bars = axes[3].bar(list(shares), list(shares.values()), color=["grey", "lightgrey"])
+    axes[3].bar_label(bars, fmt="%.0f %%")
+    axes[3].axhline(50, color="black", linestyle=":")
+    axes[3].set(title="is it true?", ylabel="test accuracy of a\nnearest neighbour, %", ylim=(0, 110))
+    return figure
+
+
 # ------------------------------------------------------------------------------------------------ pages
 
 
@@ -472,6 +528,9 @@ def heat_map_picture() -> bytes:
 
 
 def main() -> None:
+    if sys.argv[1:] == ["trailer"]:
+        draw_trailer().savefig(PROJECT / "docs" / "trailer.png", dpi=100)
+        return
     curve = compact(draw_learning_curve(), photo=False)
     replace_file(PROJECT / "docs" / "learning-curve.png", lambda path: path.write_bytes(curve))
     replace_file(PROJECT / "docs" / "heat-maps.jpg", lambda path: path.write_bytes(heat_map_picture()))

@@ -34,8 +34,8 @@ def clean_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         cell.execution_count = number if cell.source else None
         cell.outputs = [output for output in cell.outputs if not _invisible(output)]
         for output in cell.outputs:
-            for kind in {"image/png", "image/jpeg"} & set(output.get("data", {})):
-                output.data[kind] = _packed(output.data[kind])
+            if "image/png" in output.get("data", {}):
+                output.data["image/png"] = _packed(output.data["image/png"])
             if output.output_type == "execute_result":
                 output.execution_count = cell.execution_count
     CoalesceStreamsPreprocessor().preprocess(notebook, {})
@@ -55,22 +55,15 @@ def _clean_metadata(metadata: dict) -> dict:
 
 
 def _invisible(output: dict) -> bool:
-    """Whether a reader sees nothing of it: a widget, which needs a kernel, or what a progress line leaves."""
-    data = output.get("data", {})
-    return "application/vnd.jupyter.widget-view+json" in data or data == {"text/plain": ""}
+    """Whether a reader has no use for it: a widget, which needs a kernel, what a progress line leaves, or `waiting`."""
+    data, waiting = output.get("data", {}), output.get("metadata", {}).get("waiting")
+    return waiting or "application/vnd.jupyter.widget-view+json" in data or data == {"text/plain": ""}
 
 
 def _packed(text: str) -> str:
-    """A picture in base64, as small as a web page needs it: PNG with 64 colours, JPEG of quality 35."""
-    picture, packed = PIL.Image.open(io.BytesIO(base64.b64decode(text))), io.BytesIO()
-    if picture.format == "PNG":
-        if picture.mode == "P":
-            return text
-        picture.convert("RGB").quantize(64, dither=PIL.Image.Dither.NONE).save(packed, "PNG", optimize=True)
-    else:
-        picture.save(packed, "JPEG", quality=35, optimize=True)
-        if PIL.Image.open(packed).quantization == picture.quantization:  # it is packed
-            return text
+    """A PNG in base64, without transparency and as small as it gets in full colour."""
+    packed = io.BytesIO()
+    PIL.Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB").save(packed, "PNG", optimize=True)
     return base64.b64encode(packed.getvalue()).decode()
 
 

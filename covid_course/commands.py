@@ -22,6 +22,7 @@ GOES_ON = (
     "A training that was interrupted goes on after its last finished epoch.",
     "Finished runs and their results.csv stay: start the same sweep again, and it goes on.",
 )
+SERIES = {"tutorial": slice(5), "deeper": slice(5, None)}  # which of the notebooks, in their order
 RUN_DIR = "runs/default after `make tutorial`"
 
 
@@ -73,8 +74,9 @@ def _done(options: argparse.Namespace) -> int:
             from .demo import serve
 
             return serve(options.run_dir)
-        case "tutorial":
-            folder = _run(options, find_notebooks(options.notebooks))
+        case "tutorial" | "deeper":
+            of_these = find_notebooks()[SERIES[options.command]]
+            folder = _run(options, find_notebooks(options.notebooks) if options.notebooks else of_these)
             print(f"\n{results(folder)}\n\nExecuted notebooks: {display_path(folder)}")
         case "run":
             print(f"\nExecuted notebooks: {display_path(_run(options, options.notebooks))}")
@@ -92,12 +94,14 @@ def speed() -> list[Check]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m covid_utils", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    tutorial = commands.add_parser("tutorial", help="execute the notebooks in order and show the results")
-    tutorial.add_argument("--notebooks", nargs="+", default=[""], metavar="01", help="only these")
+    tutorial = commands.add_parser("tutorial", help="execute notebooks 00 to 04 and show the results")
+    deeper = commands.add_parser("deeper", help="execute notebooks 05 to 09, which go deeper, and show the results")
+    for command in (tutorial, deeper):
+        command.add_argument("--notebooks", nargs="+", metavar="01", help="only these")
     single = commands.add_parser("run", help="execute notebook files")
     single.add_argument("notebooks", nargs="+", type=Path, metavar="notebooks/02_scratch.ipynb")
     pairs = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE"), "dest": "pairs"}
-    for command in (tutorial, single):
+    for command in (tutorial, deeper, single):
         command.add_argument("-p", **pairs, help=f"a parameter, may be repeated: {', '.join(FIELDS)}")
         command.add_argument("-f", metavar="FILE", dest="profile", help="a YAML file of parameters; -p goes first")
     many = commands.add_parser("sweep", help="execute notebooks many times with other parameters, in parallel")

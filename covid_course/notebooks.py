@@ -6,8 +6,9 @@ import ast
 import contextlib
 import logging
 import os
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -20,11 +21,13 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
-from covid_utils.core.files import PROJECT, display_path, resolve
+from covid_utils.core.files import PROJECT, display_path, read_json, resolve
+from covid_utils.core.progress import time_left
 from covid_utils.core.settings import Settings
 
 NOTEBOOKS = PROJECT / "notebooks"
 KERNEL = "python3"  # the kernel of the Python that runs this
+PARAMETERS = {"more-parameters", "parameters"}  # papermill adds its cell after the second, so that it overrides both
 
 
 class NotebookError(Exception):
@@ -45,23 +48,28 @@ def find_notebooks(names: Iterable[str] = ("",)) -> list[Path]:
 
 
 def declared(notebook: Path) -> set[str]:
-    """The names in the notebook's cell tagged `parameters`. Raises ValueError if it has no such cell, or is none.
+    """The names in the notebook's cells tagged `more-parameters` (folded) and `parameters`.
 
-    (papermill's own inspection leaves out lines with a `=` in their comment.)
+    Raises ValueError if it has no cell tagged `parameters`, or is none. (papermill's own inspection leaves out lines
+    with a `=` in their comment.)
     """
+    names, tagged = set(), set()
     try:
         for cell in nbformat.read(notebook, 4).cells:
-            if "parameters" in cell.metadata.get("tags", []):
-                return {node.id for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Name)}
+            if PARAMETERS & set(cell.metadata.get("tags", [])):
+                tagged |= set(cell.metadata.tags)
+                names |= {node.id for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Name)}
     except OSError as error:
         raise ValueError(f"Cannot read {notebook}: {error.strerror}.") from None
     except Exception as error:  # nbformat's are of many kinds
         reason = str(error).strip().partition("\n")[0][:200]
         raise ValueError(
-            f"{notebook} can't be read as a notebook with plain Python in its cell of parameters ({reason}): save it "
+            f"{notebook} can't be read as a notebook with plain Python in its cells of parameters ({reason}): save it "
             "anew in JupyterLab."
         ) from None
-    raise ValueError(f"{notebook} has no cell tagged 'parameters': it can't be given any.")
+    if "parameters" not in tagged:
+        raise ValueError(f"{notebook} has no cell tagged 'parameters': it can't be given any.")
+    return names
 
 
 class _Client(PapermillNotebookClient):
@@ -87,9 +95,11 @@ class _Engine(NBClientEngine):
     """papermill's engine with that client."""
 
     @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, **_):
+    def execute_managed_notebook(cls, nb_man, kernel_name, on_cell=None, **_):
         quiet = ["--log-level=CRITICAL"]  # a warning of the kernel's on its transport is left out
         client = _Client(nb_man, kernel_name=kernel_name, startup_timeout=60, extra_arguments=quiet)
+        if on_cell:
+            client.on_cell_start = lambda cell, cell_index: on_cell(cell_index + 1, len(nb_man.nb.cells))
         try:
             client.execute()
         except DeadKernelError as error:
@@ -99,14 +109,16 @@ class _Engine(NBClientEngine):
             ) from None
 
 
-def execute(notebook: Path, output: Path, parameters: dict[str, Any], bar: bool = False) -> Path:
+def execute(
+    notebook: Path, output: Path, parameters: dict[str, Any], on_cell: Callable[[int, int], None] | None = None
+) -> Path:
     """Execute a notebook in its own folder; `output` is written whole, at its end; until then it is `*.failed.ipynb`.
 
     Args:
         notebook: file to execute.
         output: file to write; its folder is made.
         parameters: checked values; those that the notebook does not declare are left out.
-        bar: whether to show a progress bar in a terminal.
+        on_cell: called before each cell that holds code, with its number among all cells and how many these are.
 
     Returns:
         `output`.
@@ -116,8 +128,8 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any], bar: bool 
     """
     known, failed = declared(notebook), output.with_name(f"{output.stem}.failed.ipynb")
     given = {name: value for name, value in parameters.items() if name in known}
-    shown = {"desc": notebook.stem, "leave": False, "disable": None} if bar else False
-    options = {"kernel_name": KERNEL, "cwd": notebook.parent, "engine_name": "covid_course", "progress_bar": shown}
+    options = {"kernel_name": KERNEL, "cwd": notebook.parent, "engine_name": "covid_course", "progress_bar": False}
+    options["on_cell"] = on_cell
     papermill_engines.register("covid_course", _Engine)
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # it warns of what `declared` reads
     try:
@@ -141,11 +153,52 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any], bar: bool 
     return output
 
 
+class _Clock:
+    """Says which notebook of a series runs, in a terminal also which cell, and how long the series will still take."""
+
+    def __init__(self, names: list[str], folder: Path, usual: bool):
+        self.names, self.folder, self.usual, self.took = names, folder, usual, {}
+        self.terminal = sys.stdout.isatty()
+
+    def start(self) -> None:
+        self.started = time.monotonic()
+        if not self.terminal:
+            print(f"{self.names[len(self.took)]:<22} started{self._left()}", flush=True)
+
+    def cell(self, number: int, cells: int) -> None:
+        if self.terminal:
+            text = f"{self.names[len(self.took)]:<22} cell {number} of {cells}{self._left()}"
+            print(f"{text:<79}", end="\r", flush=True)
+
+    def end(self) -> None:
+        name = self.names[len(self.took)]
+        self.took[name] = time.monotonic() - self.started
+        text = f"{name:<22} took {self.took[name]:.0f} s"
+        print(f"{text:<79}" if self.terminal else text, flush=True)
+
+    def _left(self) -> str:
+        """Of the minutes that notebook 0 forecast in this run; "" before it, or if one has not been measured yet."""
+        metrics = read_json(self.folder / "metrics.json") if (self.folder / "metrics.json").exists() else {}
+        expected = metrics.get("machine", {}).get("minutes", {}) if self.usual else {}
+        now, *later = self.names[len(self.took) :]
+        if not {now, *later} <= set(expected):
+            return ""
+        left = max(0, 60 * expected[now] - time.monotonic() + self.started) + sum(60 * expected[name] for name in later)
+        return f", about {time_left(left)}"
+
+
 def run(notebooks: list[Path], parameters: dict[str, Any]) -> Path:
-    """Execute notebooks in order with the same parameters, into their `run_dir`. Returns that folder."""
+    """Execute notebooks in order with the same parameters, into their `run_dir`. Returns that folder.
+
+    Prints what runs and how long it will still take, and at the end what each notebook took.
+    """
     folder = resolve(Settings(**parameters).run_dir)
+    usual = set(parameters) <= {"data_dir", "run_dir", "seed", "device"}  # the others change what notebooks take
+    clock = _Clock([path.stem for path in notebooks], folder, usual)
     for notebook in notebooks:
-        started = time.monotonic()
-        execute(notebook, folder / notebook.name, parameters, bar=True)
-        print(f"{notebook.stem:<14} {time.monotonic() - started:>6.0f} s  done", flush=True)
+        clock.start()
+        execute(notebook, folder / notebook.name, parameters, on_cell=clock.cell)
+        clock.end()
+    each = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in clock.took.items())
+    print(f"\nIn all {sum(clock.took.values()):.0f} s: {each}")
     return folder

@@ -192,7 +192,7 @@ def plan(**changes):
 
 
 RIGHT = {  # another way than the notebook's
-    "look-up": lambda new, known, y: KNeighborsClassifier(1).fit(known * 1.0, y).predict(new * 1.0),
+    "nearest neighbour": lambda new, known, y: KNeighborsClassifier(1).fit(known * 1.0, y).predict(new * 1.0),
     "split": split,
     "mirror": mirror,
     "undo": lambda x, mean, std: np.rint(x.numpy().mean(1) * (std * 255) + mean * 255).astype(np.uint8),
@@ -219,7 +219,7 @@ RIGHT = {  # another way than the notebook's
 }
 
 WRONG = {  # {exercise: {kind of mistake: answer}}
-    "look-up": {
+    "nearest neighbour": {
         "farthest": lambda n, k, y: y[distances(n, k).argmax(1)],
         "number": lambda n, k, y: distances(n, k).argmin(1),
         "signed": lambda n, k, y: y[(n[:, None].astype(float) - k).sum(2).argmin(1)],

@@ -51,7 +51,7 @@ def shown(tmp_path, monkeypatch):
     """What was displayed, (plain text, HTML), in a home of its own."""
     boxes = []
     monkeypatch.setenv("COVID_UTILS_HOME", str(tmp_path))
-    monkeypatch.setattr(checks, "display", lambda data, raw: boxes.append((data["text/plain"], data["text/html"])))
+    monkeypatch.setattr(checks, "display", lambda data, **_: boxes.append((data["text/plain"], data["text/html"])))
     return boxes
 
 
@@ -123,7 +123,7 @@ def test_check_says_in_words_what_its_colour_says_and_remembers(shown, tmp_path)
         checks.check("hits", each)
     (first, red), (second, code), (untried, _), (right, green) = shown
     assert first.startswith("Not yet:") and "argmax" not in first and "<code>argmax</code>" in code
-    assert untried.startswith("Not yet:") and right.startswith("Right.")
+    assert untried.startswith("Exercise:") and right.startswith("Right.")
     assert checks.ORANGE in red and "<strong>Not yet:" in red and checks.GREEN in green and "<strong>Right." in green
     row = stored()
     assert row["misses"] == 0 and len(row["passed"]) == 10
@@ -137,16 +137,17 @@ def test_check_says_in_words_what_its_colour_says_and_remembers(shown, tmp_path)
 
 def test_a_starter_leaves_no_trace(shown, tmp_path):
     checks.check("hits", lambda maps, lesions: ...)
-    checks.predict_first("look-up, random split", ...)
-    assert [plain.split()[0] for plain, _ in shown] == ["Not", "Predict:"]
+    checks.predict_first("nearest neighbour, random split", ...)
+    assert checks.my_progress("01") is None
+    assert [plain.split()[0] for plain, _ in shown] == ["Exercise:", "Predict:", "Progress:"]
     assert not (tmp_path / progress_store.FILE).exists()
 
 
 @pytest.mark.parametrize(
     ("name", "guess", "value", "unit", "words"),
     [
-        ("look-up, random split", ..., 62.0, " %", ["62 %", "no prediction"]),
-        ("look-up, random split", 80, 62.0, " %", ["80 %", "62 %", "18 points too high"]),
+        ("nearest neighbour, random split", ..., 62.0, " %", ["Measured:", "random split: 62 %."]),
+        ("nearest neighbour, random split", 80, 62.0, " %", ["80 %", "62 %", "18 points too high"]),
         ("COVID slices", [1, 2, 7], np.array([2, 7, 9, 11]), "", ["2 of 4 found, 1 named in error"]),
         ("lower loss", "Training", "training", "", ["As you said"]),
         ("slices for two points", 200, 1960, "", ["1960", "1800 too low"]),
@@ -156,8 +157,8 @@ def test_a_prediction_is_shown_next_to_the_result(shown, name, guess, value, uni
     checks.predict_first(name, guess)
     checks.you_said(name, value, unit)
     assert all(word in shown[-1][0] for word in words), shown[-1][0]
-    with pytest.raises(ValueError, match="look-up, random split"):
-        checks.predict_first("look-up random split", 1)
+    with pytest.raises(ValueError, match="nearest neighbour, random split"):
+        checks.predict_first("nearest neighbour random split", 1)
 
 
 def test_my_progress_lists_what_was_done(shown):

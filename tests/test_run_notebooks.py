@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import re
 from queue import Empty
 from types import SimpleNamespace
 
@@ -50,8 +51,15 @@ def test_a_wrong_profile_is_named(tmp_path, text):
         settings.read_profile(profile)
 
 
-def test_run_gives_each_notebook_the_parameters_it_declares(toy, tmp_path, capfd):
+def test_run_gives_each_notebook_the_parameters_it_declares_in_both_cells(toy, tmp_path, capfd):
     notebook = toy("01_toy", "[settings.epochs, settings.image_size]")
+    written = nbformat.read(notebook, 4)
+    lines = written.cells[1].source.splitlines()
+    folded = nbformat.v4.new_code_cell(lines[0], metadata={"tags": ["more-parameters"]})
+    written.cells[1].source = "\n".join(lines[1:])
+    written.cells.insert(1, folded)
+    nbformat.write(written, notebook)
+    assert notebooks.declared(notebook) == {"image_size", "epochs", "run_dir"}
     folder, profile = tmp_path / "run", tmp_path / "small.yaml"
     profile.write_text("epochs: 2\nimage_size: 64\nbatch_size: 16\n")
     asked = ["run", str(notebook), "-f", str(profile), "-p", "epochs", "3", "-p", "run_dir", str(folder)]
@@ -59,7 +67,33 @@ def test_run_gives_each_notebook_the_parameters_it_declares(toy, tmp_path, capfd
     assert nbformat.read(folder / notebook.name, 4).cells[-1].outputs[0].data["text/plain"] == "[3, 64]"
     assert [path.name for path in folder.iterdir()] == [notebook.name]
     told = capfd.readouterr()
-    assert "done" in told.out and str(folder) in told.out and told.err == ""
+    assert "took" in told.out and str(folder) in told.out and told.err == ""
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_series_says_what_runs_how_long_it_will_still_take_and_what_it_took(
+    toy, tmp_path, monkeypatch, capfd, terminal
+):
+    """Notebook 0 forecasts, so that there are minutes from the second on; not for other parameters than the usual."""
+    forecast = 'from covid_utils.core.files import write_json\n\nminutes = {"01_toy": 2, "02_toy": 1.5}\n'
+    forecast += "write_json(settings.run_dir + '/metrics.json', {'machine': {'minutes': minutes}})"
+    files = [toy("00_toy", forecast), toy("01_toy"), toy("02_toy")]
+    monkeypatch.setattr(notebooks, "NOTEBOOKS", files[0].parent)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal, raising=False)
+    for given in ({}, {"epochs": 2}):
+        notebooks.run(files, {"run_dir": str(tmp_path / "run")} | given)
+        lines = capfd.readouterr().out.replace("\r", "\n").split("\n")
+        *told, _, total, _ = [" ".join(line.split()) for line in lines]
+        assert [line for line in told if "took" in line][2].startswith("02_toy took ")
+        assert total.startswith("In all ") and total.count(" s") == 4 and "01_toy" in total
+        began = [line for line in told if ("cell 2 of" if terminal else "started") in line]
+        assert [line.split()[0] for line in began] == ["00_toy", "01_toy", "02_toy"] and "left" not in began[0]
+        left = [re.search("about (.*) left", line) for line in began[1:]]
+        wanted = ["[23]:..", "[01]:.."] if terminal else ["3:30", "1:30"]  # a kernel's start takes seconds
+        if given:
+            assert left == [None, None]
+        else:
+            assert all(re.fullmatch(time, found[1]) for time, found in zip(wanted, left, strict=True)), began
 
 
 @pytest.mark.parametrize(
@@ -144,7 +178,8 @@ def test_a_clean_notebook_holds_nothing_of_the_machine_or_the_moment(toy, tmp_pa
     dirty.metadata.widgets = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
     first, second = (nbformat.v4.new_output("stream", name="stdout", text=text) for text in ("1\n", "2\n"))
     progress = nbformat.v4.new_output("display_data", {"text/plain": ""})
-    dirty.cells[-2].outputs = [first, progress, second]
+    starter = nbformat.v4.new_output("display_data", {"text/plain": "Exercise:"}, metadata={"waiting": True})
+    dirty.cells[-2].outputs = [first, progress, second, starter]
     tidy = clean.clean_notebook(dirty)
     text = nbformat.writes(tidy)
     for word in ("papermill", "widget", "injected", "3.11", "3.12", "3.13", "start_time", "execution.iopub"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import html
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,14 @@ from IPython.display import display
 
 from covid_utils.core.files import did_you_mean
 
-from . import nb01_data, nb02_scratch, nb03_transfer, nb04_cam, nb05_evaluation, nb06_sweep, progress_store
+from . import progress_store
 from .grading import grade
 from .progress_store import Attempts
 
 GREEN, ORANGE, BLUE = "#009E73", "#D55E00", "#0072B2"  # colour-blind safe, readable on white and on black
 TEXTS = yaml.safe_load(Path(__file__).with_name("exercises.yaml").read_text(encoding="utf-8"))
 COMMON = TEXTS.pop("common")
-MODULES = (nb01_data, nb02_scratch, nb03_transfer, nb04_cam, nb05_evaluation, nb06_sweep)
+MODULES = [import_module(f".{path.stem}", __package__) for path in sorted(Path(__file__).parent.glob("nb*.py"))]
 GRADERS = {name: grader for module in MODULES for name, grader in module.GRADERS.items()}
 EXERCISES = {name: texts for notebook in TEXTS.values() for name, texts in notebook["exercises"].items()}
 PREDICTIONS = {name: title for notebook in TEXTS.values() for name, title in notebook["predictions"].items()}
@@ -47,7 +48,10 @@ def check(name: str, answer: Any) -> None:
         message += progress_store.write(progress)
     if row.misses > 2:
         text += " The solution is folded below; in a copy without solutions, ask your teacher."
-    show("Not yet:" if kind else "Right.", text, ORANGE if kind else GREEN, message)
+    if kind == "untried":
+        show("Exercise:", text, BLUE, message, waiting=True)
+    else:
+        show("Not yet:" if kind else "Right.", text, ORANGE if kind else GREEN, message)
 
 
 def predict_first(name: str, guess: Any) -> None:
@@ -57,7 +61,7 @@ def predict_first(name: str, guess: Any) -> None:
     """
     title = _title(name)
     if guess is ... or guess is None:
-        show("Predict:", f"type your guess in place of `...` and run this cell again ({title}).", BLUE)
+        show("Predict:", f"type your guess in place of `...` and run this cell again ({title}).", BLUE, waiting=True)
         return
     progress, message = progress_store.read()
     progress.predictions[name] = {"said": list(guess) if isinstance(guess, LISTS) else guess}
@@ -76,17 +80,17 @@ def you_said(name: str, value: Any, unit: str = "") -> None:
     progress, message = progress_store.read()
     prediction = progress.predictions.get(name)
     if not prediction:
-        show("Measured:", f"{text} You made no prediction.", BLUE, message)
+        show("Measured:", text, BLUE, message)
         return
     said, prediction["was"] = prediction["said"], value
     text = f"{_words(said, unit)}. Measured: {text}{_compared(said, value, unit)}"
     show("You said:", text, BLUE, message + progress_store.write(progress))
 
 
-def my_progress(notebook: str = "") -> pd.DataFrame:
-    """What has been predicted and passed: a row for each exercise and prediction.
+def my_progress(notebook: str = "") -> pd.DataFrame | None:
+    """What has been predicted and passed: a row for each exercise and prediction; None if nothing has been.
 
-    `notebook`: "01" to "06", only of this one. Raises ValueError if there is no such notebook.
+    `notebook`: "01" to "09", only of this one. Raises ValueError if there is no such notebook.
     """
     if notebook and notebook not in TEXTS:
         raise ValueError(f"There is no notebook {notebook!r}: {did_you_mean(notebook, TEXTS)}")
@@ -105,6 +109,9 @@ def my_progress(notebook: str = "") -> pd.DataFrame:
             if row:
                 state = f"passed, {row.passed}" if row.passed else f"missed {row.misses} times so far"
             rows.append([number, texts["title"], texts["minutes"], state])
+    if all(state == "open" for *_, state in rows):
+        show("Progress:", f"0 of {len(rows)} exercises and predictions are done.", BLUE, waiting=True)
+        return None
     return pd.DataFrame(rows, columns=["notebook", "exercise", "minutes", "done"]).set_index("notebook")
 
 
@@ -136,8 +143,11 @@ def _compared(said: Any, value: Any, unit: str) -> str:
     return f" You were {far} too {'high' if off > 0 else 'low'}." if off else " Exactly as you said."
 
 
-def show(word: str, text: str, colour: str, message: str = "") -> None:
-    """Display a box; its first word says the same as its colour. `code`, **bold** and *italics* are as in Markdown."""
+def show(word: str, text: str, colour: str, message: str = "", waiting: bool = False) -> None:
+    """Display a box; its first word says the same as its colour. `code`, **bold** and *italics* are as in Markdown.
+
+    `waiting`: it only says that nothing has been entered, so the published notebooks are without it (`clean`).
+    """
     text = f"{text} {message}".strip()
     parts = re.split(r"`([^`]+)`", html.escape(text, quote=False))  # every second one is code
     for i, part in enumerate(parts):
@@ -145,4 +155,5 @@ def show(word: str, text: str, colour: str, message: str = "") -> None:
         parts[i] = f"<code>{part}</code>" if i % 2 else re.sub(r"\*([^*]+)\*", r"<em>\1</em>", strong)
     style = f"border-left: 6px solid {colour}; padding: 0.3em 0.8em"
     page = f'<div role="status" style="{style}"><strong>{word}</strong> {"".join(parts)}</div>'
-    display({"text/html": page, "text/plain": f"{word} {text}".replace("**", "")}, raw=True)
+    data = {"text/html": page, "text/plain": f"{word} {text}".replace("**", "")}
+    display(data, raw=True, metadata={"waiting": True} if waiting else {})

@@ -1,4 +1,4 @@
-"""Exercises of notebook 1: the look-up, a split of whole patients, mirroring, and normalisation undone."""
+"""Exercises of notebook 1: a nearest-neighbour classifier, a patient-level split, mirroring, undone normalisation."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from .grading import array, call, expect, result, same, wrong_if
 
 
-def _look_up(answer) -> str:
-    """Slices that are known ones but for a little noise: a right look-up finds them all."""
+def _nearest_neighbour(answer) -> str:
+    """Slices that are known ones but for a little noise: a right classifier finds them all."""
     parts = []
     for seed in range(3):
         rng = np.random.default_rng(seed)
@@ -35,14 +35,14 @@ def _look_up(answer) -> str:
 
 
 def _table(patients: int, covid: int, seed: int) -> pd.DataFrame:
-    """Slices of imaginary patients, 2 to 5 each, those of a patient side by side, the ill first."""
+    """Slices of imaginary patients, 2 to 5 each, those of a patient side by side, those with COVID first."""
     number = np.repeat(np.arange(patients), np.random.default_rng(seed).integers(2, 6, patients))
     table = pd.DataFrame({"label": (number < covid) * 1, "patient": [f"p{seed}{n:03d}" for n in number]})
     return table.assign(path=[f"{i}.png" for i in table.index])
 
 
 def _split(answer) -> str:
-    """Tables with few ill patients, split with several seeds."""
+    """Tables with few COVID patients, split with several seeds."""
     first, table = None, _table(60, 13, 0)
     for seed, (patients, covid) in enumerate([(60, 13), (80, 14), (100, 20), (60, 13), (120, 20), (80, 14)]):
         given = _table(patients, covid, seed % 3)
@@ -58,20 +58,20 @@ def _split(answer) -> str:
         for part, least, most in (("train", 0.55, 0.8), ("val", 0.1, 0.225), ("test", 0.1, 0.225)):
             share = (people.split == part).mean()
             wrong_if(not least <= share <= most, "sizes", part=part, share=f"{share:.0%}")
-            ill, expected = people.label[people.split == part], people.label.mean()
+            labels, expected = people.label[people.split == part], people.label.mean()
             slices = given.label[split == part].mean() - given.label.mean()
-            uneven = abs(ill.sum() - expected * len(ill)) > 1.01 and abs(slices) > 0.03
-            wrong_if(uneven, "classes", part=part, share=f"{ill.mean():.0%}", all=f"{expected:.0%}")
+            uneven = abs(labels.sum() - expected * len(labels)) > 1.01 and abs(slices) > 0.03
+            wrong_if(uneven, "classes", part=part, share=f"{labels.mean():.0%}", all=f"{expected:.0%}")
         first = split if first is None else first
     wrong_if(any(np.array_equal(first, call(answer, table.copy(), seed)) for seed in (3, 4)), "seed")
     wrong_if(not np.array_equal(first, call(answer, table.copy(), 0)), "not repeatable")
-    return "Whole patients, both classes in every part, and the same split again for the same seed."
+    return "No patient is in two splits, each split has both classes, and the same seed gives the same split."
 
 
 def _mirror(answer) -> str:
     """A batch of noise, not square, mirrored with different random numbers."""
     images = np.random.default_rng(0).integers(0, 256, (400, 4, 6), np.uint8)
-    coins = []
+    chosen = []
     for seed in range(8):
         given = images.copy()
         out = array(call(answer, given, np.random.default_rng(seed)), images.shape, "as many slices of the same size")
@@ -80,24 +80,24 @@ def _mirror(answer) -> str:
         kept, mirrored, upside = ((out == view).all((1, 2)) for view in (images, images[:, :, ::-1], images[:, ::-1]))
         wrong_if((upside & ~kept & ~mirrored).any(), "upside down")
         wrong_if(not (kept | mirrored).all(), "changed")
-        coins.append(mirrored)
-    shares = np.mean(coins, axis=1)
+        chosen.append(mirrored)
+    shares = np.mean(chosen, axis=1)
     wrong_if((shares == 0).all(), "untried")
     wrong_if((shares == 1).all(), "always")
     wrong_if(np.isin(shares, (0, 1)).all(), "all alike")
-    wrong_if(np.array_equal(coins[0], coins[1]), "same ones")
+    wrong_if(np.array_equal(chosen[0], chosen[1]), "same ones")
     wrong_if(not np.all((0.4 < shares) & (shares < 0.6)), "chance", share=f"{shares[0]:.0%}")
-    return "Every slice had a coin of its own, and the slices that you were given are as they were."
+    return "Each slice is mirrored independently of the others, and the given batch is unchanged."
 
 
 def _alike(out: np.ndarray, other: np.ndarray) -> bool:
-    """Whether they agree to one grey value, as bytes (which wrap around, or were cut off)."""
+    """Whether they agree to one intensity, as bytes (which wrap around, or were cut off)."""
     around = (other - out + 128) % 256 - 128
     return min(np.abs(around).max(), np.abs(other.clip(0, 255) - out).max()) <= 1
 
 
 def _undo(answer) -> str:
-    """All grey values, through two different normalisations and back."""
+    """All intensities, through two different normalisations and back."""
     grey = np.arange(256.0).reshape(2, 8, 16)
     for kind, mean, std in (("wrong", 0.6, 0.3), ("fixed", 0.485, 0.229)):
         x = torch.from_numpy((grey / 255 - mean) / std).float()
@@ -111,7 +111,7 @@ def _undo(answer) -> str:
         wrong_if(np.abs(out - grey).max() > 1.01, kind)
         wrong_if(out.dtype != np.uint8, "type", type=out.dtype)
         wrong_if(not np.array_equal(out, grey), "rounding", count=int((out != grey).sum()))
-    return "All 256 grey values came back, to the last one."
+    return "All 256 intensities came back exactly."
 
 
-GRADERS = {"look-up": _look_up, "split": _split, "mirror": _mirror, "undo": _undo}
+GRADERS = {"nearest neighbour": _nearest_neighbour, "split": _split, "mirror": _mirror, "undo": _undo}
