@@ -18,7 +18,7 @@ from ..models import LAYERS, Net
 from ..plotting import compact
 from ..training import predict
 from .cam_figures import panels
-from .fine_maps import named_map
+from .fine_maps import MAPS, named_map
 
 
 def explore(draw: Callable[..., Figure], alt: str, **choices: tuple) -> dict[str, widgets.Widget]:
@@ -57,21 +57,26 @@ def _titled(text: str, model: Net, one: torch.Tensor) -> str:
 
 
 def cam_explorer(
-    models: dict[str, Net], images: torch.Tensor, texts: list[str], lesions=None, number: int = 0, map: str = ""
+    models: dict[str, Net],
+    images: torch.Tensor,
+    texts: list[str],
+    lesions=None,
+    number: int = 0,
+    map: str = "layer3 GradCAM",
 ) -> dict:
     """Any two heat maps of any slice side by side, each of a model, a method and a layer.
 
     `models`: {name: network}; `images`: uint8 (N, H, W), with N texts; `lesions`: bool (N, H, W), or None. The first
-    picture is of slice `number`: `map`, as "layer3 GradCAM", next to Grad-CAM at layer4, both of the last model. The
-    names of the second map's controls end in "2".
+    picture is of slice `number`: the last model's `map`, a name in `fine_maps.MAPS`, next to its Grad-CAM at layer4.
+    The names of the second map's controls end in "2".
     """
-    names, first = list(models), map or "layer3 GradCAM"
+    names, (method_of_map, (layer_of_map, *_), _) = list(models), MAPS[map]
     choices = {
         "number": ("slice", (0, len(images) - 1, 1), number),
         "target": ("explain", [("its own decision", None), (CLASSES[1], 1), (CLASSES[0], 0)], None),
         "opacity": ("opacity", (0.0, 1.0, 0.05), 0.5),
     }
-    for second, (layer, method) in {"": first.split(), "2": ("layer4", "GradCAM")}.items():
+    for second, (layer, method) in {"": (layer_of_map, method_of_map), "2": ("layer4", "GradCAM")}.items():
         choices[f"model{second}"] = (f"model {second}", names, names[-1])
         choices[f"method{second}"] = (f"method {second}", list(METHODS), method)
         choices[f"layer{second}"] = (f"layer {second}", list(LAYERS[::-1]), layer)
