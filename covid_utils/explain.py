@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import io
 from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
 import torch
-from pytorch_grad_cam import EigenCAM, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, ScoreCAM
+from pytorch_grad_cam import EigenCAM, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM
 from pytorch_grad_cam.utils.model_targets import BinaryClassifierOutputTarget
 from torch import Tensor, nn
 
@@ -48,21 +47,12 @@ class OrientedEigenCAM(EigenCAM):
         return np.stack([first_component(each) for each in activations])
 
 
-class QuietScoreCAM(ScoreCAM):
-    """The library's ScoreCAM without its progress bar."""
-
-    def get_cam_weights(self, *arguments):
-        with contextlib.redirect_stderr(io.StringIO()):
-            return super().get_cam_weights(*arguments)
-
-
 METHODS = {
     "GradCAM": GradCAM,  # https://arxiv.org/abs/1610.02391
     "EigenCAM": OrientedEigenCAM,  # https://arxiv.org/abs/2008.00299
     "GradCAM++": GradCAMPlusPlus,  # https://arxiv.org/abs/1710.11063
     "HiResCAM": HiResCAM,  # https://arxiv.org/abs/2011.08891
     "LayerCAM": LayerCAM,  # https://doi.org/10.1109/TIP.2021.3089943
-    "ScoreCAM": QuietScoreCAM,  # https://arxiv.org/abs/1910.01279
 }
 
 
@@ -77,8 +67,7 @@ def cam(
     """Class activation maps of a batch of slices, by the library grad-cam.
 
     Grad-CAM weighs each channel by the mean gradient of the target class; Grad-CAM++, HiResCAM and LayerCAM differ in
-    how gradients become weights. Score-CAM needs no gradient: it runs the network on one masked slice per channel,
-    some hundred times slower. Eigen-CAM shows where the activations vary most and ignores the class.
+    how gradients become weights. Eigen-CAM shows where the activations vary most and ignores the class.
 
     Args:
         model: any network with one logit; its parameters stay as they are, and it is left in eval mode.
@@ -104,15 +93,14 @@ def cam(
     if not len(x):
         return np.zeros((0, *x.shape[-2:]), np.float32)
     targets = predict(model, x) > 0 if targets is None else targets
-    size = 1 if method == "ScoreCAM" else BATCH  # it makes a copy of the slice per channel
     maps = []
     with _gradients_from(model, module):
         library = METHODS[method](model=model, target_layers=[module], reshape_transform=reshape_transform)
         try:  # not `with library`: it swallows errors (IndexError) raised inside it
-            for start in range(0, len(x), size):
-                batch = x[start : start + size]
+            for start in range(0, len(x), BATCH):
+                batch = x[start : start + BATCH]
                 # one logit, so class 0 is "minus the logit"; one target a slice, or the other slices' maps stay empty
-                wanted = [BinaryClassifierOutputTarget(int(label)) for label in targets[start : start + size]]
+                wanted = [BinaryClassifierOutputTarget(int(label)) for label in targets[start : start + BATCH]]
                 maps.extend(library(input_tensor=batch, targets=wanted))
         finally:
             library.activations_and_grads.release()
@@ -120,38 +108,58 @@ def cam(
     return on_slice(np.stack(maps), x.shape[-1], seen) if seen < 1 else np.stack(maps)
 
 
-def activations_and_gradients(model: nn.Module, images: Tensor, layer: str | nn.Module = "layer4") -> tuple:
-    """What the maps are made of: a layer's activations, and the gradient of the COVID logit with respect to them.
+def gradients_at_layer(model, x, layer):
+    """One forward and one backward pass: a layer's activations, and the logit's gradients with respect to them.
 
-    Args: as for `cam`.
+    `model`, in eval mode, takes `x`, N inputs, and has one logit. The output of `layer`, one of its modules, is
+    replaced by a copy at which the graph begins: so frozen layers work too, and nothing before them is kept.
 
     Returns:
-        activations and gradients, both float32 (N, C, h, w), and logits, float32 (N,), on the CPU.
+        activations and gradients, both float32 (N, C, h, w), and logits, float32 (N,).
     """
-    parts = []
-    with _gradients_from(model, find_layer(model, layer)) as kept:
-        for batch in network_input(model, images).split(BATCH):
-            logits = model(batch).flatten()
-            activations = kept["output"]
-            (gradients,) = torch.autograd.grad(logits.sum(), activations)
-            parts.append([part.detach().cpu() for part in (activations, gradients, logits)])
-    return tuple(torch.cat(part) for part in zip(*parts, strict=True))
+    kept = {}
+
+    def keep(module, inputs, output):  # a forward hook
+        torch.set_grad_enabled(True)  # from here on the computation is recorded
+        kept["activations"] = output.detach().requires_grad_()
+        return kept["activations"]  # takes the place of the output
+
+    hook = layer.register_forward_hook(keep)
+    with torch.inference_mode(False), torch.no_grad(), hook:
+        logits = model(x).flatten()
+        (gradients,) = torch.autograd.grad(logits.sum(), kept["activations"])
+    return kept["activations"].detach(), gradients, logits.detach()
 
 
-def contributions(model: nn.Module, images: Tensor, layer: str | nn.Module = "layer4") -> np.ndarray:
+def grad_cam(activations, gradients):
     """Grad-CAM before its ReLU and scaling: what raises the COVID logit is positive, in units of the logit.
 
-    At a ResNet's layer4 this is the class activation map: average pooling and a linear head follow, so a slice's
-    contributions sum up to its logit less the head's bias (Zhou et al. 2016, https://arxiv.org/abs/1512.04150,
-    equation 2); so these maps can be compared.
+    Each channel is weighted by its mean gradient (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391, equation 1).
 
-    Args: as for `cam`.
+    Args: float32 (N, C, h, w), as from `gradients_at_layer`.
 
     Returns:
         float32 (N, h, w), a value for each location of the layer's feature map.
     """
-    activations, gradients, _ = activations_and_gradients(model, images, layer)
-    return (gradients.mean((2, 3), keepdim=True) * activations).sum(1).numpy()
+    weights = gradients.mean((2, 3), keepdim=True)  # (N, C, 1, 1): one for each channel
+    return (weights * activations).sum(1)
+
+
+def activations_and_gradients(model: nn.Module, images: Tensor, layer: str | nn.Module = "layer4") -> tuple:
+    """What `gradients_at_layer` returns, on the CPU, for any number of slices; arguments as for `cam`."""
+    module, batches = find_layer(model, layer), network_input(model.eval(), images).split(BATCH)
+    parts = ([part.cpu() for part in gradients_at_layer(model, batch, module)] for batch in batches)
+    return tuple(torch.cat(part) for part in zip(*parts, strict=True))
+
+
+def contributions(model: nn.Module, images: Tensor, layer: str | nn.Module = "layer4") -> np.ndarray:
+    """`grad_cam` of slices, float32 (N, h, w); arguments as for `cam`.
+
+    At a ResNet's layer4 this is the class activation map: average pooling and a linear head follow, so a slice's
+    contributions sum up to its logit less the head's bias (Zhou et al. 2016, https://arxiv.org/abs/1512.04150,
+    equation 2); so these maps can be compared.
+    """
+    return grad_cam(*activations_and_gradients(model, images, layer)[:2]).numpy()
 
 
 def find_layer(model: nn.Module, layer: str | nn.Module) -> nn.Module:
@@ -174,24 +182,15 @@ def network_input(model: nn.Module, images: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def _gradients_from(model: nn.Module, layer: nn.Module):
-    """Gradients with respect to a layer's output, and to nothing before it, so that none of that has to be kept.
-
-    The layer's output is replaced by a detached copy that requires a gradient; no parameter gets one meanwhile, which
-    saves a quarter of the time. Gives a dict whose `output` is that copy. The model is left in eval mode.
-    """
+    """As in `gradients_at_layer`, the graph begins at the layer; and no parameter gets a gradient meanwhile."""
     model.eval()
-    trainable, kept = [parameter for parameter in model.parameters() if parameter.requires_grad], {}
-
-    def detach_output(_module, _input, output: Tensor) -> Tensor:
-        kept["output"] = output.detach().requires_grad_(True)
-        return kept["output"]
-
-    hook = layer.register_forward_hook(detach_output)
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    hook = layer.register_forward_hook(lambda _module, _input, output: output.detach().requires_grad_())
     try:
         for parameter in trainable:
             parameter.requires_grad = False
         with torch.inference_mode(False), torch.enable_grad():  # also if the caller had switched gradients off
-            yield kept
+            yield
     finally:
         hook.remove()
         for parameter in trainable:

@@ -35,6 +35,7 @@ def test_gradcam_by_hand(model):
     activations, gradients, logits = explain.activations_and_gradients(model, SLICES)
     assert activations.shape == gradients.shape == (3, 512, 2, 2)
     by_hand = (gradients.mean((2, 3), keepdim=True) * activations).sum(1).numpy()
+    assert np.array_equal(explain.grad_cam(activations, gradients).numpy(), by_hand)
     assert np.allclose(explain.contributions(model, SLICES), by_hand)
     for explained, part in ((1, by_hand), (0, -by_hand)):
         library = explain.cam(model, SLICES, "GradCAM", targets=[explained] * 3)
@@ -68,25 +69,10 @@ def test_the_library_alone_gives_the_same_maps(model):
         assert np.allclose(np.abs(full), np.abs(thin), atol=1e-3 * np.abs(full).max())
 
 
-def test_scorecam_by_hand(model, capsys):
-    """One pass with the slice masked by each channel; the logits' softmax weighs the channels."""
-    one = SLICES[:1]
-    activations, _, _ = explain.activations_and_gradients(model, one, "layer1")
-    masks = torch.nn.functional.interpolate(activations, (64, 64), mode="bilinear", align_corners=True)[0]
-    low, high = masks.amin((1, 2), keepdim=True), masks.amax((1, 2), keepdim=True)
-    with torch.no_grad():
-        masked = model.preprocess(one) * ((masks - low) / (high - low + 1e-8))[:, None]
-        weights = torch.softmax(model(masked), 0)
-    by_hand = (weights[:, None, None] * activations[0]).sum(0, keepdim=True).clamp_min(0).numpy()
-    library = explain.cam(model, one, "ScoreCAM", "layer1", targets=[1])
-    assert np.abs(scaled(explain.on_slice(scaled(by_hand), 64)) - library).max() < 1e-3
-    assert capsys.readouterr().err == ""
-
-
 @pytest.mark.parametrize("method", explain.METHODS)
 def test_maps_are_whole_with_a_frozen_trunk_and_gradients_off(model, method):
     freeze(model)
-    for layer in ("layer1",) if method == "ScoreCAM" else LAYERS:
+    for layer in LAYERS:
         maps = explain.cam(model, SLICES[:2], method, layer, targets=[0, 1])
         assert maps.shape == (2, 64, 64) and maps.dtype == np.float32
         assert maps.min() >= 0 and 0.9 < maps.max() <= 1

@@ -81,8 +81,6 @@ def test_agreement_of_maps():
     assert np.allclose(faithfulness.rank_correlation(MAPS, MAPS**3), 1)
     assert np.allclose(faithfulness.rank_correlation(MAPS, -MAPS), -1)
     assert (faithfulness.rank_correlation(MAPS, np.zeros_like(MAPS)) == 0).all()
-    assert np.allclose(faithfulness.ssim(MAPS, MAPS), 1)
-    assert (faithfulness.ssim(MAPS, MAPS[::-1].copy()) < 0.2).all()
 
 
 def test_cascade_breaks_stage_by_stage_and_spares_the_model(model):

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from pytorch_grad_cam.metrics.road import NoisyLinearImputer
 from scipy.stats import spearmanr
-from skimage.metrics import structural_similarity
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
@@ -103,11 +102,6 @@ def rank_correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """
     pairs = zip(one.reshape(len(one), -1), other.reshape(len(other), -1), strict=True)
     return np.array([spearmanr(a, b).statistic if np.ptp(a) and np.ptp(b) else 0.0 for a, b in pairs])
-
-
-def ssim(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Structural similarity (SSIM, https://doi.org/10.1109/TIP.2003.819861) of two maps in 0…1 of each slice, (N,)."""
-    return np.array([structural_similarity(a, b, data_range=1.0) for a, b in zip(one, other, strict=True)])
 
 
 def cascading_randomisation(model: Net, seed: int) -> Iterator[tuple[str, Net]]:

@@ -14,8 +14,6 @@ from torch import Tensor
 from ..core.checks import check_masks
 from ..data import CTData
 from ..evaluation import bootstrap_weights, mean_interval
-from ..models import Net
-from .fine_maps import named_map
 
 
 def pointing_game(maps: np.ndarray, lesions: np.ndarray, board: np.ndarray) -> np.ndarray:
@@ -140,38 +138,6 @@ def with_lesions(data: CTData, part: str) -> tuple[pd.DataFrame, Tensor, np.ndar
     table = table[data.lesions[table.index].flatten(1).any(1).numpy()]
     lesions, lungs = (each[table.index].numpy() for each in (data.lesions, data.lungs))
     return table, data.images[table.index], lesions, lungs
-
-
-def score_maps(
-    data: CTData, part: str, networks: dict[str, Net], rows: dict[str, dict[str, str]], every: int = 1, blind=False
-) -> tuple[dict, pd.DataFrame]:
-    """Scores of maps, explained as COVID, on a split's COVID slices with lesions, or every second one (`every=2`).
-
-    Args:
-        rows: {title: {network: name in `fine_maps.MAPS`}}.
-        blind: whether the baselines are scored too, as rows of a network called "".
-
-    Returns:
-        {score: {title: {network: {"value", "low", "high"}}}}, and the pointing game's hits: an index of patients, a
-        column for each (title, network), and ("chance", ""), a random point in the lungs. Empty if no lesion is known.
-    """
-    if data.lesions is None:
-        return {}, pd.DataFrame()
-    table, images, lesions, lungs = (each[::every] for each in with_lesions(data, part))
-    covid, inside = [1] * len(images), lesions & lungs
-    maps = {
-        (title, network): named_map(networks[network], images, kind, covid)
-        for title, kinds in rows.items()
-        for network, kind in kinds.items()
-    }
-    if blind:
-        maps |= {(title, ""): heat for title, heat in baselines(images.numpy(), lungs).items()}
-    scores, points = {}, {("chance", ""): inside.sum((1, 2)) / lungs.sum((1, 2))}
-    for (title, network), heat in maps.items():
-        points[title, network] = pointing_game(heat, inside, lungs)
-        for score, value in localization_with_intervals(heat, lesions, lungs, table.patient).items():
-            scores.setdefault(score, {}).setdefault(title, {})[network] = value
-    return scores, pd.DataFrame(points, index=table.patient)
 
 
 def baselines(images: np.ndarray, lungs: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:

@@ -18,6 +18,7 @@ from ..models import LAYERS, Net
 from ..plotting import compact
 from ..training import predict
 from .cam_figures import panels
+from .fine_maps import MAPS, named_map
 
 
 def explore(draw: Callable[..., Figure], alt: str, **choices: tuple) -> dict[str, widgets.Widget]:
@@ -55,21 +56,29 @@ def _titled(text: str, model: Net, one: torch.Tensor) -> str:
     return f"{text}\np(COVID) = {torch.sigmoid(predict(model, one)).item():.2f}"
 
 
-def cam_explorer(models: dict[str, Net], images: torch.Tensor, texts: list[str], lesions=None) -> dict:
-    """Any two heat maps of any slice side by side, each of a model, a method and a layer; no ScoreCAM, which is slow.
+def cam_explorer(
+    models: dict[str, Net],
+    images: torch.Tensor,
+    texts: list[str],
+    lesions=None,
+    number: int = 0,
+    map: str = "layer3 GradCAM",
+) -> dict:
+    """Any two heat maps of any slice side by side, each of a model, a method and a layer.
 
-    `models`: {name: network}; `images`: uint8 (N, H, W), with N texts; `lesions`: bool (N, H, W), or None. The names of
-    the second map's controls end in "2".
+    `models`: {name: network}; `images`: uint8 (N, H, W), with N texts; `lesions`: bool (N, H, W), or None. The first
+    picture is of slice `number`: the last model's `map`, a name in `fine_maps.MAPS`, next to its Grad-CAM at layer4.
+    The names of the second map's controls end in "2".
     """
-    names, methods = list(models), [name for name in METHODS if name != "ScoreCAM"]
+    names, (method_of_map, (layer_of_map, *_), _) = list(models), MAPS[map]
     choices = {
-        "number": ("slice", (0, len(images) - 1, 1), 0),
+        "number": ("slice", (0, len(images) - 1, 1), number),
         "target": ("explain", [("its own decision", None), (CLASSES[1], 1), (CLASSES[0], 0)], None),
-        "opacity": ("opacity", (0.0, 1.0, 0.05), 0.55),
+        "opacity": ("opacity", (0.0, 1.0, 0.05), 0.5),
     }
-    for second, layer in {"": "layer3", "2": "layer4"}.items():
+    for second, (layer, method) in {"": (layer_of_map, method_of_map), "2": ("layer4", "GradCAM")}.items():
         choices[f"model{second}"] = (f"model {second}", names, names[-1])
-        choices[f"method{second}"] = (f"method {second}", methods, "HiResCAM")
+        choices[f"method{second}"] = (f"method {second}", list(METHODS), method)
         choices[f"layer{second}"] = (f"layer {second}", list(LAYERS[::-1]), layer)
 
     def draw(number, target, opacity, **chosen) -> Figure:
@@ -86,18 +95,21 @@ def cam_explorer(models: dict[str, Net], images: torch.Tensor, texts: list[str],
     return explore(draw, alt, **choices)
 
 
-def lesion_lab(models: dict[str, Net], first_patient: int, image_size: int = 96, seed: int = 0) -> dict:
-    """Place and grow ground glass in healthy lungs, and see each model's probability and its map of `layer3` for COVID.
+def lesion_lab(
+    models: dict[str, Net], maps: dict[str, str], first_patient: int, image_size: int = 96, seed: int = 0
+) -> dict:
+    """Place and grow ground glass in healthy lungs, and see each model's probability and its heat map for COVID.
 
-    `models`: {name: network}. The synthetic patient `first_patient` and the nine after it can be chosen.
+    `models`: {name: network}; `maps`: {name: which of its maps, a name in `fine_maps.MAPS`}. The synthetic patient
+    `first_patient` and the nine after it can be chosen.
     """
 
     def draw(patient, **lesion_choices) -> Figure:
         image, lesion = draw_with_lesion(first_patient + patient, seed=seed, image_size=image_size, **lesion_choices)
-        one, maps = torch.from_numpy(image)[None], {}
+        one, drawn = torch.from_numpy(image)[None], {}
         for name, model in models.items():
-            maps[_titled(name, model, one)] = cam(model, one, "HiResCAM", "layer3", [1])[0]
-        return panels(image, maps, lesion, title=f"lesion: {lesion.mean():.1%} of the slice")
+            drawn[_titled(name, model, one)] = named_map(model, one, maps[name], [1])[0]
+        return panels(image, drawn, lesion, title=f"lesion: {lesion.mean():.1%} of the slice")
 
     return explore(
         draw,
