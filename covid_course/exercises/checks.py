@@ -15,14 +15,23 @@ from IPython.display import display
 
 from covid_utils.core.files import did_you_mean
 
-from . import nb01_data, nb02_scratch, nb03_transfer, nb04_cam, nb05_evaluation, nb06_sweep, progress_store
+from . import (
+    nb01_data,
+    nb02_scratch,
+    nb03_transfer,
+    nb04_cam,
+    nb05_evaluation,
+    nb06_generalisation,
+    nb06_sweep,
+    progress_store,
+)  # fmt: skip
 from .grading import grade
 from .progress_store import Attempts
 
 GREEN, ORANGE, BLUE = "#009E73", "#D55E00", "#0072B2"  # colour-blind safe, readable on white and on black
 TEXTS = yaml.safe_load(Path(__file__).with_name("exercises.yaml").read_text(encoding="utf-8"))
 COMMON = TEXTS.pop("common")
-MODULES = (nb01_data, nb02_scratch, nb03_transfer, nb04_cam, nb05_evaluation, nb06_sweep)
+MODULES = (nb01_data, nb02_scratch, nb03_transfer, nb04_cam, nb05_evaluation, nb06_generalisation, nb06_sweep)
 GRADERS = {name: grader for module in MODULES for name, grader in module.GRADERS.items()}
 EXERCISES = {name: texts for notebook in TEXTS.values() for name, texts in notebook["exercises"].items()}
 PREDICTIONS = {name: title for notebook in TEXTS.values() for name, title in notebook["predictions"].items()}
