@@ -59,6 +59,7 @@ def model_card(predictor: Predictor, run_dir: str | Path) -> ModelCard:
 
     scores = recorded(name)
     evaluation = recorded("evaluation") if name == "transfer" else {}
+    external = recorded("generalisation").get("external", {}) if name == "transfer" else {}
     columns = {"logit above 0": scores["test"]} if scores else {}
     if columns and evaluation:
         measured = evaluation["threshold"]
@@ -78,6 +79,7 @@ def model_card(predictor: Predictor, run_dir: str | Path) -> ModelCard:
         data=recorded("data", ("split",)),
         columns=columns,
         evaluation=evaluation,
+        external=external,
         predictor=predictor,
         threshold_probability=float(expit(predictor.threshold / predictor.temperature)),
         SENSITIVITY=SENSITIVITY,

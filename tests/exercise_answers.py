@@ -175,6 +175,16 @@ def best_temperature(logits, labels, least=0.05):
     return minimize_scalar(loss, bounds=(least, 20), method="bounded").x
 
 
+def mahalanobis(known, asked):
+    """Distances in a space where the known features are uncorrelated and of variance 1."""
+    white = np.linalg.cholesky(np.linalg.inv(np.cov(known.T, ddof=0)))
+    return np.linalg.norm((asked - known.mean(0)) @ white, axis=1)
+
+
+def highest_three(logits, who, names):
+    return [np.mean(sorted(logits[who == name], reverse=True)[:3]) for name in names]
+
+
 def seeds(gains, reach, free=1):
     """By trying one number after the other."""
     n = 2
@@ -207,6 +217,8 @@ RIGHT = {  # another way than the notebook's
     "threshold": lambda x, y, wanted: max(each for each in x if (x[y == 1] >= each).mean() >= wanted - 1e-9),
     "temperature": best_temperature,
     "pairs": drawn_pairs,
+    "mahalanobis": mahalanobis,
+    "patient score": lambda logits, who: highest_three(logits, who, np.unique(who)),
     "sweep": plan(),
     "stories": lambda scratch, start: [f(np.subtract.outer(start, scratch)) for f in (np.max, np.min)],
     "how many seeds": seeds,
@@ -310,6 +322,18 @@ WRONG = {  # {exercise: {kind of mistake: answer}}
         "disagreement": lambda *given: np.abs(drawn_pairs(*given)),
         "unpaired": lambda *given: drawn_pairs(*given, apart=True),
         "slices": lambda *given: drawn_pairs(*given, by="slices"),
+    },
+    "mahalanobis": {
+        "squared": lambda known, asked: mahalanobis(known, asked) ** 2,
+        "euclidean": lambda known, asked: np.linalg.norm(asked - known.mean(0), axis=1),
+        "one by one": lambda known, asked: np.linalg.norm((asked - known.mean(0)) / known.std(0), axis=1),
+        "own": lambda known, asked: mahalanobis(asked, asked),
+    },
+    "patient score": {
+        "all": lambda logits, who: pd.Series(logits).groupby(who).mean(),
+        "highest": lambda logits, who: pd.Series(logits).groupby(who).max(),
+        "lowest": lambda logits, who: -np.array(highest_three(-logits, who, np.unique(who))),
+        "order": lambda logits, who: highest_three(logits, who, dict.fromkeys(who)),
     },
     "sweep": {
         "one value": plan(grid={"epochs": [2]}),

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 import torch
 from leaks import found, plant
-from toy import tiny_data
 
 from covid_utils.core.settings import Settings
 from covid_utils.data import load_data, split_groups
 from covid_utils.labs.audit import audit, near_duplicates, shuffled_labels, thumbnails
-from covid_utils.labs.shortcuts import SHORTCUTS, add_shortcut, another_hospital, four_tests, mark_all, without_lungs
+from covid_utils.labs.shortcuts import SHORTCUTS, add_shortcut, another_hospital, mark_all, without_lungs
 
 
 @pytest.fixture(scope="module")
@@ -86,28 +85,6 @@ def test_lungs_are_painted_over_and_nothing_else(phantom):
     painted = without_lungs(phantom.images[:4], phantom.lungs[:4])
     assert torch.equal(painted[~phantom.lungs[:4]], phantom.images[:4][~phantom.lungs[:4]])
     assert all(len(image[lung].unique()) == 1 for image, lung in zip(painted, phantom.lungs[:4], strict=True))
-
-
-def test_four_tests_change_one_thing_each():
-    data = tiny_data()
-    data.lungs[:] = False
-    data.lungs[:, 20:] = True
-    marked = add_shortcut(data, "mark", 1.0)
-    tests = four_tests(marked, data, None, "mark", seed=1)
-    assert list(tests) == [
-        "same hospital", "same hospital, shortcut taken away", "same hospital, lungs painted over",
-        "same hospital, shortcut at random",
-    ]  # fmt: skip
-    home, away, painted, random = tests.values()
-    assert torch.equal(home.images, marked.images) and torch.equal(away.images, data.images)
-    assert torch.equal(painted.images[:, :5, :5], marked.images[:, :5, :5]), "the letter is there"
-    assert (painted.images[:, 20:].float().flatten(1).std(1) == 0).all(), "the lungs are not"
-    labels = data.table.groupby("patient").label.max()
-    assert (home.table.groupby("patient").marked.max() == labels).all()
-    assert 0.3 < (random.table.groupby("patient").marked.max() == labels).mean() < 0.7
-    other = tiny_data(patients=30)
-    assert len(four_tests(marked, data, other, "mark", 1)["other hospital, shortcut at random"].table) == 120
-    assert len(four_tests(marked, dataclasses.replace(data, lungs=None), None, "mark", 1)) == 3
 
 
 def test_another_hospital_is_all_test_slices_and_may_be_missing(tmp_path):

@@ -11,7 +11,6 @@ from nbclient import NotebookClient
 
 from covid_course.clean import clean_notebook
 from covid_utils import plotting
-from covid_utils.labs import score_figures
 
 HISTORY = pd.DataFrame(
     {
@@ -89,17 +88,3 @@ def test_a_grid_with_and_without_outlines(lesions, monkeypatch):
     (figure,) = shown
     drawn = lesions is not None and bool(lesions.any())
     assert [bool(axis.collections) for axis in figure.axes[:2]] == [drawn] * 2
-
-
-def test_roc_and_precision_recall_curves(monkeypatch):
-    """Perfect logits go through the corner, the dot of a threshold that calls all COVID lies at the end."""
-    drawn = {}
-    monkeypatch.setattr(score_figures, "show", lambda figure, alt: drawn.update(figure=figure))
-    labels = np.array([0, 0, 1, 1])
-    score_figures.show_roc({"all yes": np.arange(4) + 1, "perfect": np.arange(4) - 1.5}, labels, "two models")
-    roc, recall = drawn["figure"].axes
-    dots = [line.get_xydata()[0].tolist() for line in roc.lines if line.get_marker() == "o"]
-    assert dots == [[1, 1], [0, 1]]
-    dots = [line.get_xydata()[0].tolist() for line in recall.lines if line.get_marker() == "o"]
-    assert dots == [[1, 0.5], [1, 1]]
-    assert [0, 1] in roc.lines[2].get_xydata().tolist()

@@ -10,7 +10,6 @@ from toy import tiny_data
 
 from covid_utils.core.settings import Settings
 from covid_utils.data import load_data
-from covid_utils.evaluation import percent
 from covid_utils.labs import whole_patients
 from covid_utils.labs.whole_patients import RULES, choose_rule, make_rule, patient_labels, whole_lungs
 
@@ -94,15 +93,3 @@ def test_whole_lungs_of_real_patients_are_the_slices_that_are_there():
     assert (mixed.images == data.images[test.index]).all() and len(mixed.lesions) == len(test)
     bare = whole_lungs(dataclasses.replace(data, lesions=None, lungs=None), Settings(), "test")
     assert bare.lesions is None and isinstance(bare.table, pd.DataFrame)
-
-
-def test_all_rules_side_by_side_each_with_its_own_limit():
-    logits, labels, who = few_ill_slices(ill=4)
-    stack = pd.DataFrame({"patient": who, "label": labels})
-    table = whole_patients.compare_rules((logits, labels, who, 0.5), logits[::-1], stack[::-1])
-    assert table.index.tolist() == [f"patients, {name}" for name in RULES]
-    for name in RULES:
-        found = whole_patients.patient_metrics(make_rule(name, logits, labels, who, 0.5), logits, stack)
-        row = table.loc[f"patients, {name}"]
-        assert row["sensitivity"] == percent(found["sensitivity"]) and row["auc"] == percent(found["auc"])
-        assert row["auc on validation"].split(" ")[0] == row["auc"].split(" ")[0]

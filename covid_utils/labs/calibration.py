@@ -1,18 +1,14 @@
-"""From logits to decisions: thresholds, what a "yes" is worth, calibration, and how many slices a claim takes."""
+"""From logits to decisions: thresholds, predictive values, temperature, and how many slices a claim takes."""
 
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 from scipy.optimize import minimize_scalar
-from scipy.special import expit
 from scipy.stats import norm
-from sklearn.calibration import calibration_curve
-from sklearn.metrics import brier_score_loss, log_loss
 
 
 def operating_point(logits, labels, sensitivity: float = 0.95) -> float:
-    """The highest threshold (a logit) at which at least this share of the COVID slices is found.
+    """The highest threshold (a logit) with at least this sensitivity.
 
     Choose it on validation slices. Raises ValueError if there is no COVID slice.
     """
@@ -47,7 +43,7 @@ def verdict(gain: dict[str, float]) -> str:
 
 
 def temperature(logits, labels) -> float:
-    """The number to divide logits by, so that probabilities are as sure as they are right.
+    """The number to divide logits by, so that probabilities are calibrated.
 
     Temperature scaling (Guo et al. 2017, https://arxiv.org/abs/1706.04599): the one that lowers the log loss most.
     Fit it on validation slices; it changes no decision at threshold 0, and no AUC.
@@ -58,28 +54,6 @@ def temperature(logits, labels) -> float:
         return np.logaddexp(0, -(2 * labels - 1) * logits / np.exp(log_t)).mean()
 
     return float(np.exp(minimize_scalar(loss, bounds=(-3, 5), method="bounded").x))
-
-
-def calibration(logits, labels, bins: int = 6) -> tuple[pd.DataFrame, dict[str, float]]:
-    """Do the probabilities mean what they say?
-
-    Args:
-        logits: float (N,).
-        labels: 0 or 1, (N,), both classes.
-        bins: groups of about equally many slices, from the least to the most probable.
-
-    Returns:
-        a row per bin: mean probability `predicted` and `fraction_of_positives`, the share that is COVID; and Brier
-        score, log loss and expected calibration error (mean distance of the two columns), all better if lower.
-    """
-    probability, labels = expit(np.asarray(logits, float)), np.asarray(labels).astype(int)
-    observed, predicted = calibration_curve(labels, probability, n_bins=bins, strategy="quantile")
-    summary = {
-        "Brier score": brier_score_loss(labels, probability),
-        "log loss": log_loss(labels, probability),
-        "expected calibration error": float(np.abs(predicted - observed).mean()),
-    }
-    return pd.DataFrame({"predicted": predicted, "fraction_of_positives": observed}), summary
 
 
 def sample_size(difference: float, disagree: float, power: float = 0.8) -> int:
@@ -99,15 +73,3 @@ def sample_size(difference: float, disagree: float, power: float = 0.8) -> int:
         raise ValueError(f"disagree must lie between |difference|, here {abs(difference)}, and 1, not {disagree}.")
     spread = norm.ppf(0.975) * np.sqrt(disagree) + norm.ppf(power) * np.sqrt(disagree - difference**2)
     return int(np.ceil((spread / difference) ** 2))
-
-
-def difference_interval(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
-    """The difference b - a of two scores that were measured on different patients, with its 95 % interval.
-
-    Newcombe 1998, method 10, https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8%3C873::AID-SIM779%3E3.0.CO;2-I.
-    For scores on the *same* patients take `evaluation.compare`.
-    """
-    value = b["value"] - a["value"]
-    down = np.hypot(b["value"] - b["low"], a["high"] - a["value"])
-    up = np.hypot(b["high"] - b["value"], a["value"] - a["low"])
-    return {"value": value, "low": float(value - down), "high": float(value + up)}

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.special import expit
-from sklearn.metrics import PrecisionRecallDisplay, RocCurveDisplay, confusion_matrix, precision_score, recall_score
+from sklearn.metrics import confusion_matrix
 
 from ..evaluation import mean_over_seeds
 from ..io.folders import CLASSES
@@ -17,7 +17,7 @@ from .calibration import predictive_values
 
 @styled
 def draw_threshold(logits, labels, threshold: float, prevalence: float) -> Figure:
-    """What a threshold does: the probabilities it divides, the confusion matrix, and what a yes or no is worth.
+    """What a threshold does: the probabilities it divides, the confusion matrix, sensitivity and predictive values.
 
     Args:
         logits: float (N,).
@@ -37,44 +37,12 @@ def draw_threshold(logits, labels, threshold: float, prevalence: float) -> Figur
     draw_counts(matrix, counts, fontsize=15)
     specificity, sensitivity = counts.diagonal() / counts.sum(1)
     values = [sensitivity, specificity, *predictive_values(sensitivity, specificity, prevalence)]
-    right = f"is right\n(if {prevalence:.0%} have it)"
-    names = ["sensitivity", "specificity", f'"yes" {right}', f'"no" {right}']
-    drawn = bars.barh(names, np.nan_to_num(values), color=(RED, BLUE, RED, BLUE))
-    bars.bar_label(drawn, ["never said" if np.isnan(value) else f"{value:.1%}" for value in values], padding=3)
-    bars.set(xlim=(0, 1.3), xticks=(0, 0.5, 1))
+    drawn = bars.barh(["sensitivity", "specificity", "PPV", "NPV"], np.nan_to_num(values), color=(RED, BLUE, RED, BLUE))
+    bars.bar_label(drawn, ["no such result" if np.isnan(value) else f"{value:.1%}" for value in values], padding=3)
+    bars.set(xlim=(0, 1.3), xticks=(0, 0.5, 1), title=f"prevalence {prevalence:.0%}")
     bars.invert_yaxis()
     figure.tight_layout()
     return figure
-
-
-@styled
-def show_roc(models: dict[str, np.ndarray], labels, alt: str) -> None:
-    """ROC and precision-recall curves of {title: logits}; a dot stands at the threshold 0.5, a dotted line at chance.
-
-    Args:
-        models: logits of each model on the same slices, float (N,).
-        labels: 0 or 1, (N,).
-        alt: what the picture shows.
-    """
-    labels = np.asarray(labels).astype(int)
-    figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.4))
-    for axis in axes:
-        axis.set_prop_cycle(color=[BLUE, RED], linestyle=["--", "-"])
-    for title, logits in models.items():
-        called = (np.asarray(logits) > 0).astype(int)
-        sensitivity, specificity = recall_score(labels, called), recall_score(labels, called, pos_label=0)
-        dots = (1 - specificity, sensitivity), (sensitivity, precision_score(labels, called, zero_division=0))
-        for axis, kind, dot in zip(axes, (RocCurveDisplay, PrecisionRecallDisplay), dots, strict=True):
-            curve = kind.from_predictions(labels, np.asarray(logits), name=title, ax=axis)
-            axis.plot(*dot, "o", color=curve.line_.get_color(), markersize=8)
-    axes[0].plot((0, 1), (0, 1), ":", color="grey", label="chance")
-    axes[1].axhline(labels.mean(), linestyle=":", color="grey", label="chance")
-    axes[0].set(xlabel="false positive rate: 1 - specificity", ylabel="sensitivity")
-    axes[1].set(xlabel="recall = sensitivity", ylabel="precision")
-    for axis, place in zip(axes, ("lower right", "lower left"), strict=True):
-        axis.legend(fontsize=9, loc=place)
-    figure.tight_layout()
-    show(figure, alt)
 
 
 @styled

@@ -89,27 +89,3 @@ def another_hospital(settings: Settings) -> CTData | None:
     patients = max(settings.patients // 2, 20)
     data = load_data(dataclasses.replace(settings, dataset=name, split="patient", patients=patients))
     return dataclasses.replace(data, table=data.table.assign(split="test"))
-
-
-def four_tests(marked: CTData, data: CTData, other: CTData | None, kind: str, seed: int) -> dict[str, CTData]:
-    """Slices to test a network on that has learned from `marked`: each changes one thing.
-
-    Args:
-        marked: `data` with the shortcut.
-        other: another hospital's slices; without, the last test takes `data` again.
-        kind: the shortcut's.
-        seed: of the last test, where the shortcut goes with nothing.
-
-    Returns:
-        {title: slices}; the test of the lungs only where there are lung masks.
-    """
-    tests = {
-        "same hospital": marked,
-        "same hospital, shortcut taken away": dataclasses.replace(marked, images=data.images),
-    }
-    if data.lungs is not None:
-        images, where = without_lungs(data.images, data.lungs), marked.table.marked.to_numpy(bool)
-        painted = dataclasses.replace(data, images=images)
-        tests["same hospital, lungs painted over"] = _changed(painted, kind, where, where)
-    title = f"{'same' if other is None else 'other'} hospital, shortcut at random"
-    return tests | {title: add_shortcut(data if other is None else other, kind, agreement=0.5, seed=seed)}

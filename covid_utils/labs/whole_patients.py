@@ -1,4 +1,4 @@
-"""From slices to a patient: one answer for all slices of a person."""
+"""From slices to a patient: one prediction for all slices of a person."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ct_phantom.patients import COVID, draw_stack
 
 from ..core.settings import Settings
 from ..data import CTData
-from ..evaluation import metrics_with_intervals, percent
+from ..evaluation import metrics_with_intervals
 from ..io.datasets import DATASETS
 from .calibration import operating_point
 
@@ -24,7 +24,7 @@ SENSITIVITY = 0.95  # of the limit, on validation patients
 
 
 def mean_logit(logits: np.ndarray, threshold: float) -> float:
-    """The mean over all slices: every slice counts the same, ill or not."""
+    """The mean over all slices: every slice counts the same, with disease or without."""
     return float(np.mean(logits))
 
 
@@ -34,7 +34,7 @@ def highest_three(logits: np.ndarray, threshold: float) -> float:
 
 
 def share_above(logits: np.ndarray, threshold: float) -> float:
-    """The share of slices that are called COVID, 0 to 1: how sure the network is of each does not count."""
+    """The share of slices that are called COVID, 0 to 1: the size of each logit does not count."""
     return float(np.mean(logits > threshold))
 
 
@@ -47,7 +47,7 @@ RULES = {
 
 @dataclasses.dataclass(frozen=True)
 class PatientRule:
-    """How the logits of a patient's slices become one answer; all of it chosen on validation patients.
+    """How the logits of a patient's slices become one prediction; all of it chosen on validation patients.
 
     Attributes:
         name: in RULES.
@@ -154,19 +154,3 @@ def whole_lungs(data: CTData, settings: Settings, part: str, n_slices: int = 12)
     parts = ("images", "lesions", "lungs")
     tensors = {name: torch.from_numpy(np.concatenate([getattr(stack, name) for stack in stacks])) for name in parts}
     return dataclasses.replace(data, table=pd.DataFrame(drawn), **tensors)
-
-
-def compare_rules(val: tuple, logits, stack: pd.DataFrame) -> pd.DataFrame:
-    """All rules side by side: a row each, its AUC on validation and its scores on other patients, as percent.
-
-    Args:
-        val: logits, labels, patients and threshold, as `choose_rule` takes them.
-        logits, stack: of the other patients, as `patient_metrics` takes them.
-    """
-    rows, checked = {}, pd.DataFrame({"label": np.asarray(val[1]), "patient": np.asarray(val[2])})
-    for name in RULES:
-        rule = make_rule(name, *val)
-        on_val, found = patient_metrics(rule, val[0], checked), patient_metrics(rule, logits, stack)
-        shown = {score: percent(found[score]) for score in ("sensitivity", "specificity", "accuracy", "auc")}
-        rows[f"patients, {name}"] = {"auc on validation": percent(on_val["auc"])} | shown
-    return pd.DataFrame(rows).T

@@ -1,0 +1,66 @@
+"""Exercises of notebook 6: the Mahalanobis distance, and one score for a patient."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import expit
+
+from .grading import expect, result, same, wrong_if
+
+DISTANCES = "a distance for each of the {} asked slices"
+
+
+def _close(one, other) -> bool:
+    """Whether two arrays agree up to 2 %: the covariance may be divided by n or by n - 1."""
+    return np.shape(one) == np.shape(other) and np.allclose(one, other, rtol=0.02)
+
+
+def _mahalanobis(answer) -> str:
+    """Features that vary together, and by different amounts."""
+    rng = np.random.default_rng(0)
+    mixing = np.array([[3.0, 2.5, 0.0], [0.0, 1.0, 0.4], [0.0, 0.0, 0.2]])
+    known = rng.normal(size=(400, 3)) @ mixing + np.array([5.0, -2.0, 1.0])
+    asked = rng.normal(size=(30, 3)) @ mixing * 2 + np.array([6.0, -2.0, 1.5])
+    said = result(answer, known, asked, shape=(30,), wanted=DISTANCES.format(30))
+    covariance, beyond = np.cov(known.T), asked - known.mean(0)
+    squared = ((beyond @ np.linalg.inv(covariance)) * beyond).sum(1)
+    own, other = asked - asked.mean(0), np.linalg.inv(np.cov(asked.T))
+    mistakes = {
+        "squared": squared,
+        "euclidean": np.linalg.norm(beyond, axis=1),
+        "one by one": np.linalg.norm(beyond / known.std(0), axis=1),
+        "not inverted": np.sqrt(((beyond @ covariance) * beyond).sum(1)),
+        "own": (
+            np.sqrt(((own @ np.linalg.inv(covariance)) * own).sum(1)),
+            np.sqrt(((beyond @ other) * beyond).sum(1)),
+            np.sqrt(((own @ other) * own).sum(1)),
+        ),
+    }
+    expect(said, np.sqrt(squared), mistakes, _close)
+    return "Far is what the training slices' own spread makes far, in each direction."
+
+
+def _patient_scores(answer) -> str:
+    """Patients with two to nine slices, whose rows and names are out of order."""
+    rng = np.random.default_rng(1)
+    patients = rng.permutation(np.repeat([f"p{i:02d}" for i in range(12)], [2, 3, 9, 5, 4, 7, 2, 6, 8, 3, 5, 6]))
+    logits = rng.normal(0, 3, len(patients))
+    said = result(answer, logits, patients, shape=(12,), wanted="a score for each of the 12 patients")
+    names, own = np.unique(patients), [logits[patients == name] for name in np.unique(patients)]
+    right = np.array([np.sort(each)[-3:].mean() for each in own])
+    met = [np.flatnonzero(names == name)[0] for name in dict.fromkeys(patients)]
+    mistakes = {
+        "all": np.array([each.mean() for each in own]),
+        "highest": np.array([each.max() for each in own]),
+        "lowest": np.array([np.sort(each)[:3].mean() for each in own]),
+        "sum": np.array([np.sort(each)[-3:].sum() for each in own]),
+        "probabilities": np.array([np.sort(expit(each))[-3:].mean() for each in own]),
+        "order": right[met],
+        "divided by three": np.array([np.sort(each)[-3:].sum() / 3 for each in own]),
+    }
+    wrong_if(np.isnan(said).any(), "empty")
+    expect(said, right, mistakes, same)
+    return "Three slices that show the disease are enough, however many do not."
+
+
+GRADERS = {"mahalanobis": _mahalanobis, "patient score": _patient_scores}
