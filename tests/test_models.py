@@ -11,7 +11,7 @@ import timm
 import torch
 import torchvision
 from pretrain import pack_kernels
-from toy import tiny_data
+from toy import TOY, ToyNetwork, tiny_data
 
 from covid_utils import models
 from covid_utils.core.backbones import BACKBONES, Backbone
@@ -45,6 +45,7 @@ FAMILIES = [*BACKBONES, "mobilenet_v3_small"]
 @pytest.fixture(autouse=True)
 def more_backbones(monkeypatch):
     monkeypatch.setitem(BACKBONES, "mobilenet_v3_small", MOBILENET)
+    monkeypatch.setitem(BACKBONES, "toy", TOY)
 
 
 def parameters_of(model: Net, *stages: str) -> set[int]:
@@ -87,6 +88,35 @@ def test_a_frozen_trunk_is_still_and_the_last_stage_is_not(backbone):
     assert all(p.requires_grad for p in model.parameters())
     with torch.no_grad():
         assert not torch.equal(model.forward_features(x), one)  # and in plain train mode it is not still
+
+
+@pytest.mark.parametrize(
+    ("trainable", "first"), [("last", "layer4"), ("all", "stem"), ("layer2", "layer2"), ("head", "head")]
+)
+def test_what_is_trainable_and_the_head_that_trains_on_features(trainable, first):
+    model = freeze(Net("toy"), trainable)
+    stages = models.STAGES[models.STAGES.index(first) :]
+    assert {id(p) for p in model.parameters() if p.requires_grad} == parameters_of(model, *stages)
+    assert models.first_trainable_stage(model) == first
+    model.eval()
+    features = model.forward_features(model.preprocess(SLICES), first)
+    head = models.FeatureHead(model)
+    assert torch.equal(head(features), model(SLICES)) and head(features.bfloat16()).dtype == torch.float32
+    assert head.amp == model.amp == TOY.amp and model.origin == "scratch"
+
+
+@pytest.mark.parametrize("off", [0.01, 0.0])
+def test_stages_that_differ_a_little_from_the_librarys_own_forward_are_refused(off, monkeypatch):
+    class Shifted(ToyNetwork):
+        def forward(self, x):
+            return super().forward(x) + off
+
+    monkeypatch.setitem(BACKBONES, "toy", dataclasses.replace(TOY, make=Shifted))
+    if not off:
+        assert Net("toy").training
+    else:
+        with pytest.raises(ValueError, match=r"'toy' compute another network .*logit -?0\.\d{4} instead of -?0\.\d{4}"):
+            Net("toy")
 
 
 # ------------------------------------------------------------------------------------------- a user's own
@@ -153,7 +183,8 @@ def test_a_file_gives_the_trunk_and_a_new_head(tmp_path):
     new = build_model("resnet18", str(path))
     assert torch.equal(new.net.layer3[0].conv1.weight, old.net.layer3[0].conv1.weight)
     assert not torch.equal(new.net.fc.weight, old.net.fc.weight)
-    with pytest.raises(ValueError, match="another architecture than resnet34"):
+    assert new.origin == str(path) and build_model().origin == "scratch"
+    with pytest.raises(ValueError, match="The weights '.*w.safetensors' .*another architecture than resnet34"):
         build_model("resnet34", str(path))
     with pytest.raises(ValueError, match="w.safetensors holds weights but no checkpoint of this course"):
         load_model(path)
@@ -168,6 +199,8 @@ def test_a_file_gives_the_trunk_and_a_new_head(tmp_path):
 def test_names_that_are_unknown_and_files_that_are_missing():
     with pytest.raises(ValueError, match="Unknown backbone 'resnet15': did you mean"):
         Net("resnet15")
+    with pytest.raises(ValueError, match="Unknown stage 'lats': did you mean 'last'"):
+        freeze(Net("toy"), "lats")
     with pytest.raises(ValueError, match="Unknown weights 'imagnet'.*did you mean 'imagenet'"):
         build_model("resnet18", "imagnet")
     with pytest.raises(ValueError, match="No bundled weights for 'resnet34'.*use backbone .*resnet18"):
