@@ -134,8 +134,10 @@ def test_fit_is_a_plain_loop(monkeypatch):
     model, val = Line(), [(Elsewhere(1.0, -2.0), torch.tensor([1.0, 0.0]))]
     batches = Batches([(Elsewhere(1.0, -2.0), Elsewhere(1.0, 0.0)), (Elsewhere(0.5), Elsewhere(1.0))])
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=9)
     curves = type("Curves", (), {"update": staticmethod(lambda history: drawn.append(len(history)))})
-    history = training.fit(model, batches, val, optimizer, None, CPU, 2, seed=3, curves=curves)
+    history = training.fit(model, batches, val, optimizer, scheduler, CPU, 2, seed=3, curves=curves)
+    assert scheduler.last_epoch == 4  # steps
     assert batches.epochs == history.epoch.tolist() == drawn == [1, 2]
     assert seeds == [3_000_010, 3_000_011]  # runs that are recorded depend on them
     assert bars == [((f"epoch {epoch} of 2",), {"total": 2}) for epoch in (1, 2)]
