@@ -24,7 +24,6 @@ from toy import TOY, fitted, tiny_data
 
 from covid_utils import models
 from covid_utils.core import backbones, memory
-from covid_utils.core.files import replace_file
 from covid_utils.core.settings import Settings
 from covid_utils.io.weights import save_weights
 
@@ -46,12 +45,7 @@ def features(folder: Path) -> None:
     pixels(folder, weights=str(weights), trainable="last", copies=2)
 
 
-def writing(folder: Path) -> None:
-    for number in range(40):
-        replace_file(folder / "table.csv", lambda path, n=number: path.write_text(f"n,x\n{n},{'x' * 1_000_000}\n"))
-
-
-WORK = {each.__name__: each for each in (pixels, features, writing)}
+WORK = {each.__name__: each for each in (pixels, features)}
 
 
 def content(path: Path) -> str | bytes:

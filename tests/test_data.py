@@ -302,7 +302,7 @@ def test_slices_one_by_one_and_as_a_batch(drawn):
 
 
 def test_loader(drawn):
-    in_order = loader(drawn, "val", batch_size=5, shuffle=False)
+    in_order = loader(drawn, "val", batch_size=5)
     images, labels = (torch.cat(parts) for parts in zip(*in_order, strict=True))
     chosen = drawn.table.split == "val"
     assert torch.equal(images, drawn.images[np.flatnonzero(chosen)])
@@ -319,7 +319,7 @@ def test_loader(drawn):
 def test_loader_leaves_out_a_lonely_last_slice_only_when_shuffling(drawn):
     n = len(Slices(drawn, "train"))
     assert sum(len(labels) for _, labels in loader(drawn, "train", n - 1, shuffle=True)) == n - 1
-    assert sum(len(labels) for _, labels in loader(drawn, "train", n - 1, shuffle=False)) == n
+    assert sum(len(labels) for _, labels in loader(drawn, "train", n - 1)) == n
 
 
 def test_augment(drawn):
@@ -358,6 +358,22 @@ def test_augment_moves_no_further_than_it_says():
 
 def test_augment_leaves_brightness_alone():
     assert (augment(torch.full((20, 32, 32), 90, dtype=torch.uint8)) == 90).all()
+
+
+@pytest.mark.parametrize("flip", [0.4, 0.5])  # from 0.5 it is mirrored
+@pytest.mark.parametrize("drawn", [(0, 0.5, 0.5, 0.5), (1, 1, 0.5, 0.5), (0.5, 0, 1, 0), (1, 0.2, 0, 0.9)])
+def test_augment_by_hand(flip, drawn, monkeypatch):
+    """Where a dot of a slice goes, from the numbers drawn for its angle, scale and shifts, each from 0 to 1."""
+    numbers = iter([torch.tensor([flip]), torch.tensor([[*drawn, 0, 0]]).T])
+    monkeypatch.setattr(torch, "rand", lambda *shape: next(numbers).view(shape))
+    image = torch.zeros(1, 101, 101, dtype=torch.uint8)
+    image[0, 20:23, 78:81] = 255
+    moved = augment(image)[0].double()
+    angle, scale, x, y = 2 * np.array(drawn) - 1
+    place = complex(79 - 50, 21 - 50) - complex(x, y) * 0.05 * 101
+    place *= (1 + 0.1 * scale) * np.exp(-1j * np.deg2rad(10) * angle)
+    row, column = ((moved.sum(axis) * torch.arange(101)).sum().item() / moved.sum().item() for axis in (1, 0))
+    assert (column - 50, row - 50) == pytest.approx((place.real * (1 if flip < 0.5 else -1), place.imag), abs=0.1)
 
 
 # -------------------------------------------------------------------------------------------------- bad input

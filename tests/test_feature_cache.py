@@ -66,18 +66,12 @@ def test_torch_is_left_as_it_was(tiny, frozen, tmp_path, monkeypatch):
         torch.set_num_threads(own)
 
 
-def test_the_first_trainable_stage():
-    model = models.Net("resnet18")
-    assert models.first_trainable_stage(model) == "stem"
-    for trainable, first in {"last": "layer4", "layer3": "layer3", "layer2": "layer2", "all": "stem"}.items():
-        assert models.first_trainable_stage(models.freeze(model, trainable)) == first
-    models.freeze(model).net.layer1[1].bn1.weight.requires_grad_(True)
-    assert models.first_trainable_stage(model) == "layer1"
-
-
-@pytest.mark.parametrize(("trainable", "count"), [("last", 2), ("layer3", 3), ("layer2", 4)])
-def test_features_are_kept_up_to_any_stage(tiny, frozen, tmp_path, trainable, count):
-    settings = replace(frozen, trainable=trainable, epochs=1)
+@pytest.mark.parametrize(("trainable", "count", "copies"), [("last", 2, 0), ("last", 2, 2), ("layer2", 4, 2)])
+def test_features_are_kept_up_to_any_stage_and_frozen_ones_do_not_change(
+    tiny, frozen, tmp_path, trainable, count, copies
+):
+    """Nor do their batch norm's statistics, if they see every batch (copies=0: without cached features)."""
+    settings = replace(frozen, trainable=trainable, copies=copies, epochs=1)
     model = new_model(settings)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     features, labels = cached(model, tiny, tmp_path, "val", None, 1).features().tensors
@@ -132,24 +126,6 @@ def test_only_features_of_frozen_stages_are_kept(tiny, frozen, tmp_path, monkeyp
     monkeypatch.setattr(load_or_train, "CachedFeatures", None)  # making one would fail
     for number, other in enumerate(({"copies": 0}, {"trainable": "all"}, {"weights": "scratch"})):
         fitted(replace(frozen, epochs=1, **other), tiny, tmp_path / str(number))
-
-
-def test_only_training_uses_bfloat16_where_backbone_and_hardware_gain_by_it(monkeypatch):
-    """Any processor can compute in bfloat16, only slowly; here it is told that it is fast."""
-    batch, used = [(torch.zeros(2, 32, 32, dtype=torch.uint8), torch.ones(2))], {}
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
-    for amp, switched_on in ((True, True), (True, False), (False, True)):
-        monkeypatch.setattr(device, "BFLOAT16", switched_on)
-        monkeypatch.setitem(backbones.BACKBONES, "toy", replace(TOY, amp=amp))
-        seen, model = [], models.Net("toy")
-        model.net.conv1.register_forward_hook(lambda *given, seen=seen: seen.append(given[-1].dtype))
-        optimizer, scheduler = training.make_optimizer(model, 1e-3, 100)
-        training.train_one_epoch(model, batch, optimizer, scheduler, CPU)
-        training.evaluate(model, batch, CPU)
-        used[amp, switched_on], evaluated = seen
-        assert evaluated == torch.float32
-    assert not device.use_amp(torch.nn.Linear(1, 1), CPU)  # a network of one's own: as it is
-    assert [dtype == torch.bfloat16 for dtype in used.values()] == [True, False, False]
 
 
 def test_slices_stay_where_they_are_without_a_gpu_or_room_on_it(tiny, monkeypatch):

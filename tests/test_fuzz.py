@@ -119,25 +119,6 @@ def test_damaged_files(files, tmp_path_factory, data, ending, changes):
     shutil.rmtree(path.parent)
 
 
-@settings(**FAST)
-@given(changes=edits, which=st.integers(0, 3))
-def test_series(tmp_path_factory, changes, which):
-    """Of four files one is damaged: the others are a stack still, or one sentence says why not."""
-    home = tmp_path_factory.mktemp("x") / "p1"
-    shared = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.4", "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
-    for number in range(4):
-        dicom(home / f"{number}.dcm", number, "p", **shared, ImagePositionPatient=[0, 0, number])
-    (home / f"{which}.dcm").write_bytes(edited((home / f"{which}.dcm").read_bytes(), changes))
-    scans, loose, _ = find_scans([home])
-    assert all(file.name == f"{which}.dcm" for file in loose)
-    for scan in scans:
-        found = answer(lambda scan=scan: read_stack(scan, 32))
-        if found is not None:
-            assert len(found.images) <= 4 and "\n" not in found.unread
-            assert len(found.images) + bool(loose) + bool(found.unread) >= 3 or len(scans) > 1 or found.note
-    shutil.rmtree(home.parent)
-
-
 # ---------------------------------------------------------------------------------------------------- folders
 
 BUFFER = io.BytesIO()

@@ -8,7 +8,7 @@ import pytest
 
 from covid_utils.core.files import PROJECT
 
-WEEKLY = [pytest.param(kind, 20, marks=pytest.mark.weekly) for kind in ("pixels", "features", "writing")]
+WEEKLY = [pytest.param(kind, 20, marks=pytest.mark.weekly) for kind in ("pixels", "features")]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only on Linux may a process with PyTorch fork")

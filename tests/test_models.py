@@ -11,47 +11,32 @@ import timm
 import torch
 import torchvision
 from pretrain import pack_kernels
-from toy import tiny_data
+from toy import TOY, ToyNetwork, tiny_data
 
 from covid_utils import models
-from covid_utils.core.backbones import BACKBONES, Backbone
+from covid_utils.core.backbones import BACKBONES
 from covid_utils.core.files import PROJECT
 from covid_utils.core.settings import Settings
-from covid_utils.explain import cam
 from covid_utils.io import weights
 from covid_utils.io.preprocessing import CT_MEAN, CT_STD, normalise
 from covid_utils.io.weights import read_weights, save_weights
-from covid_utils.labs.cam_figures import first_convolution
-from covid_utils.labs.faithfulness import CASCADE, cascading_randomisation
 from covid_utils.models import Net, build_model, freeze, train_with_frozen_bn
-from covid_utils.runs.load_or_train import load_model, new_model, train
+from covid_utils.runs.load_or_train import load_model, train
 from ct_phantom.patients import draw_patient
 
 SLICES = torch.randint(0, 256, (2, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-MOBILENET = Backbone(  # a network of another family, with other blocks, names and another kind of head
-    torchvision.models.mobilenet_v3_small,
-    stem="features.0",
-    layer1="features.1",
-    layer2="features.2 features.3",
-    layer3="features.4 features.5 features.6 features.7 features.8",
-    layer4="features.9 features.10 features.11 features.12",
-    head="classifier",
-    output="classifier.3",
-    first_convolution="features.0.0",
-)
-FAMILIES = [*BACKBONES, "mobilenet_v3_small"]
 
 
 @pytest.fixture(autouse=True)
-def more_backbones(monkeypatch):
-    monkeypatch.setitem(BACKBONES, "mobilenet_v3_small", MOBILENET)
+def toy_network(monkeypatch):
+    monkeypatch.setitem(BACKBONES, "toy", TOY)
 
 
 def parameters_of(model: Net, *stages: str) -> set[int]:
     return {id(p) for part in model.parts(*stages) for p in part.parameters()}
 
 
-@pytest.mark.parametrize("backbone", FAMILIES)
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_stages_and_head_are_the_whole_network(backbone):
     """Stage by stage as in one go, and no parameter outside of a stage; each layer halves the picture."""
     model = Net(backbone).eval()
@@ -68,7 +53,7 @@ def test_stages_and_head_are_the_whole_network(backbone):
     assert first.weight.shape[1] == 3 and next(model.parameters()) is first.weight
 
 
-@pytest.mark.parametrize("backbone", FAMILIES)
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_a_frozen_trunk_is_still_and_the_last_stage_is_not(backbone):
     """Batch norm and dropout alike: two passes agree to the bit, and leave nothing changed."""
     model = freeze(Net(backbone))
@@ -87,6 +72,37 @@ def test_a_frozen_trunk_is_still_and_the_last_stage_is_not(backbone):
     assert all(p.requires_grad for p in model.parameters())
     with torch.no_grad():
         assert not torch.equal(model.forward_features(x), one)  # and in plain train mode it is not still
+
+
+@pytest.mark.parametrize(
+    ("trainable", "first"), [("last", "layer4"), ("all", "stem"), ("layer2", "layer2"), ("head", "head")]
+)
+def test_what_is_trainable_and_the_head_that_trains_on_features(trainable, first):
+    model = freeze(Net("toy"), trainable)
+    stages = models.STAGES[models.STAGES.index(first) :]
+    assert {id(p) for p in model.parameters() if p.requires_grad} == parameters_of(model, *stages)
+    assert models.first_trainable_stage(model) == first
+    model.eval()
+    features = model.forward_features(model.preprocess(SLICES), first)
+    head = models.FeatureHead(model)
+    assert torch.equal(head(features), model(SLICES)) and head(features.bfloat16()).dtype == torch.float32
+    assert head.amp == model.amp == TOY.amp and model.origin == "scratch"
+    model.net.bn1.bias.requires_grad_(True)
+    assert models.first_trainable_stage(model) == "stem"
+
+
+@pytest.mark.parametrize("off", [0.01, 0.0])
+def test_stages_that_differ_a_little_from_the_librarys_own_forward_are_refused(off, monkeypatch):
+    class Shifted(ToyNetwork):
+        def forward(self, x):
+            return super().forward(x) + off
+
+    monkeypatch.setitem(BACKBONES, "toy", dataclasses.replace(TOY, make=Shifted))
+    if not off:
+        assert Net("toy").training
+    else:
+        with pytest.raises(ValueError, match=r"'toy' compute another network .*logit -?0\.\d{4} instead of -?0\.\d{4}"):
+            Net("toy")
 
 
 # ------------------------------------------------------------------------------------------- a user's own
@@ -124,26 +140,6 @@ def test_a_row_that_computes_another_network_is_refused(extended, monkeypatch):
         Net("densenet121")
 
 
-def test_a_new_backbone_is_one_row(tmp_path):
-    """Training with cached features, checkpoint, maps of every layer, cascading randomisation, first kernels."""
-    save_weights(tmp_path / "w.safetensors", Net("mobilenet_v3_small").state_dict(), {})
-    own = str(tmp_path / "w.safetensors")
-    settings = Settings(backbone="mobilenet_v3_small", weights=own, image_size=64, epochs=1, copies=1)
-    data, model = tiny_data(size=64), new_model(settings)
-    initial = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    history = train(model, data, settings, tmp_path / "run")
-    assert np.isfinite(history.train_loss).all()
-    trunk = parameters_of(model, *models.STAGES[:4])
-    assert all(torch.equal(p, initial[name]) for name, p in model.named_parameters() if id(p) in trunk)
-    again, _ = load_model(tmp_path / "run" / "checkpoints" / "best.safetensors")
-    assert all(map(torch.equal, again.state_dict().values(), model.state_dict().values()))
-    for layer in models.LAYERS:
-        maps = cam(model, data.images[:2], "LayerCAM", layer, targets=[1, 1])
-        assert maps.shape == (2, 64, 64) and np.isfinite(maps).all()
-    assert [stage for stage, _ in cascading_randomisation(model, 1)] == list(CASCADE)
-    assert first_convolution(model).weight.shape[1:] == (3, 3, 3)
-
-
 # ------------------------------------------------------------------------------------------- files of weights
 
 
@@ -153,7 +149,8 @@ def test_a_file_gives_the_trunk_and_a_new_head(tmp_path):
     new = build_model("resnet18", str(path))
     assert torch.equal(new.net.layer3[0].conv1.weight, old.net.layer3[0].conv1.weight)
     assert not torch.equal(new.net.fc.weight, old.net.fc.weight)
-    with pytest.raises(ValueError, match="another architecture than resnet34"):
+    assert new.origin == str(path) and build_model().origin == "scratch"
+    with pytest.raises(ValueError, match="The weights '.*w.safetensors' .*another architecture than resnet34"):
         build_model("resnet34", str(path))
     with pytest.raises(ValueError, match="w.safetensors holds weights but no checkpoint of this course"):
         load_model(path)
@@ -168,6 +165,8 @@ def test_a_file_gives_the_trunk_and_a_new_head(tmp_path):
 def test_names_that_are_unknown_and_files_that_are_missing():
     with pytest.raises(ValueError, match="Unknown backbone 'resnet15': did you mean"):
         Net("resnet15")
+    with pytest.raises(ValueError, match="Unknown stage 'lats': did you mean 'last'"):
+        freeze(Net("toy"), "lats")
     with pytest.raises(ValueError, match="Unknown weights 'imagnet'.*did you mean 'imagenet'"):
         build_model("resnet18", "imagnet")
     with pytest.raises(ValueError, match="No bundled weights for 'resnet34'.*use backbone .*resnet18"):

@@ -1,16 +1,19 @@
-"""Figures of all notebooks, in a real kernel and as they are drawn."""
+"""Figures of all notebooks, as they are drawn."""
 
+import inspect
+import io
 from types import SimpleNamespace
 
-import nbformat
 import numpy as np
 import pandas as pd
+import PIL.Image
 import pytest
 from matplotlib.colors import to_hex
-from nbclient import NotebookClient
 
-from covid_course.clean import clean_notebook
 from covid_utils import plotting
+from covid_utils.io.folders import CLASSES
+from covid_utils.labs import score_figures
+from covid_utils.models import freeze
 
 HISTORY = pd.DataFrame(
     {
@@ -18,35 +21,44 @@ HISTORY = pd.DataFrame(
         "train_accuracy": [0.5, 0.8], "val_accuracy": [0.5, 0.7],
     }
 )  # fmt: skip
-CELLS = (
-    f"""
-import pandas as pd
-from covid_utils import models, plotting
-from covid_utils.labs import widgets
 
-history = pd.DataFrame({HISTORY.to_dict("list")})
-curves = plotting.LiveCurves(2)
-curves.update(history[:1].to_dict("records"))
-curves.update(history)""",
-    "plotting.source(models.freeze)",
-    """
-controls = widgets.explore(lambda size: plotting.plt.figure(figsize=(1, size)), "drawn", size=("size", (1, 9, 1), 3))
-controls["size"].value = 5""",
+
+@pytest.fixture
+def displayed(monkeypatch):
+    """What is given to IPython's display, in place of showing it."""
+    calls = []
+    monkeypatch.setattr(plotting, "display", lambda *given, **named: calls.append((given, named)))
+    return calls
+
+
+def test_source_shows_what_runs(displayed):
+    plotting.source(freeze, plotting.outline)
+    for function, ((shown,), named) in zip((freeze, plotting.outline), displayed, strict=True):
+        code = inspect.getsource(function).rstrip()
+        assert shown == {"text/markdown": f"```python\n{code}\n```", "text/plain": function.__name__}
+        assert named == {"raw": True}
+
+
+def test_live_curves_draw_the_history_in_one_place_with_a_description():
+    curves, drawn = plotting.LiveCurves(5, "frozen"), []
+    curves.place = SimpleNamespace(draw=lambda figure, metadata: drawn.append((figure, metadata)))
+    for history in (HISTORY[:1].to_dict("records"), HISTORY):
+        curves.update(history)
+    alt = "Curves of loss and accuracy over 2 epochs, training and validation."
+    assert drawn[1][1] == {"image/png": {"alt": alt}}
+    assert [figure.get_suptitle()[:22] for figure, _ in drawn] == [f"frozen  epoch {n} of 5, " for n in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("photo", "small", "kind"), [(True, False, "jpeg"), (True, True, "jpeg"), (False, True, "png")]
 )
-
-
-@pytest.fixture(scope="module")
-def notebook():
-    """The cells, run by a real kernel and cleaned as the course's notebooks are."""
-    cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
-    return clean_notebook(NotebookClient(nbformat.v4.new_notebook(cells=cells), timeout=120).execute())
-
-
-def test_live_curves_and_explorers_leave_one_picture_with_a_description(notebook):
-    for cell, kind, alt in ((0, "image/png", "over 2 epochs"), (2, "image/jpeg", "drawn")):
-        (output,) = notebook.cells[cell].outputs
-        assert output.output_type == "display_data" and alt in output.metadata[kind]["alt"]
-    assert "widgets" not in notebook.metadata
+def test_a_figure_is_shown_once_with_a_description(displayed, photo, small, kind):
+    figure, axis = plotting.plt.subplots()
+    axis.imshow(np.random.default_rng(0).integers(0, 256, (64, 64)))
+    plotting.show(figure, "Noise.", photo=photo, small=True)
+    (((picture,), _),) = displayed
+    assert picture.format == kind and picture.alt == "Noise." and not plotting.plt.get_fignums()
+    assert PIL.Image.open(io.BytesIO(picture.data)).format.lower() == kind
 
 
 def test_short_epochs_are_not_all_drawn_but_the_last_one_is(monkeypatch):
@@ -69,8 +81,15 @@ def test_outlines_have_the_colours_that_are_given(monkeypatch):
     assert found == [colour.lower() for colour in colours]
 
 
-def test_source_shows_what_runs(notebook):
-    assert notebook.cells[1].outputs[0]["data"]["text/markdown"].startswith("```python\ndef freeze(model")
+def test_confusion_matrices_are_labelled(monkeypatch):
+    shown = []
+    monkeypatch.setattr(plotting, "show", lambda figure, alt: shown.append(figure))
+    plotting.show_confusion({"one": [[50, 1], [2, 40]], "two": [[3, 4], [5, 6]]}, "two matrices")
+    (one, two) = shown[0].axes
+    assert [text.get_text() for text in one.texts] == ["50", "1", "2", "40"] and one.texts[0].get_fontsize() == 16
+    assert (two.get_title(), two.get_xlabel(), two.get_ylabel()) == ("two", "decision", "truth")
+    labels = [[text.get_text() for text in axis.get_ticklabels()] for axis in (one.xaxis, one.yaxis)]
+    assert labels == [list(CLASSES)] * 2 and one.images[0].get_cmap().name == "Blues"
 
 
 def test_curves_mark_the_best_epoch_and_the_time_left():
@@ -86,5 +105,22 @@ def test_a_grid_with_and_without_outlines(lesions, monkeypatch):
     plotting.grid(np.zeros((2, 32, 32), np.uint8), ["a", "b"], outlines=lesions)
     plotting.grid(np.zeros((0, 32, 32), np.uint8), [])
     (figure,) = shown
-    drawn = lesions is not None and bool(lesions.any())
-    assert [bool(axis.collections) for axis in figure.axes[:2]] == [drawn] * 2
+    lines = [line for axis in figure.axes[:2] for line in axis.collections]
+    assert len(lines) == (2 if lesions is not None and lesions.any() else 0)
+    for line in lines:
+        assert list(line.levels) == [0.5] and to_hex(line.get_edgecolor()[0]) == plotting.LESION.lower()
+        assert list(line.get_linewidths()) == [1.3]
+
+
+def test_roc_and_precision_recall_curves(monkeypatch):
+    """Perfect logits go through the corner, the dot of a threshold that calls all COVID lies at the end."""
+    drawn = {}
+    monkeypatch.setattr(score_figures, "show", lambda figure, alt: drawn.update(figure=figure))
+    labels = np.array([0, 0, 1, 1])
+    score_figures.show_roc({"all yes": np.arange(4) + 1, "perfect": np.arange(4) - 1.5}, labels, "two models")
+    roc, recall = drawn["figure"].axes
+    dots = [line.get_xydata()[0].tolist() for line in roc.lines if line.get_marker() == "o"]
+    assert dots == [[1, 1], [0, 1]]
+    dots = [line.get_xydata()[0].tolist() for line in recall.lines if line.get_marker() == "o"]
+    assert dots == [[1, 0.5], [1, 1]]
+    assert [0, 1] in roc.lines[2].get_xydata().tolist()

@@ -147,31 +147,6 @@ def test_only_what_is_lacking_is_installed(monkeypatch):
         colab.install()
 
 
-# ---------------------------------------------------------------------------------------- make resolve
-
-
-def index(without: set[str]):
-    """A stand-in for uv: resolves everything but wheels of these, as `resolve.compile_` asks."""
-
-    def answer(requirements, system, python, *options):
-        fails = "--only-binary=:all:" in options and without & set(requirements.splitlines())
-        pins = "numpy==2.4.6\ngrad-cam==1.5.7\ntorch==2.15.0 ; sys_platform\nnvidia-nccl-cu13==2.30\nnew_thing==1.0\n"
-        return subprocess.CompletedProcess([], bool(fails), pins, "")
-
-    return answer
-
-
-def test_resolve_names_what_has_no_wheel_and_what_was_not_tested(monkeypatch):
-    monkeypatch.setattr(resolve, "compile_", index({"torch==2.15.0"}))
-    assert resolve.without_wheel([*"abcdefg", "torch==2.15.0", "h"], "Linux x86_64", "3.14") == ["torch==2.15.0"]
-    assert resolve.without_wheel(["a", "b"], "Linux x86_64", "3.14") == resolve.without_wheel([], "", "") == []
-    assert resolve.verdict("Linux x86_64", "3.14") == "no wheel: torch==2.15.0; not in constraints.txt: new_thing==1.0"
-    monkeypatch.setattr(resolve, "compile_", lambda *_: subprocess.CompletedProcess([], 1, "", "no\n  way"))
-    assert resolve.verdict("Linux x86_64", "3.14") == "no solution: no way"
-    monkeypatch.setattr(resolve, "verdict", lambda *_: "ok")
-    assert resolve.main() == 0
-
-
 @pytest.mark.parametrize("path", sorted(PROJECT.glob("benchmarks/*.py")), ids=lambda path: path.stem)
 def test_every_benchmark_finds_what_it_imports(path):
     assert importlib.import_module(path.stem).__doc__

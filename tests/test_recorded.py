@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 import tables
-from experiment import RESULTS, flat, grid, is_recorded, read_rows, run
+from experiment import RESULTS, grid, is_recorded, read_rows, run
 
 from covid_utils.evaluation import mean_over_seeds, percent
 
@@ -67,23 +67,3 @@ def test_starts_are_paired_with_the_random_one_over_the_seeds_that_both_have(res
     assert table.loc[names[1], ("drawn slices", "minus ResNet-18, random")] == ""
     assert best.index.tolist() == [("drawn slices", names[2]), ("real slices", names[3])]
     assert best["that is"].tolist() == ["a gain beyond chance", "cannot be told from chance"]
-
-
-def test_other_tables_compare_what_belongs_together(results):
-    accuracy = {"scratch": {5: 0.5, 15: 0.9}, "transfer": {5: 0.6}, "imagenet": {5: 0.4}, "histogram": {0: 0.3}}
-    results["learning_curve"] = [
-        {"seed": seed, "slices": 50, "model": model, "epochs": epochs, "accuracy": value + seed / 10}
-        for seed in (0, 1)
-        for model, by_epochs in accuracy.items()
-        for epochs, value in by_epochs.items()
-    ]
-    assert tables.gains_by_slices().iloc[0].tolist() == [points(0.1, 0.1), points(-0.1, -0.1)]
-    ways = {"one rate": [0.5, 0.6], "trick": [0.4, 0.5]}
-    results["fine_tuning"] = [{"seed": i, "way": way, "best": ways[way][i]} for way in ways for i in (0, 1)]
-    found = tables.ways_to_fine_tune()
-    assert found["that is"].tolist() == ["", "a loss beyond chance"] and found.iloc[1, 0] == "45.0"
-    results["variance"] = [
-        {"network": n, "patients": p} | flat({"accuracy": {"value": v, "low": v - 0.1, "high": v + 0.1}})
-        for n, p, v in ((0, 0, 0.5), (1, 0, 0.6), (2, 0, 0.7), (0, 1, 0.5), (0, 2, 0.5))
-    ]
-    assert tables.spread()["standard deviation, points"].tolist() == ["10.0", "0.0", "5.0"]

@@ -34,11 +34,6 @@ def test_wrong_values_are_named_in_one_sentence(wrong, words):
     assert "\n" not in str(caught.value)
 
 
-def test_right_values_pass():
-    settings = Settings(learning_rate=1, run_dir=PROJECT)
-    assert settings.learning_rate == 1.0 and settings.run_dir == str(PROJECT)
-
-
 def test_a_key_given_twice_is_named_with_its_file(tmp_path):
     (tmp_path / "mine.yaml").write_text("epochs: 3\nseed: 1\nepochs: 1\n")
     with pytest.raises(ValueError, match=r"mine\.yaml: 'epochs' is given twice"):

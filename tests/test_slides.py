@@ -6,79 +6,11 @@ import nbformat
 import pytest
 import slides
 from deck import LINES, TABLE, WORDS, Deck, blocks, kind_of, sentences, words
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 
 from covid_course.notebooks import find_notebooks
 
 NOTEBOOKS = find_notebooks()
-PROSE = "One. " + "Two is a sentence of some length, and says nothing. " * 8
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-
-
-def figure(alt: str = "A figure."):
-    return new_output("display_data", {"image/png": "iVBORw0KGgo="}, metadata={"image/png": {"alt": alt}})
-
-
-def markdown(text: str):
-    return new_output("execute_result", {"text/markdown": text})
-
-
-def deck(*cells):
-    """The slides of cells: Markdown as text, code as (source, output …)."""
-    code = [cell if isinstance(cell, str) else new_code_cell(cell[0], outputs=list(cell[1:])) for cell in cells]
-    return Deck([new_markdown_cell(cell) if isinstance(cell, str) else cell for cell in code]).slides
-
-
-def test_a_question_never_stands_with_its_answer():
-    for answer in (figure(), markdown("It is **7**."), new_output("stream", text="7")):
-        asked, answered = deck("## Chapter\n\nText.\n\n**Predict first:** how many?", ("count()", answer))
-        assert asked.text == ["Text.", "**Predict first:** how many?"] and not asked.outputs
-        assert "how many" not in str(answered.text + answered.after)
-    asked, answered = deck("## Chapter\n\nWe train it. **Predict first:** how well?", ("count()", figure()))
-    assert "how well" in asked.text[0] and not asked.outputs
-
-
-def test_a_figure_has_the_sentence_that_leads_to_it_and_the_result_that_follows():
-    text, shown = deck(
-        f"## Chapter\n\n{PROSE}\n\nMore. Here they are:", ("plot()", figure()), ("say()", markdown("7."))
-    )
-    assert shown.text == ["Here they are:"] and shown.after == ["7."] and len(shown.outputs) == 1
-    assert "More." in text.text and text.notes == [PROSE.strip()]
-    (alone,) = deck("## Chapter", ("plot()", figure("Two curves.")))
-    assert alone.after == ["<small>Two curves.</small>"], "with no words beside it, those of its alternative text"
-
-
-def test_code_is_shown_where_it_teaches():
-    short, plumbing = "a = 1\nb = 2", "\n".join(f"x{i} = {i}" for i in range(20))
-    assert [slide.code for slide in deck("## Chapter\n\nSo:", (short,), (short,), (plumbing,))] == [short]
-    assert [slide.code for slide in deck("## Chapter", ("f(1)", new_output("stream", text="1")))] == ["f(1)"]
-    assert not deck("## Chapter", ("plot()", figure()))[0].code
-    started = deck("# Title\n\nText.", ("settings = check_parameters(globals())",), ("say()", markdown("**phantom**")))
-    assert len(started) == 1 and not started[0].code and started[0].notes == ["**phantom**"]
-    function = '```python\ndef f(x):\n    """Says it."""\n    return x\n```'
-    (shown,) = deck("## Chapter\n\nLook inside:", ("source(f)", markdown(function), markdown(function)))
-    assert shown.code == "def f(x):\n    return x\n\n\ndef f(x):\n    return x" and "`f`: Says it." in shown.notes
-
-
-def test_cells_may_be_skipped_and_solutions_are_for_the_speaker():
-    skipped = new_markdown_cell("Not this.", metadata={"slideshow": {"slide_type": "skip"}})
-    solution = new_markdown_cell("It is 42.", metadata={"tags": ["solution"]})
-    (slide,) = Deck([new_markdown_cell("## Exercise\n\nFind it."), skipped, new_code_cell("find()"), solution]).slides
-    assert slide.text == ["Find it."] and slide.notes == ["It is 42."]
-
-
-@pytest.mark.parametrize(
-    ("text", "parts"),
-    [
-        ("One. Two (e.g. this). Three?", ["One.", "Two (e.g. this).", "Three?"]),
-        ("**So.** What is it? (Yes.) A 95 % interval.", ["**So.**", "What is it?", "(Yes.)", "A 95 % interval."]),
-        ("- Set `a = 1`. What then?", ["- Set `a = 1`.", "What then?"]),
-        ("1. Set `a = 1`. What then?", ["1. Set `a = 1`. What then?"]),
-        ("**Predict first:** a? b?", ["**Predict first:** a? b?"]),
-    ],
-)
-def test_sentences(text, parts):
-    assert sentences(text) == parts
 
 
 @each
@@ -100,11 +32,13 @@ def test_nothing_of_a_notebook_is_lost(path):
 
 
 @each
-def test_slides_are_short(path):
+def test_slides_are_short_and_a_question_never_stands_with_its_answer(path):
     for number, slide in enumerate(Deck(nbformat.read(path, 4).cells).slides, start=1):
         counted = words(*[text for text in slide.text if not text.startswith(TABLE)])
         assert slide.title and counted <= WORDS + 15, f"slide {number} of {path.name} has {counted} words"
         assert len(slide.code.splitlines()) <= LINES, f"slide {number} of {path.name}"
+        asks = "**Predict first" in " ".join(slide.text)
+        assert not asks or not slide.outputs, f"slide {number} of {path.name} answers its question"
 
 
 def test_decks_are_whole_files_with_nothing_from_elsewhere(tmp_path):

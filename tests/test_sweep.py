@@ -228,31 +228,21 @@ def test_a_cluster_that_exists(toy, tmp_path):
 # ------------------------------------------------------------------------------------------ one run
 
 
-def test_what_counts_as_finished(toy, tmp_path):
-    run = one_run(toy("01_toy", RECORD), tmp_path)
-
-    def moment():
-        assert sweep.execute_run(run)["status"] == "finished"
-        return (Path(run.folder) / "metrics.json").stat().st_mtime_ns
-
-    first = moment()
-    assert moment() == first, "it was made, and is not made again"
-    record = Path(run.folder) / "run.json"
-    record.write_text(record.read_text()[:40])
-    assert moment() != first, "a damaged record counts for nothing"
-
-
 def test_a_run_is_made_once_by_one_process(toy, tmp_path):
     """Another worker is at it, as after Ctrl-C of a sweep on a cluster: this one waits, and takes its result."""
     run = one_run(toy("01_toy", RECORD), tmp_path)
-    first = sweep.execute_run(run)
-    (Path(run.folder) / "run.json").rename(tmp_path / "run.json")
+    first, result = sweep.execute_run(run), Path(run.folder) / "metrics.json"
+    moment, record = result.stat().st_mtime_ns, Path(run.folder) / "run.json"
+    record.rename(tmp_path / "run.json")
     with ThreadPoolExecutor() as pool:
         with filelock.FileLock(Path(run.folder).with_name(f".{Path(run.folder).name}.lock")):
             second = pool.submit(sweep.execute_run, run)
             time.sleep(0.5)
-            (tmp_path / "run.json").rename(Path(run.folder) / "run.json")
+            (tmp_path / "run.json").rename(record)
         assert second.result(timeout=60) == first and first["status"] == "finished"
+    assert result.stat().st_mtime_ns == moment
+    record.write_text(record.read_text()[:40])  # damaged, it counts for nothing
+    assert sweep.execute_run(run)["status"] == "finished" and result.stat().st_mtime_ns != moment
 
 
 def test_a_changed_notebook_begins_in_an_empty_folder_and_is_noticed_on_the_way(toy, tmp_path):

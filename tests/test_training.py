@@ -10,8 +10,7 @@ import torch
 from toy import TOY, Bomb, StopAfter, assert_same_bits, fitted, outcome, tiny_data
 
 from covid_utils import models, training
-from covid_utils.core import backbones
-from covid_utils.core.device import pick_device
+from covid_utils.core import backbones, device
 from covid_utils.core.files import PROJECT
 from covid_utils.core.settings import Settings
 from covid_utils.data import loader
@@ -87,14 +86,91 @@ def test_an_epochs_metrics_are_those_of_all_logits():
     assert training.train_one_epoch(model, batches, still, None, CPU) == whole
 
 
-def test_scores_by_hand():
-    logits, labels = torch.tensor([2.0, -1.0, 3.0, -2.0, 1.0]), torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0])
-    scores = training.metrics(logits, labels)
-    assert scores["confusion"] == [[1, 1], [1, 2]] and scores["accuracy"] == pytest.approx(3 / 5)
-    assert scores["sensitivity"] == scores["precision"] == pytest.approx(2 / 3)
-    assert np.isnan(training.metrics(-logits.abs(), labels * 0)["precision"])
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("logits", "labels", "confusion", "scores"),
+    [
+        ([2.0, -1.0, 3.0, -2.0, 0.5], [1, 1, 1, 0, 0], [[1, 1], [1, 2]], (3 / 5, 2 / 3, 2 / 3)),
+        ([0.0, 0.0], [1, 0], [[1, 0], [1, 0]], (1 / 2, 0, np.nan)),  # only above 0 it means COVID
+        ([1.0, 2.0], [0, 0], [[0, 2], [0, 0]], (0, np.nan, 0)),
+    ],
+)
+def test_scores_by_hand(logits, labels, confusion, scores):
+    found = training.metrics(torch.tensor(logits), torch.tensor(labels).float())
+    assert found["confusion"] == confusion
+    names = ("accuracy", "sensitivity", "precision")
+    assert [found[name] for name in names] == pytest.approx(scores, nan_ok=True)
+    chance = 1 / (1 + np.exp(-np.array(logits)))
+    assert found["loss"] == pytest.approx(-np.log(np.where(labels, chance, 1 - chance)).mean())
+
+
+def test_the_best_epoch_has_the_highest_accuracy_and_of_equal_ones_the_lowest_loss():
     history = pd.DataFrame({"epoch": [1, 2, 3], "val_accuracy": [0.8, 0.9, 0.9], "val_loss": [0.1, 0.5, 0.4]})
-    assert training.best_epoch(history) == 3  # of equal ones, the one with the lower loss
+    assert training.best_epoch(history) == 3
+
+
+class Elsewhere:
+    """A tensor that must be moved to the CPU before it is used."""
+
+    def __init__(self, *values: float):
+        self.values = torch.tensor(values)
+
+    def to(self, device, non_blocking=False):
+        assert device == CPU
+        return self.values
+
+
+class Batches(list):
+    """A loader that is told its epoch, as cached features are."""
+
+    def set_epoch(self, epoch: int):
+        self.epochs = [*getattr(self, "epochs", []), epoch]
+
+
+def test_fit_is_a_plain_loop(monkeypatch):
+    """Images and labels are moved, each epoch has its number, its seed, its bar and its row."""
+    seeds, bars, drawn = [], [], []
+    seeded = training.seeded
+    monkeypatch.setattr(training, "seeded", lambda seed: seeds.append(seed) or seeded(seed))
+    monkeypatch.setattr(training, "progress", lambda batches, *told, **more: bars.append((told, more)) or batches)
+    model, val = Line(), [(Elsewhere(1.0, -2.0), torch.tensor([1.0, 0.0]))]
+    batches = Batches([(Elsewhere(1.0, -2.0), Elsewhere(1.0, 0.0)), (Elsewhere(0.5), Elsewhere(1.0))])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=9)
+    curves = type("Curves", (), {"update": staticmethod(lambda history: drawn.append(len(history)))})
+    history = training.fit(model, batches, val, optimizer, scheduler, CPU, 2, seed=3, curves=curves)
+    assert scheduler.last_epoch == 4  # steps
+    assert batches.epochs == history.epoch.tolist() == drawn == [1, 2]
+    assert seeds == [3_000_010, 3_000_011]  # runs that are recorded depend on them
+    assert bars == [((f"epoch {epoch} of 2",), {"total": 2}) for epoch in (1, 2)]
+    names = ("loss", "accuracy", "sensitivity", "precision")
+    parts = [f"{part}_{name}" for part in ("train", "val") for name in names]
+    assert list(history) == ["epoch", "seconds", *parts] and history.seconds.between(0, 60).all()
+    assert history.val_loss[1] == training.evaluate(model, val, CPU)["loss"] < history.val_loss[0]
+    seeds.clear()
+    training.fit(model, batches, val, optimizer, None, CPU, 1)
+    assert seeds == [1]
+    ill = [(torch.tensor([torch.nan]), torch.tensor([1.0]))]
+    with pytest.raises(FloatingPointError, match="^the validation loss became nan$"):
+        training.fit(model, batches, ill, optimizer, None, CPU, 1)
+
+
+def test_only_training_uses_bfloat16_where_backbone_and_hardware_gain_by_it(monkeypatch):
+    """Any processor can compute in bfloat16, only slowly; here it is told that it is fast."""
+    batch, used = [(torch.zeros(2, 32, 32, dtype=torch.uint8), torch.ones(2))], {}
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    for amp, switched_on in ((True, True), (True, False), (False, True)):
+        monkeypatch.setattr(device, "BFLOAT16", switched_on)
+        monkeypatch.setitem(backbones.BACKBONES, "toy", replace(TOY, amp=amp))
+        seen, model = [], models.Net("toy")
+        model.net.conv1.register_forward_hook(lambda *given, seen=seen: seen.append(given[-1].dtype))
+        optimizer, scheduler = training.make_optimizer(model, 1e-3, 100)
+        training.train_one_epoch(model, batch, optimizer, scheduler, CPU)
+        training.evaluate(model, batch, CPU)
+        used[amp, switched_on], evaluated = seen
+        assert evaluated == torch.float32
+    assert not device.use_amp(torch.nn.Linear(1, 1), CPU)  # a network of one's own: as it is
+    assert [dtype == torch.bfloat16 for dtype in used.values()] == [True, False, False]
 
 
 def test_predict_in_batches_is_in_eval_mode_and_changes_nothing(tiny):
@@ -106,11 +182,23 @@ def test_predict_in_batches_is_in_eval_mode_and_changes_nothing(tiny):
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def test_the_articles_optimizer():
-    optimizer, scheduler = training.make_optimizer(models.freeze(models.Net()), 1e-4, 10, "sgd")
-    group = optimizer.param_groups[0]
+def test_optimizers_and_their_schedules():
+    """The article's SGD; and AdamW, whose rate rises to the one given and falls again, within its steps."""
+    model = models.freeze(models.Net("toy"))
+    optimizer, scheduler = training.make_optimizer(model, 1e-4, 10, "sgd")
+    (group,) = optimizer.param_groups
     assert (group["lr"], group["momentum"], scheduler) == (1e-4, 0.99, None)
-    assert len(group["params"]) == 17  # layer4 and the head of a ResNet-18
+    assert len(group["params"]) == 4  # weight and bias of layer4 and of the head
+    optimizer, scheduler = training.make_optimizer(model, 1e-2, 10)
+    (group,) = optimizer.param_groups
+    assert isinstance(optimizer, torch.optim.AdamW) and group["fused"] and group["weight_decay"] == 0.05
+    rates = []
+    for _ in range(9):
+        optimizer.step()
+        scheduler.step()
+        rates.append(group["lr"])
+    assert len(group["params"]) == 4 and max(rates) == pytest.approx(1e-2) and rates[-1] < 1e-6
+    assert scheduler.total_steps == 10 and rates.index(max(rates)) == 1
 
 
 def test_fit_shuffles_and_augments_training_slices_anew_in_every_epoch(quick, tiny, tmp_path, monkeypatch):
@@ -167,17 +255,6 @@ def test_it_learns_and_loads_the_best_epoch(quick, tmp_path):
     loaded, notes = load_model(tmp_path / "checkpoints" / "best.safetensors")
     assert notes["epoch"] == best
     assert all(map(torch.equal, loaded.state_dict().values(), model.state_dict().values()))
-
-
-def test_frozen_stages_stay_bit_identical(quick, tiny, tmp_path):
-    """Their batch norm's statistics, too, when they see every batch (without cached features)."""
-    save_weights(tmp_path / "w.safetensors", models.Net("resnet18").state_dict(), {})
-    settings = replace(quick, weights=str(tmp_path / "w.safetensors"), backbone="resnet18", epochs=1, copies=0)
-    model = new_model(settings)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    train(model, tiny, settings, tmp_path / "run")
-    moved = {name.split(".")[1] for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
-    assert moved == {"layer4", "fc"}
 
 
 # ------------------------------------------------------------------------------------- stopping and going on
@@ -284,4 +361,4 @@ def test_load_or_train(quick, tiny):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_missing_device_is_named():
     with pytest.raises(ValueError, match="no device 'cuda'"):
-        pick_device("cuda")
+        device.pick_device("cuda")
