@@ -172,10 +172,25 @@ def test_commas_at_the_end_shift_nothing(csv_folder):
 
 
 def test_numbers_as_tables_write_them(csv_folder):
-    names = {"p0": "1.0", "p1": "1", "p2": "2 "}
+    names = {"p0": "1.0", "p1": "001", "p2": "2 "}
     edit_rows(csv_folder, lambda line, _: line[:-2] + names.get(line[-2:], line[-2:]))
     table = load(csv_folder).table
     assert table.patient.nunique() == 5 and canonical(table.patient).equals(table.patient.astype(object))
+
+
+def test_columns_that_are_not_read(csv_folder):  # field case: patient_column_of_another_name
+    edit_rows(csv_folder, lambda line, header: line + (",age,note" if header else ",40,"))
+    assert load(csv_folder).patient_source.endswith("Left out: column 'age' (12).")
+    for name in ("Patient_ID", "participant_id", "pid", "Case", "MRN"):
+        edit_rows(csv_folder, lambda line, header, name=name: f"filename,label,{name},age,note" if header else line)
+        refuses(f"has a column '{name.lower()}': call it patient, or leave it out", csv_folder)
+
+
+def test_a_rare_class_is_named(tmp_path):
+    classes(tmp_path / "set")
+    for i in range(40):
+        picture(tmp_path / "set" / "Normal" / f"{i}.png", 500 + i)
+    assert "Only 14% of the slices are COVID: accuracy says little." in load(tmp_path / "set").patient_source
 
 
 def test_a_window_from_the_csv_file(csv_folder, capsys):
@@ -213,11 +228,12 @@ def test_one_table_for_all_slices(tmp_path):
     assert data.table.patient.nunique() == 6 and (data.table.groupby("patient").split.nunique() == 1).all()
     data = load(one_table(tmp_path / "b", "Training validation test"))
     assert data.table.split.value_counts().to_dict() == {"train": 8, "val": 8, "test": 8}
-    with pytest.raises(ValueError, match=r"labels.csv row \d+ has split 'here': give train, val or test"):
-        load(one_table(tmp_path / "c", "train here test"))
-    (tmp_path / "a" / "labels.csv").rename(tmp_path / "a" / "train_list.txt")
-    with pytest.raises(ValueError, match="'images' names neither class: .*one CSV file, with the columns filename and"):
-        load(tmp_path / "a")
+    refuses(
+        r"labels.csv row \d+ has split 'here', which is unknown: give train",
+        one_table(tmp_path / "c", "train here test"),
+    )
+    (tmp_path / "a" / "labels.csv").rename(tmp_path / "a" / "train_COVIDx.txt")  # field case: labels_in_one_file
+    refuses("names neither class: if other.csv or train_COVIDx.txt holds the labels, make it one CSV", tmp_path / "a")
 
 
 # ------------------------------------------------------------------------------------------- who is a patient
