@@ -117,7 +117,8 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any], bar: bool 
     known, failed = declared(notebook), output.with_name(f"{output.stem}.failed.ipynb")
     given = {name: value for name, value in parameters.items() if name in known}
     shown = {"desc": notebook.stem, "leave": False, "disable": None} if bar else False
-    options = {"kernel_name": KERNEL, "cwd": notebook.parent, "engine_name": "covid_course", "progress_bar": shown}
+    options = {"kernel_name": KERNEL, "language": "python", "cwd": notebook.parent, "engine_name": "covid_course"}
+    options["progress_bar"] = shown
     papermill_engines.register("covid_course", _Engine)
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # it warns of what `declared` reads
     try:
