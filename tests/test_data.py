@@ -88,16 +88,6 @@ def test_class_folders(tmp_path):
         assert torch.equal(data.images[row], torch.from_numpy(read_slice(folder / path, 32)))
 
 
-def test_patients_from_sub_folders(tmp_path):
-    for name in ("covid19", "Normal"):
-        for i in range(10):
-            picture(tmp_path / "set" / name / f"{name}-{i // 2}" / f"{i}.jpg", i, mode="RGB")
-    data = load(tmp_path / "set", split="patient")
-    assert data.patient_source == "Patients are named by the sub-folders of the class folders."
-    assert sorted(data.table.patient.unique())[:2] == ["Normal-0", "Normal-1"]
-    assert (data.table.groupby("patient").split.nunique() == 1).all()
-
-
 @pytest.mark.parametrize(
     ("names", "label"),
     [

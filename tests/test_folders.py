@@ -54,7 +54,7 @@ READ = {  # files; how many slices, and patients (0: a guess); a part of the sen
     "below images": (each_class("Patients/Case{}/images/1.png", "Patients/Case{}/labels/1.png"), 16, 16, "masks"),
     "same_scan_numbers": (each_class("scan_{}/1.png"), 16, 16, "The same number in several folders is taken for"),
     "same numbers": (each_class("{}/1.png", "CT Scan {}/1.png", "p0{}/1.png"), 48, 48, "The same number in several"),
-    "names in both classes": (each_class("anna{}/1.png"), 16, 8, "8 of 8 patients have slices of both classes."),
+    "names in both classes": (each_class("anna{}/1.png"), 16, 8, "class folders. 8 of 8 patients have slices of both"),
     "a rare class": ([*PLAIN, *(f"Normal/x{i}.png" for i in range(40))], 56, 0, "Only 14% of the slices are COVID: "),
     "one_large_patient": ([*each_class("a{}/1.png"), *(f"COVID/b/{i}.png" for i in range(20))], 36, 9, "'b' holds 71%"),
 }  # fmt: skip
@@ -76,7 +76,7 @@ REFUSED = {  # files, and what is said
         "'export' names neither class: give .*set/export/data, in which the class folders lie",
     ),
     "third class": ([*PLAIN, "Pneumonia/1.png"], "'Pneumonia' names neither class: call .* move other folders out"),
-    "no test": ([f"{split}/{name}" for split in ("train", "validation") for name in PLAIN], "test split of .* holds no"),
+    "no test": ([f"{split}/{name}" for split in ("train", "validation") for name in PLAIN], "test split of .* holds"),
     "leak": (
         [f"{split}/{name}" for split in ("train", "val", "test") for name in each_class("anna/{}.png")],
         "Patient 'anna' stands in .* and again in .* one split only",
