@@ -128,8 +128,8 @@ def execute(
     """
     known, failed = declared(notebook), output.with_name(f"{output.stem}.failed.ipynb")
     given = {name: value for name, value in parameters.items() if name in known}
-    options = {"kernel_name": KERNEL, "cwd": notebook.parent, "engine_name": "covid_course", "progress_bar": False}
-    options["on_cell"] = on_cell
+    options = {"kernel_name": KERNEL, "language": "python", "cwd": notebook.parent, "engine_name": "covid_course"}
+    options |= {"progress_bar": False, "on_cell": on_cell}
     papermill_engines.register("covid_course", _Engine)
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # it warns of what `declared` reads
     try:

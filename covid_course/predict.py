@@ -99,6 +99,7 @@ def predict_scan(predictor: Predictor, scan: Scan) -> Answer:
     return Answer(row, slices, partial(draw_patient, row, shown, pictures, heats, predictor.map), stack.unread)
 
 
+@styled
 def draw_slice(image: np.ndarray, heat: np.ndarray, row: dict, name: str) -> Figure:
     """A slice, uint8 (H, W), beside its heat map, float (H, H), with the answer as title."""
     figure = panels(image, {name: heat})

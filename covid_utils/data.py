@@ -83,6 +83,9 @@ def split_groups(table: pd.DataFrame, split: str = "patient", seed: int = 0) -> 
     groups = table.groupby(name).label.agg(["size", "mean"])
     groups["label"] = (groups["mean"] >= 0.5).astype(int)  # a patient with slices of both classes: the majority
     groups = groups.loc[sorted(groups.index, key=lambda g: hashlib.sha256(f"{seed} {g}".encode()).digest())]
+    mixed = groups["mean"].between(0, 1, inclusive="neither")
+    if mixed.all() and not 3 <= groups["label"].sum() <= len(groups) - 3:  # then each may count for either class
+        groups["label"] = [number % 2 for number in range(len(groups))]
     held_out = round(HELD_OUT * len(table))
     covid = round(held_out * groups["size"][groups.label == 1].sum() / len(table))
     assigned = {}
@@ -90,8 +93,7 @@ def split_groups(table: pd.DataFrame, split: str = "patient", seed: int = 0) -> 
         left = groups["size"][groups.label == label]
         if len(left) < 3:
             hint = "use split='random' or " if split == "patient" else ""
-            mixed = int(groups["mean"].between(0, 1, inclusive="neither").sum())
-            both = f" ({mixed} hold both classes)" if mixed else ""
+            both = f" ({mixed.sum()} hold both classes)" if mixed.any() else ""
             raise ValueError(
                 f"Class {CLASSES[label]} has too few slices, {left.sum()} in {len(left)} "
                 f"{'patients' if split == 'patient' else 'files'}{both}: "

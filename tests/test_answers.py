@@ -137,13 +137,13 @@ def test_a_run_of_another_version_or_of_other_data(run, tmp_path, monkeypatch, c
 def test_slices_that_are_gone_are_asked_for_once(run, tmp_path, monkeypatch):
     shutil.copytree(run[0] / "scratch" / "checkpoints", tmp_path / "network" / "checkpoints")
     (tmp_path / "network" / "checkpoints" / "predictor.safetensors").unlink(missing_ok=True)
-    write_json(tmp_path / "manifest.json", {"network": {"parameters": {"data_dir": str(tmp_path / "elsewhere")}}})
+    write_json(tmp_path / "manifest.json", {"network": {"parameters": {"dataset": "moved", "data_dir": "elsewhere"}}})
 
     def moved(settings, **_):
-        raise FileNotFoundError(f"There is nothing in {settings.data_dir}: check the path.")
+        raise FileNotFoundError(f"There is nothing in {settings.dataset} and {settings.data_dir}: check the path.")
 
     monkeypatch.setattr(predictor, "load_data", moved)
-    with pytest.raises(ValueError, match="needed once, before the first prediction.* nothing in .*elsewhere"):
+    with pytest.raises(ValueError, match="needed once, before the first prediction.* nothing in moved and elsewhere"):
         predictor.read_run(tmp_path)
 
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 import unicodedata
 
 import numpy as np
@@ -16,29 +15,92 @@ from test_data import folder as folder  # a fixture
 
 from covid_utils.io.discovery import is_slice, slices_below
 from covid_utils.io.folders import SPLITS
-from covid_utils.io.images import read_slice
 from covid_utils.io.patients import canonical, guessed
 
-# ------------------------------------------------------------------------------------- which files are slices
+# ------------------------------------------------------------------------------- files, folders and patients
 
 
-@pytest.mark.parametrize("place", ["COVID", "COVID/p1", "."])
-def test_service_folders_are_passed_over_and_counted(folder, place):
-    for name in (".ipynb_checkpoints", "@eaDir", "__MACOSX", "$RECYCLE.BIN", "#recycle"):
-        picture(folder / place / name / "1.png")
-    data = load(folder)
-    assert len(data.table) == 16 and guessed(data.table.patient).all()
-    assert "Left out: hidden and service folders (5)." in data.patient_source
+def write(folder, names):
+    """Random pictures, in the order of their names; what has another ending is no picture."""
+    for number, name in enumerate(names):
+        if name.endswith((".gif", ".GIF", ".gz", ".txt", ".DS_Store")):
+            (folder / name).write_bytes(b"x")
+        else:
+            picture(folder / name, number, mode="RGB")
+    return folder
 
 
-def test_masks_are_left_out_and_counted(tmp_path):
-    folder = classes(tmp_path / "set", inside="images")
-    for i in range(8):
-        picture(folder / "COVID" / "Lung Masks" / f"{i}.png", i)
-        picture(folder / "COVID" / "images" / f"{i}_mask.png", i)
-    data = load(folder)
-    assert len(data.table) == 16 and "masks (16)" in data.patient_source
-    assert data.patient_source.startswith("No patient is named")  # `images` is nobody
+def each_class(*names):
+    """The names in class folders; {} becomes 0 to 7, each with a picture."""
+    return [f"{label}/{name.format(i)}" for label in ("COVID", "Normal") for name in names for i in range(8)]
+
+
+PLAIN = each_class("{}.png")
+READ = {  # files; how many slices, and patients (0: a guess); a part of the sentence
+    "hidden_folder_in_class": (
+        [*PLAIN, "COVID/.ipynb_checkpoints/1.png", "COVID/p1/@eaDir/1.png", "__MACOSX/1.png", "#recycle/1.png"],
+        16, 0, "Left out: hidden and service folders (4).",
+    ),
+    "masks_beside_images": (
+        each_class("images/{}.png", "Lung Masks/{}.png", "images/{}_mask.png"), 16, 0, "Left out: masks (32)."
+    ),
+    "other endings": (
+        [*PLAIN, "COVID/a.gif", "COVID/b.GIF", "Normal/scan.mha.gz", "COVID/.hidden.png", "a.txt", "COVID/.DS_Store"],
+        16, 0, "Left out: .gif files, which are not read (2), .gz files, which are not read (1), hidden files (1).",
+    ),
+    "endings in any case": ([*PLAIN, "COVID/0.PNG", "COVID/a.JPEG", "COVID/my.scan.1.Tif", "COVID/b.webp"], 20, 0, ""),
+    "zip_in_zip_folder": ([f"{name}/{name}/{i}.png" for name in ("COVID", "Normal") for i in range(8)], 16, 0, ""),
+    "class_in_two_folders": ([f"{a}/{i}.png" for a in ("COVID", "covid-19", "normal") for i in range(8)], 24, 0, ""),
+    "below images": (each_class("Patients/Case{}/images/1.png", "Patients/Case{}/labels/1.png"), 16, 16, "masks"),
+    "same_scan_numbers": (each_class("scan_{}/1.png"), 16, 16, "The same number in several folders is taken for"),
+    "same numbers": (each_class("{}/1.png", "CT Scan {}/1.png", "p0{}/1.png"), 48, 48, "The same number in several"),
+    "names in both classes": (each_class("anna{}/1.png"), 16, 8, "class folders. 8 of 8 patients have slices of both"),
+    "a rare class": ([*PLAIN, *(f"Normal/x{i}.png" for i in range(40))], 56, 0, "Only 14% of the slices are COVID: "),
+    "one_large_patient": ([*each_class("a{}/1.png"), *(f"COVID/b/{i}.png" for i in range(20))], 36, 9, "'b' holds 71%"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("names", "slices", "patients", "said"), READ.values(), ids=READ)
+def test_what_is_read(tmp_path, names, slices, patients, said):
+    data = load(write(tmp_path / "set", names))
+    assert len(data.table) == slices and said in data.patient_source
+    assert patients or (guessed(data.table.patient).all() and data.patient_source.startswith("No patient is named"))
+    assert not patients or data.table.patient.nunique() == patients
+    assert "Left out" in said or "masks" in said or "Left out" not in data.patient_source
+
+
+REFUSED = {  # files, and what is said
+    "other class inside": ([*PLAIN, "COVID/normal/1.png"], "lies a folder 'normal', which names the other class: move"),
+    "zip_in_zip_folder": (
+        [f"export/{folder}/{name}" for folder in ("data", "__MACOSX") for name in PLAIN],
+        "'export' names neither class: give .*set/export/data, in which the class folders lie",
+    ),
+    "third class": ([*PLAIN, "Pneumonia/1.png"], "'Pneumonia' names neither class: call .* move other folders out"),
+    "no test": ([f"{split}/{name}" for split in ("train", "validation") for name in PLAIN], "test split of .* holds"),
+    "leak": (
+        [f"{split}/{name}" for split in ("train", "val", "test") for name in each_class("anna/{}.png")],
+        "Patient 'anna' stands in .* and again in .* one split only",
+    ),
+    "beside the splits": (
+        [f"COVID/{split}/1.png" for split in SPLITS] + ["COVID/5.png", *PLAIN[8:]],
+        "9 slices in .* lie in no split folder, 'COVID/5.png' for one: move them",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("names", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_is_refused(tmp_path, names, message):
+    refuses(message, write(tmp_path / "set", names))
+
+
+@pytest.mark.parametrize("names", [("train", "val", "test"), ("Training", "validation", "Testing")])
+@pytest.mark.parametrize("order", ["{0}/{1}", "{1}/{0}"])
+def test_split_folders(tmp_path, names, order):  # field case: train_val_test_folders
+    places = [(order.format(split, label), 4 + n) for n, split in enumerate(names) for label in ("Normal", "COVID")]
+    data = load(write(tmp_path / "set", [f"{place}/{i}.png" for place, count in places for i in range(count)]))
+    assert data.table.split.value_counts().to_dict() == {"train": 8, "val": 10, "test": 12}
+    assert data.patient_source.endswith("The split comes with the data.") and guessed(data.table.patient).all()
+    assert (data.table.groupby("patient").split.nunique() == 1).all()  # a guess is not cut
 
 
 def test_masks_under_another_name_are_refused(folder):
@@ -48,7 +110,7 @@ def test_masks_under_another_name_are_refused(folder):
     assert not list((folder.parent / "data" / "cache").glob("*"))
 
 
-def test_every_file_and_folder_counts_once(folder, tmp_path):
+def test_every_file_and_folder_counts_once(folder, tmp_path):  # field case: link_to_parent
     for name, target in {
         "all": folder, "again": folder / "COVID", "others": folder / "non-COVID", "up": tmp_path, "loop": "loop",
         "one more.png": folder / "COVID" / "0.png", "other.png": folder / "non-COVID" / "1.png",
@@ -62,29 +124,12 @@ def test_every_file_and_folder_counts_once(folder, tmp_path):
     assert "links to what is read elsewhere (7)" in data.patient_source
 
 
-def test_a_link_that_leads_nowhere_and_a_pipe_that_would_hang(folder):
+def test_a_link_that_leads_nowhere_and_a_pipe_that_would_hang(folder):  # field case: broken_link
     (folder / "COVID" / "gone.png").symlink_to(folder / "nothing.png")
     refuses(r"gone\.png is a link that leads nowhere, or a pipe: delete it", folder, FileNotFoundError)
     (folder / "COVID" / "gone.png").unlink()
     os.mkfifo(folder / "COVID" / "pipe.png")
     refuses(r"pipe\.png is a link that leads nowhere, or a pipe: delete it", folder, FileNotFoundError)
-
-
-def test_files_that_are_not_read_are_counted(folder):
-    for name in ("a.gif", "b.GIF", "scan.mha.gz", ".hidden.png", "notes.txt", ".DS_Store"):
-        (folder / "COVID" / name).write_bytes(b"x")
-    assert load(folder).patient_source.endswith(
-        "Left out: .gif files, which are not read (2), .gz files, which are not read (1), hidden files (1). "
-        "The random split ignores patients."
-    )
-
-
-def test_endings_in_any_case_and_dots_in_names(folder):
-    """As in https://github.com/cleanlab/cleanvision/issues/141, where such files came twice."""
-    for name in ("0.PNG", "a.JPEG", "my.scan.1.Tif", "b.webp"):
-        picture(folder / "COVID" / name, len(name), mode="RGB")
-    data = load(folder)
-    assert (data.table.label == 1).sum() == 12 and "Left out" not in data.patient_source
 
 
 def test_names_that_are_not_utf8(folder):
@@ -93,55 +138,6 @@ def test_names_that_are_not_utf8(folder):
     except OSError:
         pytest.skip("this file system takes UTF-8 only")
     refuses(r"M.ller.png' is not UTF-8 .*: rename it", folder)
-
-
-# ---------------------------------------------------------------------------------------------------- layouts
-
-
-def test_the_other_class_inside_a_class_folder(folder):
-    picture(folder / "COVID" / "normal" / "1.png")
-    refuses("lies a folder 'normal', which names the other class: move it out", folder)
-
-
-def test_the_same_class_inside_its_folder_is_nobody(tmp_path):
-    for name in ("CT_COVID", "CT_NonCOVID"):
-        for i in range(8):
-            picture(tmp_path / "set" / name / name / f"{i}.png", i)
-    assert load(tmp_path / "set").patient_source.startswith("No patient is named")
-
-
-def test_class_folders_further_down(tmp_path):
-    classes(tmp_path / "set" / "export" / "data")
-    classes(tmp_path / "set" / "export" / "__MACOSX")
-    refuses("'export' names neither class: give .*set/export/data, in which the class folders lie", tmp_path / "set")
-
-
-@pytest.mark.parametrize("names", [("train", "val", "test"), ("Training", "validation", "Testing")])
-@pytest.mark.parametrize("order", ["split first", "class first"])
-def test_split_folders(tmp_path, names, order):
-    for number, split in enumerate(names):
-        for label, name in enumerate(("Normal", "COVID")):
-            place = (split, name) if order == "split first" else (name, split)
-            for i in range(4 + number):
-                picture(tmp_path.joinpath("set", *place, f"{i}.png"), 100 * number + 10 * label + i)
-    data = load(tmp_path / "set")
-    assert data.table.split.value_counts().to_dict() == {"train": 8, "val": 10, "test": 12}
-    assert data.patient_source.endswith("The split comes with the data.") and guessed(data.table.patient).all()
-    assert (data.table.groupby("patient").split.nunique() == 1).all()  # a guess is not cut
-
-
-def test_split_folders_that_do_not_make_a_split(tmp_path):
-    folder = tmp_path / "set"
-    for split in ("train", "validation"):
-        classes(folder / split, count=2, inside=f"{split}-someone")
-    refuses("The test split of .* holds no slices: put slices of both classes in it", folder)
-    classes(folder / "test", count=2, inside="train-someone")
-    refuses("Patient 'train-someone' stands in .* and again in .* one split only", folder)
-    picture(folder / "extra" / "1.png")
-    refuses("'extra' names neither class", folder)
-    classes(tmp_path / "other", count=2, inside="train")
-    picture(tmp_path / "other" / "COVID" / "5.png")
-    refuses("1 slices in .* lie in no split folder, 'COVID/5.png' for one: move them", tmp_path / "other")
 
 
 # -------------------------------------------------------------------------------------------------- CSV files
@@ -172,10 +168,18 @@ def test_commas_at_the_end_shift_nothing(csv_folder):
 
 
 def test_numbers_as_tables_write_them(csv_folder):
-    names = {"p0": "1.0", "p1": "1", "p2": "2 "}
+    names = {"p0": "1.0", "p1": "001", "p2": "2 "}
     edit_rows(csv_folder, lambda line, _: line[:-2] + names.get(line[-2:], line[-2:]))
     table = load(csv_folder).table
     assert table.patient.nunique() == 5 and canonical(table.patient).equals(table.patient.astype(object))
+
+
+def test_columns_that_are_not_read(csv_folder):  # field case: patient_column_of_another_name
+    edit_rows(csv_folder, lambda line, header: line + (",age,note" if header else ",40,"))
+    assert load(csv_folder).patient_source.endswith("Left out: column 'age' (12).")
+    for name in ("Patient_ID", "participant_id", "pid", "Case", "MRN"):
+        edit_rows(csv_folder, lambda line, header, name=name: f"filename,label,{name},age,note" if header else line)
+        refuses(f"has a column '{name.lower()}': call it patient, or leave it out", csv_folder)
 
 
 def test_a_window_from_the_csv_file(csv_folder, capsys):
@@ -213,51 +217,15 @@ def test_one_table_for_all_slices(tmp_path):
     assert data.table.patient.nunique() == 6 and (data.table.groupby("patient").split.nunique() == 1).all()
     data = load(one_table(tmp_path / "b", "Training validation test"))
     assert data.table.split.value_counts().to_dict() == {"train": 8, "val": 8, "test": 8}
-    with pytest.raises(ValueError, match=r"labels.csv row \d+ has split 'here': give train, val or test"):
-        load(one_table(tmp_path / "c", "train here test"))
-    (tmp_path / "a" / "labels.csv").rename(tmp_path / "a" / "train_list.txt")
-    with pytest.raises(ValueError, match="'images' names neither class: .*one CSV file, with the columns filename and"):
-        load(tmp_path / "a")
+    refuses(
+        r"labels.csv row \d+ has split 'here', which is unknown: give train",
+        one_table(tmp_path / "c", "train here test"),
+    )
+    (tmp_path / "a" / "labels.csv").rename(tmp_path / "a" / "train_COVIDx.txt")  # field case: labels_in_one_file
+    refuses("names neither class: if other.csv or train_COVIDx.txt holds the labels, make it one CSV", tmp_path / "a")
 
 
 # ------------------------------------------------------------------------------------------- who is a patient
-
-
-def test_patients_below_a_folder_that_says_what_they_are(tmp_path):
-    for label, name in enumerate(("COVID", "Normal")):
-        for i in range(5):
-            case = tmp_path / "set" / name / "Patients" / f"Case-{name}{i}"
-            picture(case / "images" / "1.png", 10 * label + i)
-            picture(case / "labels" / "1.png", 50 + 10 * label + i)
-    data = load(tmp_path / "set")
-    assert len(data.table) == 10 and data.table.patient.nunique() == 10 and "masks (10)" in data.patient_source
-
-
-@pytest.mark.parametrize("name", ["{}", "scan_{}", "CT Scan {}", "p0{}"])
-def test_numbers_that_begin_anew_in_each_class(tmp_path, name):
-    for label in ("COVID", "Normal"):
-        for i in range(6):
-            picture(tmp_path / "set" / label / name.format(i) / "1.png", i + 10 * len(label))
-    data = load(tmp_path / "set", split="patient")
-    assert data.table.patient.nunique() == 12
-    assert "The same number in several folders is taken for several people." in data.patient_source
-
-
-def test_names_that_stand_in_both_classes_are_one_person(tmp_path):
-    for label in ("COVID", "Normal"):
-        for name in ("anna", "bert", "carl", "dora", "emil", "fritz"):
-            picture(tmp_path / "set" / label / name / "1.png", len(label) + len(name))
-            picture(tmp_path / "set" / label / f"{name}{label}" / "1.png", 50 + len(label) + len(name))
-    data = load(tmp_path / "set", split="patient")
-    assert data.table.patient.nunique() == 18 and "6 of 18 patients have slices of both classes." in data.patient_source
-    assert (data.table.groupby("patient").split.nunique() == 1).all()
-
-
-def test_one_patient_who_is_most_of_a_class(tmp_path):
-    for i in range(8):
-        picture(tmp_path / "set" / "COVID" / ("export" if i < 6 else f"a{i}") / f"{i}.png", 100 + i)
-        picture(tmp_path / "set" / "Normal" / f"b{i}" / f"{i}.png", 200 + i)
-    assert "'export' holds 75% of a class: check that this is one patient." in load(tmp_path / "set").patient_source
 
 
 def dicom(path, seed, patient, **tags):
@@ -317,14 +285,11 @@ def test_headers_join_folders(tmp_path):
     assert load(tmp_path / "set").table.patient.nunique() == 10
 
 
-def test_dicom_without_an_ending_and_without_pydicom(tmp_path, monkeypatch):
+def test_dicom_without_an_ending(tmp_path):
     dicom(tmp_path / "IM000001", 1, "x")
     (tmp_path / "README").write_text("nothing")
     assert is_slice(tmp_path / "IM000001") and not is_slice(tmp_path / "README")
     assert slices_below(tmp_path) == ([tmp_path / "IM000001"], {})
-    monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(ImportError, match="DICOM.*pip install pydicom"):
-        read_slice(tmp_path / "IM000001", 32)
 
 
 # ------------------------------------------------------------------------------------------------- the cache

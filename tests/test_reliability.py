@@ -13,6 +13,8 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,6 +23,7 @@ from PIL import Image
 from toy import TOY, Bomb, assert_same_bits, fitted, tiny_data
 
 from covid_course import predict
+from covid_course.notebooks import execute
 from covid_utils.core import backbones
 from covid_utils.core.files import DAY, PROJECT, replace_file, write_json
 from covid_utils.core.memory import explain_out_of_memory
@@ -197,6 +200,19 @@ def test_files_are_as_the_umask_says(tmp_path, mask, mode):
         os.umask(before)
     files = {path: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*.*") if not path.name.startswith(".")}
     assert len(files) == 5 and set(files.values()) == {mode}
+
+
+def test_a_notebook_that_names_no_kernel_and_no_language_is_executed(toy):
+    path = toy("plain", "assert epochs == 7")
+    nbformat.write(nbformat.from_dict(nbformat.read(path, 4) | {"metadata": {}}), path)
+    assert execute(path, path.parent / "done.ipynb", {"epochs": 7}).is_file()
+
+
+def test_pictures_need_no_latex_though_a_user_s_style_does(tmp_path):
+    row = {"decision": "COVID", "probability": 0.7, "threshold": 0.5, "note": ""}
+    with plt.rc_context({"text.usetex": True}):
+        predict.draw_slice(np.zeros((8, 8), np.uint8), np.zeros((8, 8)), row, "a_b").savefig(tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size
 
 
 # ----------------------------------------------------------------------------------------- hostile files

@@ -27,7 +27,7 @@ def home() -> Path:
 
 def resolve(path: str | Path) -> Path:
     """Absolute path; a relative one starts at the project's folder, wherever the notebook runs."""
-    return home() / Path(path).expanduser()
+    return home() / os.path.expanduser(path)
 
 
 def display_path(path: str | Path) -> str:

@@ -36,7 +36,6 @@ class DataSet:
 
     Attributes:
         title: what it is.
-        home: where it comes from.
         licence: under which its slices may be used.
         patients: one sentence on what stands for a patient; empty if its folder says that.
         hospital: of the phantom, if its slices are drawn.
@@ -46,7 +45,6 @@ class DataSet:
     """
 
     title: str
-    home: str
     licence: str
     patients: str = ""
     hospital: str | None = None
@@ -57,21 +55,14 @@ class DataSet:
 
 IMAGINED = "Every imaginary patient is a group of its own."
 DATASETS = {
-    "phantom": DataSet(
-        "imaginary patients (the default)", "drawn on first use, in about half a minute", "MIT", IMAGINED,
-        hospital="A", elsewhere="phantom-b",
-    ),
-    "phantom-b": DataSet(
-        "another imaginary hospital, for an external test", "drawn on first use", "MIT", IMAGINED, hospital="B"
-    ),
+    "phantom": DataSet("imaginary patients (the default)", "MIT", IMAGINED, hospital="A", elsewhere="phantom-b"),
+    "phantom-b": DataSet("another imaginary hospital, for an external test", "MIT", IMAGINED, hospital="B"),
     "sars-cov-2-ct": DataSet(
-        "the SARS-CoV-2 CT-Scan set, 2481 slices (Soares, Angelov et al. 2020)",
-        "downloaded with `kagglehub`, or put by you into `data/sars-cov-2-ct/`", "CC BY-NC-SA 4.0",
+        "the SARS-CoV-2 CT-Scan set, 2481 slices (Soares, Angelov et al. 2020)", "CC BY-NC-SA 4.0",
         fetch=partial(from_kaggle, "plameneduardo/sarscov2-ctscan-dataset"), elsewhere="covid-ct",
     ),
     "covid-ct": DataSet(
-        "UCSD COVID-CT with its published split (Zhao et al. 2020)",
-        "downloaded from its repository", "see its repository",
+        "UCSD COVID-CT with its published split (Zhao et al. 2020)", "see its repository",
         "No patient is named: panels of one figure stand in for one. The split is the published one.",
         fetch=covid_ct, patient_of=figure,
     ),
@@ -96,16 +87,16 @@ def open_dataset(settings: Settings, progress: bool) -> tuple[str, pd.DataFrame,
     Raises: as `data.load_data`.
     """
     name, home = settings.dataset, resolve(settings.data_dir)
-    entry = DATASETS.get(name, DataSet("a folder of one's own", "", ""))
+    entry = DATASETS.get(name, DataSet("a folder of one's own", ""))
+    hint = f" For the folder of this name give ./{name}." if name in DATASETS and resolve(name).is_dir() else ""
     if entry.hospital:
-        if resolve(name).is_dir():
-            entry = dataclasses.replace(entry, patients=f"{entry.patients} For the folder of this name give ./{name}.")
+        entry = dataclasses.replace(entry, patients=entry.patients + hint)
         return _drawn(entry, settings, home / "phantom", progress)
     folder = entry.fetch(home / name, progress) if entry.fetch else resolve(name)
     if not folder.is_dir() and not set(name) & set("/\\.~"):
         raise ValueError(f"Unknown dataset {name!r}, and {folder} is no folder: {did_you_mean(name, DATASETS)}")
     table, patients = folder_table(folder)
-    patients = entry.patients or patients
+    patients = (entry.patients or patients) + hint
     if entry.patient_of:
         table["patient"] = table.path.map(entry.patient_of)
     paths, windows = table.path.tolist(), [None] * len(table)

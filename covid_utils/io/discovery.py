@@ -83,15 +83,6 @@ def is_dicom(path: Path) -> bool:
     return ending(path) in (*DICOM, "")
 
 
-def why_unread(error: BaseException, path: Path) -> str:
-    """Why a file could not be read, in one line that does not repeat where it lies.
-
-    >>> why_unread(ValueError("scans/a.dcm is  damaged"), Path("scans/a.dcm")), why_unread(ValueError(), Path("a"))
-    ('a.dcm is damaged', 'ValueError')
-    """
-    return " ".join(str(error).replace(str(path), path.name).split()) or type(error).__name__
-
-
 def sentence(left_out: Counter) -> str:
     """What was left out, and why; empty if nothing was.
 

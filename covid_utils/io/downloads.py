@@ -50,27 +50,23 @@ def covid_ct(folder: Path, progress: bool = True) -> Path:
 
     Raises ConnectionError if it cannot be fetched, ValueError if what was fetched is damaged.
     """
+    tables = {split: [] for split in ("train", "val", "test") if not (folder / f"{split}.csv").exists()}
     for name in ("COVID", "NonCOVID"):
         pictures = folder / f"Images-processed/CT_{name}"
         if not pictures.is_dir():
             archive = pictures.with_suffix(".zip")
             fetch(f"{COVID_CT}/Images-processed/{archive.name}", archive, progress)
             unpack(archive, pictures)
-    for split in ("train", "val", "test"):
-        if not (folder / f"{split}.csv").exists():
-            table = pd.concat([_published(folder, split, name, progress) for name in ("COVID", "NonCOVID")])
-            replace_file(folder / f"{split}.csv", lambda path, table=table: table.to_csv(path, index=False))
+        where = {path.name: path.relative_to(folder).as_posix() for path in sorted(pictures.rglob("*"))}
+        for split, rows in tables.items():
+            listed = f"Data-split/{name}/{split}CT_{name}.txt"
+            fetch(f"{COVID_CT}/{listed}", folder / listed, progress)
+            lines = filter(None, map(str.strip, (folder / listed).read_text(encoding="utf-8").splitlines()))
+            rows += [(where.get(line, line), name) for line in lines]
+    for split, rows in tables.items():
+        table = pd.DataFrame(rows, columns=["filename", "label"])
+        replace_file(folder / f"{split}.csv", lambda path, table=table: table.to_csv(path, index=False))
     return folder
-
-
-def _published(folder: Path, split: str, name: str, progress: bool) -> pd.DataFrame:
-    """The slices of a class in a published split: `filename` (from `folder`) and `label`."""
-    listed = f"Data-split/{name}/{split}CT_{name}.txt"
-    fetch(f"{COVID_CT}/{listed}", folder / listed, progress)
-    pictures = sorted((folder / f"Images-processed/CT_{name}").rglob("*"))
-    where = {path.name: path.relative_to(folder).as_posix() for path in pictures}
-    names = [line.strip() for line in (folder / listed).read_text(encoding="utf-8").splitlines() if line.strip()]
-    return pd.DataFrame({"filename": [where.get(each, each) for each in names], "label": name})
 
 
 def figure(path: str) -> str:

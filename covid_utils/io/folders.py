@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import unicodedata
@@ -24,16 +23,21 @@ LABELS = {  # of the class names in folders and files, in any case, with a space
     "negative": 0, "normal": 0, "ctnoncovid": 0, "1": 1, "0": 0,
 }  # fmt: skip
 LAYOUT = (
-    "name the class folders COVID, COVID-19, COVID-positive, positive, SARS-CoV-2 or CT_COVID for the one class, and "
-    "non-COVID, non-COVID-19, no-COVID, COVID-negative, negative, normal or CT_NonCOVID for the other, in any case; or "
-    "give train.csv, val.csv and test.csv, or one CSV file, with the columns filename and label"
+    "call the class folders COVID (or positive, SARS-CoV-2 …) and non-COVID (or negative, normal …; data/README.md has "
+    "all names) and move other folders out; or give one CSV file, or train.csv, val.csv and test.csv, with the columns "
+    "filename and label"
 )
+LISTS = (".csv", ".tsv", ".txt", ".xls", ".xlsx", ".json")  # files in which labels may stand
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
     "testing": "test",
 }  # fmt: skip
-PATIENT = re.compile(r"(patient|subject|person)s?[ _-]?(ids?|names?|numbers?|no)?")  # columns meant as `patient`
+PATIENT = re.compile(  # columns meant as `patient`
+    r"(patient|subject|person|participant|individual|case|p)s?[ _-]?(ids?|names?|numbers?|no)|"
+    r"(patient|subject|person|participant|individual|case)s?|mrn"
+)
+RARE = 0.2  # share of the slices below which a class is named: accuracy says little then
 
 
 def folder_table(folder: Path) -> tuple[pd.DataFrame, str]:
@@ -49,32 +53,37 @@ def folder_table(folder: Path) -> tuple[pd.DataFrame, str]:
         `high`, in natural order; and sentences on where the patients come from, and on what was left out.
 
     Raises:
-        FileNotFoundError: no such folder, or a file is missing.
-        ValueError: a class that is unknown or missing, a missing column, or splits that overlap.
+        FileNotFoundError: no such folder, or a CSV file or a link's target is missing.
+        ValueError: a class that is unknown or missing, a missing column or slice, or splits that overlap.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}: check the path.")
-    tables = _tables(folder)
-    if tables:
-        source, said, left_out = "the CSV files", "", Counter()
-        table = pd.concat([_read_csv(path, split) for path, split in tables], ignore_index=True)
+    if tables := _tables(folder):
+        source, said = "the CSV files", ""
+        table = pd.concat([_read_csv(*each) for each in tables], ignore_index=True)
         _refuse_twice(table.assign(slice=[os.path.realpath(folder / path) for path in table.path]), "slice")
+        unread = table.columns.difference(["path", "label", "patient", "split", "low", "high", "place"])
+        left_out = +Counter({f"column {name!r}": int(table[name].notna().sum()) for name in unread})
+        table = table.drop(columns=unread).assign(patient=canonical(table.get("patient", pd.Series(None, table.index))))
     else:
         source = "the sub-folders of the class folders"
         table, left_out = _read_class_folders(folder)
-        table["patient"], said = disambiguate_ids(table)
+        table["patient"], said = disambiguate_ids(table.assign(patient=canonical(table.patient)))
     if table.split.isna().all():
         table = table.drop(columns="split")
     else:
         _check_splits(table, folder)
         said += " The split comes with the data."
+    shares = table.label.value_counts(normalize=True)
+    if shares.min() < RARE:
+        said += f" Only {shares.min():.0%} of the slices are {CLASSES[shares.idxmin()]}: accuracy says little."
     table["patient"], headers, unused = from_headers(table, folder)
     table = with_blocks(table.drop(columns="place"))
     return table, describe_source(table, headers or source) + unused + said + sentence(left_out)
 
 
 def _read_class_folders(folder: Path) -> tuple[pd.DataFrame, Counter]:
-    """A row for each slice in class folders, with the `place` (class folder and split) of each; what was left out."""
+    """A row for each slice in class folders, with its `place` (class folder and split); what was left out."""
     files, left_out = slices_below(folder)
     inside = {}  # the slices of each class folder
     for file in files:
@@ -85,8 +94,8 @@ def _read_class_folders(folder: Path) -> tuple[pd.DataFrame, Counter]:
     missing = [name for label, name in enumerate(CLASSES) if label not in {class_of(place.name) for place in inside}]
     if missing:
         raise ValueError(
-            f"Folder {display_path(folder)} has no slices of class {' and '.join(missing)}: {LAYOUT}. Slices end in "
-            f"{', '.join(SUFFIXES)}.{sentence(left_out)}"
+            f"Folder {display_path(folder)} has no slices of class {' and '.join(missing)}: {_advice(folder)}. Slices "
+            f"end in {', '.join(SUFFIXES)}.{sentence(left_out)}"
         )
     rows = []
     for place in sorted(inside):
@@ -95,11 +104,16 @@ def _read_class_folders(folder: Path) -> tuple[pd.DataFrame, Counter]:
         for path in slices:
             name = path.relative_to(folder)
             split = next((SPLIT_NAMES[part.lower()] for part in name.parts if part.lower() in SPLIT_NAMES), None)
-            patient = _patient(place, file_of(path))
             where = f"{place.name} {split}" if split else place.name
-            rows.append((name.as_posix(), class_of(place.name), split, patient, where))
-    table = pd.DataFrame(rows, columns=["path", "label", "split", "patient", "place"])
-    return table.assign(patient=canonical(table.patient)), left_out
+            rows.append((name.as_posix(), class_of(place.name), split, _patient(place, file_of(path)), where))
+    return pd.DataFrame(rows, columns=["path", "label", "split", "patient", "place"]), left_out
+
+
+def _advice(folder: Path) -> str:
+    """What to do with a folder in which no classes are found; a list of labels in it is named."""
+    lists = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in LISTS)
+    columns = "with the columns filename and label (COVID or non-COVID), and patient and split if they are known"
+    return f"if {' or '.join(lists[:3])} holds the labels, make it one CSV file {columns}" if lists else LAYOUT
 
 
 def _class_folder(folder: Path, file: Path) -> Path | None:
@@ -113,11 +127,11 @@ def _class_folder(folder: Path, file: Path) -> Path | None:
         return None
     if class_of(parts[depth - 1]) is not None:
         return folder.joinpath(*parts[:depth])
-    deeper = [n for n, name in enumerate(parts) if class_of(name) is not None and not name.isdigit()]
-    holder = display_path(folder.joinpath(*parts[: deeper[0]])) if deeper else ""
+    deeper = next((n for n, name in enumerate(parts) if class_of(name) is not None and not name.isdigit()), 0)
+    holder = display_path(folder.joinpath(*parts[:deeper]))
     raise ValueError(
         f"Folder {display_path(folder)} holds slices in {'/'.join(parts)!r}, and {parts[depth - 1]!r} names neither "
-        f"class: {f'give {holder}, in which the class folders lie' if deeper else LAYOUT}."
+        f"class: {f'give {holder}, in which the class folders lie' if deeper else _advice(folder)}."
     )
 
 
@@ -145,15 +159,15 @@ def _tables(folder: Path) -> list[tuple[Path, str | None]]:
         return []  # the labels are those of the class folders
     found = []
     for path in sorted(folder.glob("*.csv")):
-        with contextlib.suppress(ValueError):  # other tables may be in any form
-            names = pd.read_csv(path, nrows=0, encoding="utf-8-sig", skipinitialspace=True).columns
-            if {"filename", "label"} <= {name.strip().lower() for name in names}:
-                found.append((path, None))
+        with path.open(encoding="utf-8-sig", errors="replace") as file:  # other tables may be in any form
+            names = file.readline().lower().replace('"', "").split(",")
+        if {"filename", "label"} <= {name.strip() for name in names}:
+            found.append((path, None))
     return found
 
 
 def _read_csv(path: Path, split: str | None) -> pd.DataFrame:
-    """A row for each slice of one CSV file, with its `place` (file and row)."""
+    """A row for each slice of one CSV file, with its `place` (file and row), and with columns of other names."""
     if not path.exists():
         raise FileNotFoundError(f"{display_path(path)} is missing: give train.csv, val.csv and test.csv, or one table.")
     try:  # the header is a row like the others, so that a row that is longer is an error
@@ -165,63 +179,43 @@ def _read_csv(path: Path, split: str | None) -> pd.DataFrame:
             f"{display_path(path)} is not a readable CSV file ({' '.join(str(error).split())}): save it anew, in "
             "UTF-8, with quotes around a name that has a comma in it."
         ) from None
-    folder, names = path.parent, [str(name).strip().lower() for name in rows.loc[0]]
-    twice = [column for column in ("filename", "label", "patient", "low", "high") if names.count(column) > 1]
-    missing = [column for column in ("filename", "label") if column not in names]
-    if twice or missing:
-        raise ValueError(
-            f"{display_path(path)} has {'several columns' if twice else 'no column'} {(twice + missing)[0]!r} (it has "
-            f"{', '.join(map(repr, names))}): its first line must be filename,label or filename,label,patient."
-        )
+    names = [str(name).strip().lower() for name in rows.loc[0]]  # an empty one is nan
+    for column in ("filename", "label", *filter("nan".__ne__, names)):
+        if names.count(column) != 1:
+            raise ValueError(
+                f"{display_path(path)} has {'several columns' if column in names else 'no column'} {column!r} (it has "
+                f"{', '.join(map(repr, names))}): its first line must be filename,label or filename,label,patient."
+            )
     if "patient" not in names and (near := [name for name in names if PATIENT.fullmatch(name)]):
         raise ValueError(f"{display_path(path)} has a column {near[0]!r}: call it patient, or leave it out.")
-    table = rows[1:].set_axis(names, axis=1)
+    table = rows[1:].set_axis(names, axis=1).drop(columns="nan", errors="ignore")
     table["place"] = [f"{path.name} row {row + 1}" for row in table.index]
-    table = table[table[["filename", "label"]].notna().any(axis=1)]
-    columns = {
-        "path": [_file_of(folder, *row) for row in zip(table.filename, table.place, strict=True)],
-        "label": [_label_of(*row) for row in zip(table.label, table.place, strict=True)],
-        "patient": canonical(table.patient) if "patient" in table else None,
-        "split": _split_of(table) if split is None and "split" in table else split,
-        "place": table.place,
-    }
-    return pd.DataFrame(columns | _window(table), table.index)
+    table = table[table[["filename", "label"]].notna().any(axis=1)].copy()
+    paths = pd.Series([_file_of(path.parent, str(name).strip()) for name in table.filename], table.index, dtype=object)
+    labels = table.label.map(class_of)
+    _refuse(table, "filename", paths.isna(), f"which is not there: file names start from {path.parent}")
+    _refuse(table, "label", labels.isna(), "which is unknown: write 1 or COVID, 0 or non-COVID")
+    if split is None and "split" in table:
+        split = table.split.str.strip().str.lower().map(SPLIT_NAMES)
+        _refuse(table, "split", split.isna(), "which is unknown: give train, val or test in each row, or none")
+    if {"low", "high"} <= set(table):
+        limits = table[["low", "high"]].apply(pd.to_numeric, errors="coerce")
+        given = table.low.notna() | table.high.notna()
+        _refuse(table, "high", given & ~(limits.low < limits.high), "where low and high must be numbers, low first")
+        table = table.assign(low=limits.low, high=limits.high)
+    return table.drop(columns="filename").assign(path=paths, label=labels.astype(int), split=split)
 
 
-def _split_of(table: pd.DataFrame) -> pd.Series:
-    """The column `split` in our names of the splits. Raises ValueError for another name."""
-    found = table.split.str.strip().str.lower().map(SPLIT_NAMES)
-    for row in table[found.isna()].itertuples():
-        raise ValueError(
-            f"{row.place} has split {row.split!r}: give train, val or test in each row, or no such column."
-        )
-    return found
+def _refuse(table: pd.DataFrame, column: str, wrong: pd.Series, why: str) -> None:
+    """Raise ValueError for the first row that is wrong."""
+    for row in table[wrong].to_dict("records"):
+        raise ValueError(f"{row['place']} has {column} {row[column]!r}, {why}.")
 
 
-def _file_of(folder: Path, name: object, place: str) -> str:
-    """The path of a slice from the folder, as the file system spells it. Raises FileNotFoundError if it isn't there."""
-    plain = str(name).strip()
-    for form in (plain, *(unicodedata.normalize(kind, plain.replace("\\", "/")) for kind in ("NFC", "NFD"))):
-        if (folder / form).is_file():
-            return form
-    raise FileNotFoundError(f"{place} names {name!r}, which is not there: file names start from {folder}.")
-
-
-def _label_of(name: object, place: str) -> int:
-    if (label := class_of(name)) is None:
-        raise ValueError(f"{place} has the unknown label {name!r}: write 1 or COVID, 0 or non-COVID.")
-    return label
-
-
-def _window(table: pd.DataFrame) -> dict[str, pd.Series]:
-    """The columns `low` and `high` as numbers, if they are there."""
-    if not {"low", "high"} <= set(table):
-        return {}
-    limits = {name: pd.to_numeric(table[name], errors="coerce") for name in ("low", "high")}
-    wrong = ~(limits["low"] < limits["high"]) & table[["low", "high"]].notna().any(axis=1)
-    for row in table[wrong].itertuples():
-        raise ValueError(f"{row.place} has low={row.low!r} and high={row.high!r}: give two numbers, the lower first.")
-    return limits
+def _file_of(folder: Path, name: str) -> str | None:
+    """The path of a slice from the folder, as the file system spells it; None if it isn't there."""
+    forms = (name, *(unicodedata.normalize(kind, name.replace("\\", "/")) for kind in ("NFC", "NFD")))
+    return next((form for form in forms if (folder / form).is_file()), None)
 
 
 def _check_splits(table: pd.DataFrame, folder: Path) -> None:

@@ -31,8 +31,11 @@ def says_no_patient(name: str) -> bool:
 
 
 def canonical(names: pd.Series) -> pd.Series:
-    """Names of patients in one spelling: no spaces around them, composed letters, and `1` for the `1.0` of a table."""
-    plain = names.astype("str").str.strip().str.normalize("NFC").str.replace(r"^(\d+)\.0+$", r"\1", regex=True)
+    """Names of patients in one spelling: composed letters, no spaces around them, and of a number `1`, not `01`, `1.0`.
+
+    Spreadsheets drop zeros in front and add them behind; two people in one group leak nothing, one in two does.
+    """
+    plain = names.astype("str").str.strip().str.normalize("NFC").str.replace(r"^0*(\d+)(\.0+)?$", r"\1", regex=True)
     return plain.astype(object).where(names.notna() & (plain != ""), None)
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..core.files import display_path
-from .discovery import NIFTI, ending, why_unread
+from .discovery import NIFTI, ending
 
 LUNG_WINDOW = (-1350, 150)  # Hounsfield units shown black and white: centre -600, width 1500
 AIR = -200  # Hounsfield units: some of every chest slice lies below
@@ -109,6 +109,7 @@ def reading(path: Path) -> Iterator[None]:
             f"'python -m pip install {packages}'."
         ) from None
     except Exception as error:  # decoders raise whatever they like
+        reason = " ".join(str(error).replace(str(path), path.name).split()) or type(error).__name__
         raise ValueError(
-            f"Slice {display_path(path)} cannot be read ({why_unread(error, path)}): replace or delete the file."
+            f"Slice {display_path(path)} cannot be read ({reason}): replace or delete the file."
         ) from error

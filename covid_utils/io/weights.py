@@ -42,9 +42,16 @@ def pretrained(backbone: str, weights: str) -> tuple[dict[str, Tensor], dict]:
     if weights == "imagenet":
         state = _lite0_state() if backbone == LITE0 else _imagenet_state(backbone)
         return state, {"preprocessing": imagenet_preprocessing(backbone)}
-    path = _bundled(backbone) if weights == "bundled" else resolve(weights)
+    path = BUNDLED / f"{backbone}.safetensors" if weights == "bundled" else resolve(weights)
+    if not path.is_file() and weights == "bundled":
+        known = " or ".join(bundled_backbones())
+        raise ValueError(f"No bundled weights for {backbone!r} in {BUNDLED}: use backbone {known}.")
     if not path.is_file():
         raise ValueError(f"Unknown weights {weights!r}, and no file {path}: {did_you_mean(weights, WEIGHTS)}")
+    if weights == "bundled":
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if f"{digest}  {path.name}\n" not in (BUNDLED / "SHA256SUMS").read_text():
+            raise ValueError(f"{path} is damaged (its SHA-256 is not the recorded one): run `git checkout {path}`.")
     return read_weights(path)
 
 
@@ -113,19 +120,6 @@ def _lite0_state() -> dict[str, Tensor]:
 def bundled_backbones() -> list[str]:
     """The backbones that have bundled weights (`<backbone>_imagenet` is a file that went on from ImageNet's)."""
     return sorted(path.stem for path in BUNDLED.glob("*.safetensors") if not path.stem.endswith("_imagenet"))
-
-
-def _bundled(backbone: str) -> Path:
-    """The bundled weights' file, its SHA-256 compared with the recorded one."""
-    path = BUNDLED / f"{backbone}.safetensors"
-    if not path.is_file():
-        raise ValueError(
-            f"No bundled weights for {backbone!r} in {BUNDLED}: use backbone {' or '.join(bundled_backbones())}."
-        )
-    sums = dict(line.split()[::-1] for line in (BUNDLED / "SHA256SUMS").read_text().splitlines())
-    if hashlib.sha256(path.read_bytes()).hexdigest() != sums[path.name]:
-        raise ValueError(f"{path} is damaged (its SHA-256 is not the recorded one): run `git checkout {path}`.")
-    return path
 
 
 def load_pretrained(network: nn.Module, state: dict[str, Tensor], what: str, backbone: str, spared: str) -> None:

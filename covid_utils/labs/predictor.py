@@ -91,7 +91,8 @@ def read_run(run_dir: str | Path) -> Predictor:
         )
     manifest, name = resolve(run_dir) / "manifest.json", file.parents[1].name
     given = read_json(manifest).get(name, {}).get("parameters", {}) if manifest.is_file() else {}
-    settings = Settings(**parameters, data_dir=given.get("data_dir", Settings.data_dir))
+    # where its slices lay when the run was last recorded: the fingerprint tells whether they are the same
+    settings = Settings(**parameters | {each: given[each] for each in ("dataset", "data_dir") if each in given})
     kept, key = file.with_name("predictor.safetensors"), hashlib.sha256(file.read_bytes()).hexdigest()
     if kept.exists():
         state, found = read_weights(kept)
