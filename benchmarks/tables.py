@@ -67,6 +67,13 @@ CURVE = {  # what `benchmarks/learning_curve.py` trains, and how it is drawn
     "imagenet": ("EfficientNet-Lite0, ImageNet weights", "#E69F00", "D"),
     "grey histogram": ("grey histogram, no network", "grey", "^"),
 }
+MESSAGE = {  # the kinds of networks in the README's table, and the models of each
+    "nearest neighbour on pixels": ["1-nearest neighbour"],
+    "from scratch": ["scratch", "lite0 scratch"],
+    "in-domain pretraining (synthetic CT)": ["bundled", "lite0 bundled"],
+    "ImageNet pretraining": ["imagenet", "imagenet frozen", "imagenet, longer"],
+    "ImageNet, then in-domain pretraining": ["lite0 continued", "continued, longer"],
+}
 POINTING, PRECISION = "pointing game", "average precision"
 WANTED = {  # test accuracy in percent that the phantom's program was made for
     ("grey histogram", "patient"): "0 to 70",
@@ -147,6 +154,24 @@ def summary(name: str, split: str) -> str:
         f"groups); differences are paired over the seeds, against {MODELS[baseline]} (of those from scratch with most "
         "seeds, the best on validation)."
     )
+
+
+def message() -> str:
+    """The README's table: on real slices, what each split says of each kind of network, means over the seeds.
+
+    Of several networks of one kind it shows, for each split, the one that is best on validation slices.
+    """
+    rows, accuracy, lines, baseline = read("sars-cov-2-ct"), accuracies("sars-cov-2-ct"), [], ""
+    for kind, models in MESSAGE.items():
+        line, best = {"accuracy of": kind}, ""
+        for split, title in {"random": "random split (leaks)", "patient": "patient-level split"}.items():
+            mine = rows[(rows.split == split) & rows.model.isin(models)]
+            best = mine.groupby("model").val_accuracy.mean().fillna(0).idxmax() if len(mine) else ""
+            line[title] = with_interval(mine[mine.model == best], "accuracy", "{:.0f}") if best else "not run"
+        line["gain over scratch (patient-level)"] = points(accuracy, best, baseline) if baseline else ""
+        lines.append(line)
+        baseline = best if kind == "from scratch" else baseline
+    return markdown(lines)
 
 
 def recipe_of(text: str | float) -> dict:
@@ -477,6 +502,7 @@ def draw_trailer(run_dir: str = "runs/default") -> Figure:
 def tables() -> dict[str, str]:
     """The tables of the pages, by name."""
     return {
+        "message": message(),
         "real": summary("sars-cov-2-ct", "patient"),
         "real-random": summary("sars-cov-2-ct", "random"),
         "phantom": summary("phantom", "patient"),

@@ -22,7 +22,14 @@ exclude_patterns = [".*", "build", "runs", "**/.ipynb_checkpoints"]
 root_doc = "README"
 TREE = {  # the side bar
     "Notebooks": [path.relative_to(PROJECT).as_posix() for path in sorted(PROJECT.glob("notebooks/[0-9]*.ipynb"))],
-    "Look up": ["docs/glossary", "docs/reference", "docs/api", "data/README", "data/weights/README"],
+    "Look up": [
+        "docs/glossary",
+        "docs/use-the-model",
+        "docs/reference",
+        "docs/api",
+        "data/README",
+        "data/weights/README",
+    ],
     "Measured": ["docs/results", "docs/heat-maps"],
     "In depth": [
         "docs/teaching",
