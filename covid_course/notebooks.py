@@ -162,21 +162,19 @@ class _Clock:
 
     def start(self) -> None:
         self.started = time.monotonic()
-        self._say("started")
+        self._say("started" + self._left(), kept=not self.terminal)
 
     def cell(self, number: int, cells: int) -> None:
-        if self.terminal:
-            self._say(f"cell {number} of {cells}")
+        self._say(f"cell {number} of {cells}{self._left()}", kept=False)
 
     def end(self) -> None:
-        name = self.names[len(self.took)]
-        self.took[name] = time.monotonic() - self.started
-        text = f"{name:<22} took {self.took[name]:.0f} s"
-        print(f"{text:<79}" if self.terminal else text, flush=True)
+        seconds = time.monotonic() - self.started
+        self._say(f"took {seconds:.0f} s")
+        self.took[self.names[len(self.took)]] = seconds
 
-    def _say(self, what: str) -> None:
-        text = f"{self.names[len(self.took)]:<22} {what}{self._left()}"
-        print(f"{text:<79}" if self.terminal else text, end="\r" if self.terminal else "\n", flush=True)
+    def _say(self, what: str, kept: bool = True) -> None:
+        text = f"{self.names[len(self.took)]:<22} {what}"
+        print(f"{text:<79}" if self.terminal else text, end="\n" if kept else "\r", flush=True)
 
     def _left(self) -> str:
         """Of the minutes that notebook 0 forecast in this run; "" before it, or if one has not been measured yet."""
@@ -199,8 +197,8 @@ def run(notebooks: list[Path], parameters: dict[str, Any]) -> Path:
     clock = _Clock([path.stem for path in notebooks], folder, usual)
     for notebook in notebooks:
         clock.start()
-        execute(notebook, folder / notebook.name, parameters, on_cell=clock.cell)
+        execute(notebook, folder / notebook.name, parameters, on_cell=clock.cell if clock.terminal else None)
         clock.end()
-    each = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in clock.took.items())
-    print(f"\nIn all {sum(clock.took.values()):.0f} s: {each}")
+    took = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in clock.took.items())
+    print(f"\nIn all {sum(clock.took.values()):.0f} s: {took}")
     return folder
