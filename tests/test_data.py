@@ -381,6 +381,7 @@ def test_augment_by_hand(flip, drawn, monkeypatch):
 
 def test_unknown_dataset(tmp_path):
     refuses("There is no folder .*nowhere: check the path", tmp_path / "nowhere", FileNotFoundError)
+    refuses("There is no folder .*~nobody-here/x: check the path", Path("~nobody-here/x"), FileNotFoundError)
     with pytest.raises(ValueError, match="Unknown dataset 'fantom'.* did you mean 'phantom'"):
         load_data(Settings("fantom", tmp_path))
 
@@ -396,6 +397,7 @@ CSV_FAULTS = {  # what is written for what in which file, and what is said of it
     "no such file": ("val", "images/5.png", "images/55.png", "row 3 has filename 'images/55.png', which is not there"),
     "same file": ("test", "images/8.png", "images/../images/1.png", r"1\.png' stands in train.csv row 3 and again in"),
     "same patient": ("test", ",p4", ",p0", r"Patient 'p0' stands in train.csv row 2 and again in test.csv row 2: keep"),
+    "half a window": ("val", "label,patient", "label,low", r"no column 'high' \(it has"),
     "window": ("val", "patient\nimages/4.png,0,p2", "low,high\nimages/4.png,0,9,4", "row 2 has high '4', where low"),
 }  # fmt: skip
 
@@ -416,6 +418,9 @@ def test_csv_files_that_are_empty_no_text_or_missing(csv_folder):
     refuses("The val split of .* holds only non-COVID slices: put slices of both", csv_folder)
     (csv_folder / "val.csv").write_text("filename,label\n")
     refuses("The val split of .* holds no slices", csv_folder)
+    for split in SPLITS:
+        (csv_folder / f"{split}.csv").write_text("filename,label\n")
+    refuses("Folder .*set holds no slices", csv_folder)
     (csv_folder / "val.csv").unlink()
     refuses(r"val\.csv is missing: give train\.csv, val\.csv and test\.csv", csv_folder, FileNotFoundError)
 
@@ -542,11 +547,14 @@ def test_covid_ct(server, tmp_path, monkeypatch):
         archive = shutil.make_archive(tmp_path / name, "zip", tmp_path / name)
         server.files[f"/Images-processed/CT_{name}.zip"] = Path(archive).read_bytes()
     monkeypatch.setattr(downloads, "COVID_CT", server.address)
+    monkeypatch.setenv("COVID_UTILS_HOME", str(tmp_path))
+    (tmp_path / "covid-ct").mkdir()  # a folder of one's own
     settings = Settings("covid-ct", tmp_path / "data", image_size=32)
     data = load_data(settings, progress=False)
     assert data.table.split.value_counts().to_dict() == {"train": 4, "val": 4, "test": 4}
     assert data.table.label.sum() == 6 and data.table.patient.nunique() == 6
     assert "panels of one figure" in data.patient_source and "published" in data.patient_source
+    assert data.patient_source.endswith(" For the folder of this name give ./covid-ct.")
     assert load_data(settings, progress=False).fingerprint == data.fingerprint
     assert server.asked == 8  # each file once
     list_of_names = tmp_path / "data/covid-ct/Data-split/COVID/valCT_COVID.txt"

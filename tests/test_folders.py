@@ -246,43 +246,31 @@ def dicom(path, seed, patient, **tags):
     data.save_as(path, enforce_file_format=True)
 
 
-def test_patients_from_dicom_headers(tmp_path):
-    for label, name in enumerate(("COVID", "Normal")):
-        for i in range(12):  # six people with two slices each, of whom two share a folder: who knows who is who there
-            place = f"both-{name}" if i < 4 else "images"
-            dicom(tmp_path / "set" / name / place / f"{i}.dcm", 100 * label + i, f"SECRET-{label}-{i // 2}")
-    data = load(tmp_path / "set", split="patient")
-    assert data.table.patient.nunique() == 10 and (data.table.groupby("patient").split.nunique() == 1).all()
-    assert data.patient_source.startswith(
-        "Patients are named by the DICOM headers, whose ids are replaced by numbers of ours."
-    )
+HEADERS = {  # sub-folder and PatientID of slice i of a class; how many patients; what is said
+    "dicom_patient_ids": (  # six people with two slices each, of whom two share a folder: who knows who is who there
+        lambda name, i: (f"both-{name}" if i < 4 else "images", f"SECRET-{name}-{i // 2}"), 10,
+        "Patients are named by the DICOM headers, whose ids are replaced by numbers of ours.",
+    ),
+    "an anonymiser's id": (lambda name, i: ("", "ANON"), 2, "100% of the slices share one PatientID, as anonymisers"),
+    "one_large_patient_hides_all_ids": (
+        lambda name, i: ("", "large" if name == "COVID" and i < 8 else f"{name}-{i // 2}"), 9, "holds 67% of a class"
+    ),
+    "two folders each, and slices without an id": (
+        lambda name, i: (f"{name}{i // 2}", f"{name}-{i // 4}" if i % 2 else ""), 6, "DICOM headers"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("of", "patients", "said"), HEADERS.values(), ids=HEADERS)
+def test_patients_in_dicom_headers(tmp_path, of, patients, said):
+    for label, name in enumerate(("Normal", "COVID")):
+        for i in range(12):
+            place, patient = of(name, i)
+            dicom(tmp_path / "set" / name / place / f"{i}.dcm", 100 * label + i, patient)
+    data = load(tmp_path / "set", split="patient" if patients > 2 else "random")
+    assert data.table.patient.nunique() == patients and said in data.patient_source
+    assert patients == 2 or (data.table.groupby("patient").split.nunique() == 1).all()
     assert "SECRET" not in data.table.to_csv() + data.patient_source
-
-
-def test_an_id_that_all_files_have_is_no_id(tmp_path):
-    for label, name in enumerate(("COVID", "Normal")):
-        for i in range(4):
-            dicom(tmp_path / "set" / name / f"{i}.dcm", 100 * label + i, "ANONYMOUS")
-    said = load(tmp_path / "set").patient_source
-    assert said.startswith("No patient is named") and "100% of the slices share one PatientID" in said
-
-
-def test_one_patient_with_most_slices_hides_no_other(tmp_path):
-    for label, name in enumerate(("COVID", "Normal")):
-        for i in range(10):
-            patient = "large" if label and i < 7 else f"{label}-{i // 2}"
-            dicom(tmp_path / "set" / name / f"{i}.dcm", 100 * label + i, patient)
-    data = load(tmp_path / "set", split="patient")
-    assert data.table.patient.nunique() == 8 and "holds 70% of a class" in data.patient_source
-
-
-def test_headers_join_folders(tmp_path):
-    for label, name in enumerate(("COVID", "Normal")):
-        for i in range(10):  # each person has two scan folders, and in each a slice without an id
-            for j in range(2):
-                patient = f"{name}-{i // 2}" if j else ""
-                dicom(tmp_path / "set" / name / f"{name}{i}" / f"{j}.dcm", 100 * label + 2 * i + j, patient)
-    assert load(tmp_path / "set").table.patient.nunique() == 10
 
 
 def test_dicom_without_an_ending(tmp_path):

@@ -69,6 +69,8 @@ def folder_table(folder: Path) -> tuple[pd.DataFrame, str]:
         source = "the sub-folders of the class folders"
         table, left_out = _read_class_folders(folder)
         table["patient"], said = disambiguate_ids(table.assign(patient=canonical(table.patient)))
+    if table.empty:
+        raise ValueError(f"Folder {display_path(folder)} holds no slices.{sentence(left_out)}")
     if table.split.isna().all():
         table = table.drop(columns="split")
     else:
@@ -180,7 +182,8 @@ def _read_csv(path: Path, split: str | None) -> pd.DataFrame:
             "UTF-8, with quotes around a name that has a comma in it."
         ) from None
     names = [str(name).strip().lower() for name in rows.loc[0]]  # an empty one is nan
-    for column in ("filename", "label", *filter("nan".__ne__, names)):
+    window = ("low", "high") if {"low", "high"} & set(names) else ()
+    for column in ("filename", "label", *window, *filter("nan".__ne__, names)):
         if names.count(column) != 1:
             raise ValueError(
                 f"{display_path(path)} has {'several columns' if column in names else 'no column'} {column!r} (it has "
@@ -198,7 +201,7 @@ def _read_csv(path: Path, split: str | None) -> pd.DataFrame:
     if split is None and "split" in table:
         split = table.split.str.strip().str.lower().map(SPLIT_NAMES)
         _refuse(table, "split", split.isna(), "which is unknown: give train, val or test in each row, or none")
-    if {"low", "high"} <= set(table):
+    if window:
         limits = table[["low", "high"]].apply(pd.to_numeric, errors="coerce")
         given = table.low.notna() | table.high.notna()
         _refuse(table, "high", given & ~(limits.low < limits.high), "where low and high must be numbers, low first")
