@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import test_volumes as volumes
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.special import expit
@@ -147,6 +147,7 @@ def test_slices_that_are_gone_are_asked_for_once(run, tmp_path, monkeypatch):
         predictor.read_run(tmp_path)
 
 
+@settings(deadline=None)  # a busy machine takes a second for what takes a millisecond
 @given(
     logit=st.floats(-30, 30),
     threshold=st.floats(-30, 30),
