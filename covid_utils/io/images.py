@@ -165,7 +165,7 @@ def _read_picture(path: Path, window: Window | None) -> Slice:
             image = ImageOps.exif_transpose(image)
             if image.has_transparency_data:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
-            return Slice(np.array(image.convert("L")), 0, 255)
+            return Slice(np.array(image.convert("L")))
     low, high = own_range(values)
     own, note = (LUNG_WINDOW, "") if low < AIR else ((low, high), OWN_RANGE)
     return windowed(values, window or own, "" if window else note, inverted)

@@ -27,13 +27,10 @@ class Slice(NamedTuple):
 
     Attributes:
         image: uint8 (H, W), 0 black to 255 white.
-        low, high: the values that became black and white.
         note: what was guessed or looks odd; may be empty.
     """
 
     image: np.ndarray
-    low: float
-    high: float
     note: str = ""
 
     @property
@@ -78,7 +75,7 @@ def windowed(values: np.ndarray, window: Window, note: str = "", inverted: bool 
     if inverted:
         values, low, high = -values, -high, -low
     part = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
-    return Slice(np.rint(np.nan_to_num(part) * 255).astype(np.uint8), low, high, note)
+    return Slice(np.rint(np.nan_to_num(part) * 255).astype(np.uint8), note)
 
 
 def check_size(height: int, width: int) -> None:
