@@ -1,4 +1,4 @@
-"""Write the result tables of README.md, docs/ and data/weights/README.md, those of the notebooks, and three pictures.
+"""Write the result tables of README.md, docs/ and data/weights/README.md, those of the notebooks, and two pictures.
 
     .venv/bin/python benchmarks/tables.py
     .venv/bin/python benchmarks/tables.py trailer
@@ -6,7 +6,7 @@
 The second command draws docs/trailer.png, notebook 1's first picture, from runs/default as `make tutorial` leaves it.
 
 In a page every table stands between two comments, `<!-- name -->` and `<!-- end -->`, and is never edited by hand. The
-notebooks read theirs from benchmarks/results/tables. The README's heat maps are taken out of notebook 4.
+notebooks read theirs from benchmarks/results/tables.
 """
 
 from __future__ import annotations
@@ -14,11 +14,9 @@ from __future__ import annotations
 import dataclasses
 import re
 import sys
-from base64 import b64decode
 from collections.abc import Callable
 
 import matplotlib.pyplot as plt
-import nbformat
 import numpy as np
 import pandas as pd
 from accuracy import BASELINES
@@ -545,22 +543,12 @@ def filled(text: str, content: dict[str, str]) -> str:
     return text
 
 
-def heat_map_picture() -> bytes:
-    """The picture (JPEG) of notebook 4 with both models' maps, as in the article and as chosen, for the README."""
-    notebook = nbformat.read(PROJECT / "notebooks" / "04_cam.ipynb", 4)
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    pictures = [output for output in outputs if "image/jpeg" in output.get("data", {})]
-    wanted = next(p for p in pictures if "chosen for each on validation" in p.metadata["image/jpeg"]["alt"])
-    return b64decode(wanted.data["image/jpeg"])
-
-
 def main() -> None:
     if sys.argv[1:] == ["trailer"]:
         draw_trailer().savefig(PROJECT / "docs" / "trailer.png", dpi=100)
         return
     curve = compact(draw_learning_curve(), photo=False)
     replace_file(PROJECT / "docs" / "learning-curve.png", lambda path: path.write_bytes(curve))
-    replace_file(PROJECT / "docs" / "heat-maps.jpg", lambda path: path.write_bytes(heat_map_picture()))
     for name, table in notebook_tables().items():
         replace_file(RESULTS / "tables" / f"{name}.csv", table.to_csv)
     content = tables()
