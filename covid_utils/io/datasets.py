@@ -108,8 +108,9 @@ def open_dataset(settings: Settings, progress: bool) -> tuple[str, pd.DataFrame,
     def read() -> tuple:
         return decode(folder, paths, settings.image_size, home / "cache", progress, windows), None, None, common
 
-    name = folder.name.replace("<", "‹")  # notebooks show it in Markdown, which would take it for HTML
-    return name, table, patients, read
+    known = "" if entry.fetch or folder.name not in DATASETS else "./"  # a folder of one's own is no data set of ours
+    # notebooks show the name in Markdown, which would take it for HTML
+    return known + folder.name.replace("<", "‹"), table, patients, read
 
 
 @explain_out_of_memory("patients or image_size")
