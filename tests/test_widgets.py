@@ -13,7 +13,7 @@ SLICES = torch.from_numpy(draw_patient(1, image_size=64).images)
 @pytest.fixture
 def drawn(monkeypatch):
     figures = []
-    monkeypatch.setattr(widgets, "compact", lambda figure, photo: figures.append(figure) or b"")
+    monkeypatch.setattr(widgets, "compact", lambda figure, photo, small: figures.append(figure) or b"")
     return figures
 
 

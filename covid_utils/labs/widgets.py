@@ -44,7 +44,7 @@ def explore(draw: Callable[..., Figure], alt: str, **choices: tuple) -> dict[str
 
     def redraw(_change=None):
         figure = draw(**{name: control.value for name, control in controls.items()})
-        place.draw(Image(compact(figure, photo=True), format="jpeg", alt=alt))
+        place.draw(Image(compact(figure, photo=True, small=False), format="jpeg", alt=alt))
 
     redraw()
     for control in boxes:
