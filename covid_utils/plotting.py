@@ -1,12 +1,10 @@
-"""Figures that all notebooks share: slices, live curves, confusion matrices; and the source of helpers."""
+"""Figures that all notebooks share: slices, live curves and confusion matrices."""
 
 from __future__ import annotations
 
-import inspect
 import io
 import math
 import time
-from collections.abc import Callable
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -26,14 +24,6 @@ LESION, OTHER_FINDING = "#00E5FF", "#F0E442"
 # `@styled` on a function that draws: inside it only, so that a reader's own figures stay as they are
 STYLE = {"figure.dpi": 100, "font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "text.usetex": False}
 styled = plt.rc_context(STYLE)
-
-
-def source(*functions: Callable) -> None:
-    """Show the source of helper functions as it runs, so that what is read is what runs."""
-    for function in functions:
-        code = inspect.getsource(function).rstrip()
-        # Markdown, as IPython's Code brings a style sheet of its own each time: ten times the size
-        display({"text/markdown": f"```python\n{code}\n```", "text/plain": function.__qualname__}, raw=True)
 
 
 @styled

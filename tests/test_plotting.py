@@ -1,6 +1,5 @@
 """Figures of all notebooks, as they are drawn."""
 
-import inspect
 import io
 from types import SimpleNamespace
 
@@ -13,7 +12,6 @@ from matplotlib.colors import to_hex
 from covid_utils import plotting
 from covid_utils.io.folders import CLASSES
 from covid_utils.labs import score_figures
-from covid_utils.models import freeze
 
 HISTORY = pd.DataFrame(
     {
@@ -29,14 +27,6 @@ def displayed(monkeypatch):
     calls = []
     monkeypatch.setattr(plotting, "display", lambda *given, **named: calls.append((given, named)))
     return calls
-
-
-def test_source_shows_what_runs(displayed):
-    plotting.source(freeze, plotting.outline)
-    for function, ((shown,), named) in zip((freeze, plotting.outline), displayed, strict=True):
-        code = inspect.getsource(function).rstrip()
-        assert shown == {"text/markdown": f"```python\n{code}\n```", "text/plain": function.__name__}
-        assert named == {"raw": True}
 
 
 def test_live_curves_draw_the_history_in_one_place_with_a_description():
