@@ -92,12 +92,10 @@ def split_groups(table: pd.DataFrame, split: str = "patient", seed: int = 0) -> 
     for label, target in ((1, covid), (0, held_out - covid)):
         left = groups["size"][groups.label == label]
         if len(left) < 3:
-            hint = "use split='random' or " if split == "patient" else ""
-            both = f" ({mixed.sum()} hold both classes)" if mixed.any() else ""
+            unit, hint = ("patients", "use split='random' or ") if split == "patient" else ("files", "")
             raise ValueError(
-                f"Class {CLASSES[label]} has too few slices, {left.sum()} in {len(left)} "
-                f"{'patients' if split == 'patient' else 'files'}{both}: "
-                f"{hint}add slices, as train, val and test need one each."
+                f"Class {CLASSES[label]} has too few slices, {left.sum()} in {len(left)} {unit}: {hint}add slices, as "
+                "train, val and test need one each."
             )
         for part, spare in (("test", 2), ("val", 1)):
             taken = _fill(left, target, most=len(left) - spare)

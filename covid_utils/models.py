@@ -62,9 +62,11 @@ class Net(StagedModule):
         if backbone not in BACKBONES:
             raise ValueError(f"Unknown backbone {backbone!r}: {did_you_mean(backbone, BACKBONES)}")
         row = BACKBONES[backbone]
-        self.backbone, self.amp, self.origin, self.preprocess = backbone, row.amp, "scratch", Preprocessing()
+        self.backbone, self.amp, self.origin = backbone, row.amp, "scratch"
+        self.preprocess = Preprocessing()
         self.net = row.network()
-        self.net.set_submodule(row.output, nn.Linear(self.net.get_submodule(row.output).in_features, 1))
+        features = self.net.get_submodule(row.output).in_features
+        self.net.set_submodule(row.output, nn.Linear(features, 1))
         check_stages(self)
 
     def forward(self, images: Tensor) -> Tensor:

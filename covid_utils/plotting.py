@@ -1,17 +1,14 @@
-"""Figures that all notebooks share: slices, live curves, confusion matrices; and the source of helpers."""
+"""Figures that all notebooks share: slices, live curves and confusion matrices."""
 
 from __future__ import annotations
 
-import inspect
 import io
 import math
 import time
-from collections.abc import Callable
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import PIL.Image
 from IPython.display import Image, display
 from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay
@@ -29,37 +26,25 @@ STYLE = {"figure.dpi": 100, "font.size": 11, "axes.spines.top": False, "axes.spi
 styled = plt.rc_context(STYLE)
 
 
-def source(*functions: Callable) -> None:
-    """Show the source of helper functions as it runs, so that what is read is what runs."""
-    for function in functions:
-        code = inspect.getsource(function).rstrip()
-        # Markdown, as IPython's Code brings a style sheet of its own each time: ten times the size
-        display({"text/markdown": f"```python\n{code}\n```", "text/plain": function.__qualname__}, raw=True)
-
-
 @styled
 def show(figure: Figure, alt: str, photo: bool = False, small: bool = False) -> None:
     """Display a figure once, with a text for those who can't see it, and forget it.
 
-    `photo`: as JPEG, a quarter of a PNG's size for pictures full of grey values; `small`: coarser, half of that again.
+    `photo`: as JPEG, a quarter of a PNG's size for pictures full of grey values; `small`: half of that again.
     """
     plt.close(figure)
-    if photo or small:
-        display(Image(compact(figure, photo, small), format="jpeg" if photo else "png", alt=alt))
+    if photo:
+        display(Image(compact(figure, photo, small), format="jpeg", alt=alt))
     else:
         display(figure, metadata={"image/png": {"alt": alt}})
 
 
 @styled
 def compact(figure: Figure, photo: bool, small: bool = True) -> bytes:
-    """The bytes of a figure's picture: JPEG for photos, else PNG with 64 colours."""
-    raw, buffer = io.BytesIO(), io.BytesIO()
-    figure.savefig(raw, format="png", bbox_inches="tight", dpi=68 if photo and small else 100)
-    picture = PIL.Image.open(raw).convert("RGB")
-    if photo:
-        picture.save(buffer, format="jpeg", quality=50 if small else 80, optimize=True)
-    else:
-        picture.quantize(64, dither=PIL.Image.Dither.NONE).save(buffer, format="png", optimize=True)
+    """The bytes of a figure's picture: JPEG for photos, of lower quality if `small`, else PNG."""
+    buffer = io.BytesIO()
+    look = {"format": "jpeg", "pil_kwargs": {"quality": 50 if small else 80}} if photo else {"format": "png"}
+    figure.savefig(buffer, bbox_inches="tight", dpi=100, **look)
     return buffer.getvalue()
 
 

@@ -88,6 +88,11 @@ def test_class_folders(tmp_path):
         assert torch.equal(data.images[row], torch.from_numpy(read_slice(folder / path, 32)))
 
 
+def test_a_folder_of_one_s_own_called_phantom_is_not_taken_for_the_generator_s(folder):
+    data = load(folder.rename(folder.with_name("phantom")))
+    assert (data.name, len(data.table), data.lesions) == ("./phantom", 16, None) and DATASETS.get(data.name) is None
+
+
 @pytest.mark.parametrize(
     ("names", "label"),
     [

@@ -113,7 +113,8 @@ def open_dataset(settings: Settings, progress: bool) -> tuple[str, pd.DataFrame,
         kept = read()[1]
         table = table[kept].reset_index(drop=True)
         patients += sentence(+Counter({"blank slices": int((~kept).sum())}))
-    name = folder.name.replace("<", "‹")  # notebooks show it in Markdown, which would take it for HTML
+    known = "" if entry.fetch or folder.name not in DATASETS else "./"  # a folder of one's own is no data set of ours
+    name = known + folder.name.replace("<", "‹")  # notebooks show it in Markdown, which would take it for HTML
     return name, table, patients, lambda: (read()[0], None, None, common)
 
 

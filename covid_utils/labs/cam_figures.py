@@ -33,7 +33,7 @@ def overlay(axis, image, heat=None, lesion=None, opacity: float = 0.5, title: st
         border.set_path_effects([withStroke(linewidth=3, foreground="black")])
     axis.set(xticks=(), yticks=())
     axis.spines[:].set_visible(False)
-    axis.set_title(title, fontsize=11)
+    axis.set_title(title, fontsize=13)
     return drawn
 
 
@@ -56,46 +56,30 @@ def show_cams(
     """
     columns = len(maps) + 1
     figure, axes = plt.subplots(
-        len(images), columns, figsize=(2.35 * columns, 2.45 * len(images) + 0.5), squeeze=False, layout="constrained"
+        len(images), columns, figsize=(2.7 * columns, 2.8 * len(images) + 0.6), squeeze=False, layout="constrained"
     )
     for row, (image, text) in enumerate(zip(images, rows, strict=True)):
         lesion = None if lesions is None else lesions[row]
         look = {"colour": colours[row] if colours else LESION}
         overlay(axes[row][0], image, None, lesion, title="" if row else "slice", **look)
-        axes[row][0].set_ylabel(text, fontsize=10)
+        axes[row][0].set_ylabel(text, fontsize=13)
         for axis, (title, heat) in zip(axes[row][1:], maps.items(), strict=True):
             drawn = overlay(axis, image, heat[row], lesion, title="" if row else title, **look)
     bar = figure.colorbar(drawn, ax=axes, orientation="horizontal", shrink=0.4, aspect=40, pad=0.01)
-    bar.set_ticks([0, 1], labels=["least in this map", "most in this map"])
-    show(figure, alt, photo=True)
+    bar.set_ticks([0, 1], labels=["least in this map", "most in this map"], fontsize=13)
+    show(figure, alt, photo=True, small=True)
 
 
 @styled
 def panels(image, maps: dict[str, np.ndarray], lesion=None, opacity: float = 0.5, title: str = "slice") -> Figure:
     """A slice and its heat maps, {title: float (H, W) in 0…1}, in a row, as a figure."""
-    figure, axes = plt.subplots(1, 1 + len(maps), figsize=(3.6 * (1 + len(maps)), 4.1), squeeze=False)
+    figure, axes = plt.subplots(1, 1 + len(maps), figsize=(3 * (1 + len(maps)), 3.5), squeeze=False)
     plt.close(figure)
     overlay(axes[0][0], image, None, lesion, title=title)
     for axis, (name, heat) in zip(axes[0][1:], maps.items(), strict=True):
         overlay(axis, image, heat, lesion, opacity, name)
     figure.tight_layout()
     return figure
-
-
-@styled
-def show_names(pictures: list[np.ndarray], names: list[dict[str, float]], alt: str) -> None:
-    """Show pictures, and under each as bars what a network takes it for: {name: probability}, the likeliest first."""
-    size = (3.6 * len(pictures), 4.4)
-    figure, axes = plt.subplots(2, len(pictures), figsize=size, squeeze=False, height_ratios=(2.4, 1))
-    for picture, found, (top, bottom) in zip(pictures, names, axes.T, strict=True):
-        top.imshow(picture, cmap="gray")
-        top.axis("off")
-        bottom.barh(range(len(found)), list(found.values()), color=BLUE, alpha=0.35)
-        for place, (name, chance) in enumerate(found.items()):
-            bottom.text(0.02, place, f"{name}  {chance:.0%}", va="center", fontsize=10)
-        bottom.set(xlim=(0, 1), ylim=(len(found) - 0.5, -0.5), yticks=(), xlabel="probability")
-    figure.tight_layout()
-    show(figure, alt, photo=True)
 
 
 @styled
@@ -108,7 +92,7 @@ def show_scores(scores: dict[str, dict[str, dict]], baseline: str, alt: str) -> 
     """
     names = list(next(iter(scores.values())))
     figure, axes = plt.subplots(
-        1, len(scores), figsize=(4.8 * len(scores) + 2, 0.36 * len(names) + 1.3), sharey=True, squeeze=False,
+        1, len(scores), figsize=(4.2 * len(scores) + 2, 0.36 * len(names) + 1.3), sharey=True, squeeze=False,
         layout="constrained",
     )  # fmt: skip
     for axis, (title, rows) in zip(axes[0], scores.items(), strict=True):
