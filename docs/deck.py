@@ -144,7 +144,7 @@ class Deck:
             self.add(shown, notes=[text for text in texts if text not in shown])
             return
         leads = [words(sentences(text)[0]) for text in texts] if words(*texts) > WORDS else [0] * len(texts)
-        share, groups = sum(leads) / max(math.ceil((sum(leads) - 10) / WORDS), 1), {}
+        share, groups = sum(leads) / max(math.ceil((sum(leads) - 15) / WORDS), 1), {}
         for i, text in enumerate(texts):
             groups.setdefault(int((sum(leads[:i]) + leads[i] / 2) / share) if share else 0, []).append(text)
         for group in groups.values():
