@@ -16,18 +16,18 @@ import ast
 import math
 import re
 import textwrap
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from markdown_it import MarkdownIt
 from nbformat import NotebookNode
 
-TABLE = ("|", "<table")  # how a table begins, in Markdown and as pandas writes it
+TABLE = ("|", "<table", "![")  # how a table begins, in Markdown and as pandas writes it, and a picture
 WORDS = 60  # of prose on a slide
-CAPTION = 35  # words beside a figure or much code
+CAPTION = 40  # words beside a figure or much code
 LINES = 20  # of code on a slide
 SHORT = 8  # lines of the notebook's own code; beside a table 3
 QUESTION = re.compile(r"\*\*(Predict|Think|Look|Try|Guess)\b")
-ASIDE = re.compile(r"\*\*(Time|Next)|\*For learning only")  # the last stands below each slide
+ASIDE = re.compile(r"\*\*(Time|Next)|\*+For learning only")  # the last stands below each slide
 SET_UP = re.compile(r"check_parameters\(globals|^record\(", re.MULTILINE)
 LEADS = re.compile(r"(Here|Below|Outlined|The same)\b|.*:$", re.DOTALL)
 FOLDED = re.compile(r"<details>.*?</details>", re.DOTALL)
@@ -50,7 +50,7 @@ class Slide:
 
 
 def words(*texts: str) -> int:
-    """How many there are; a table fills a slide."""
+    """How many there are; a table or a picture fills a slide."""
     return sum(WORDS if text.startswith(TABLE) else len(text.split()) for text in texts)
 
 
@@ -64,15 +64,15 @@ def blocks(source: str) -> list[str]:
 
 def sentences(text: str) -> list[str]:
     """Those of a paragraph or an item; a table, code, a question or an exercise (a numbered item) that fits is one."""
-    if re.match(r"\||```", text) or (words(text) <= WORDS and (QUESTION.search(text) or re.match(r"\d+\. ", text))):
+    if re.match(r"\||```|!\[", text) or (words(text) <= WORDS and (QUESTION.search(text) or re.match(r"\d+\. ", text))):
         return [text]
     mark, rest = ITEM.fullmatch(text).groups() if ITEM.fullmatch(text) else ("", text)
     first, *others = SENTENCE.split(rest)
     return [mark + first, *others]
 
 
-def gist(texts: list[str]) -> list[str]:
-    """Of each text the first sentence and, as WORDS allows, those with a term in bold, then those that follow on."""
+def gist(texts: list[str], room: int = WORDS) -> list[str]:
+    """Of each text the first sentence and, as `room` allows, those with a term in bold, then those that follow on."""
     parts, kept, total = [sentences(text) for text in texts], set(), 0
     ranked = sorted(
         ((0 if i == 0 or QUESTION.search(sentence) else 1 if "**" in sentence else 2), n, i)
@@ -81,7 +81,7 @@ def gist(texts: list[str]) -> list[str]:
     )
     for rank, n, i in ranked:
         count = words(parts[n][i])
-        if rank == 0 or (total + count <= WORDS and (rank == 1 or (n, i - 1) in kept)):
+        if rank == 0 or (total + count <= room and (rank == 1 or (n, i - 1) in kept)):
             kept.add((n, i))
             total += count
     return [" ".join(each for i, each in enumerate(part) if (n, i) in kept) for n, part in enumerate(parts)]
@@ -100,7 +100,12 @@ def kind_of(output: NotebookNode) -> str:
 def room_below(slide: Slide) -> int:
     """How many paragraphs or items still have a place under a slide's figure or table."""
     rows = sum(output.get("data", {}).get("text/html", "").count("<tr") for output in slide.outputs)
-    return 3 - len(slide.text) - sum(not each.startswith("<small>") for each in slide.after) - 3 * (rows > SHORT)
+    return 3 - len(slide.text) - sum(map(is_prose, slide.after)) - 3 * (rows > SHORT)
+
+
+def is_prose(text: str) -> bool:
+    """Whether it is more than a figure's caption."""
+    return not text.startswith("<small>")
 
 
 class Deck:
@@ -109,9 +114,14 @@ class Deck:
     def __init__(self, cells: list[NotebookNode]):
         self.slides: list[Slide] = []
         self.title, self.level, self.pending, self.begun = "", 1, [], False
+        self.chapter = ""
         for cell in cells:
-            if "solution" in cell.metadata.get("tags", []):
+            tags = cell.metadata.get("tags", [])
+            if "solution" in tags:
                 self.aside(cell.source)
+            elif "exercise" in tags:
+                self.flush()
+                self.title = self.chapter
             elif cell.metadata.get("slideshow", {}).get("slide_type") != "skip":
                 {"markdown": self.prose, "code": self.code}[cell.cell_type](cell)
         self.flush()
@@ -129,8 +139,12 @@ class Deck:
     def flush(self) -> None:
         """Slides for the prose that has come up, in parts of about the same length."""
         texts, self.pending = self.pending, []
+        if self.title.startswith("Exercise") and texts:  # on one slide: its first paragraphs
+            shown = gist(texts[: max(1, sum(words(*texts[: n + 1]) <= WORDS for n in range(len(texts))))])
+            self.add(shown, notes=[text for text in texts if text not in shown])
+            return
         leads = [words(sentences(text)[0]) for text in texts] if words(*texts) > WORDS else [0] * len(texts)
-        share, groups = sum(leads) / max(math.ceil((sum(leads) - 10) / WORDS), 1), {}
+        share, groups = sum(leads) / max(math.ceil((sum(leads) - 15) / WORDS), 1), {}
         for i, text in enumerate(texts):
             groups.setdefault(int((sum(leads[:i]) + leads[i] / 2) / share) if share else 0, []).append(text)
         for group in groups.values():
@@ -139,17 +153,15 @@ class Deck:
 
     def prose(self, cell: NotebookNode) -> None:
         for number, block in enumerate(blocks(FOLDED.sub("", cell.source))):
-            heading = re.match(r"(#+) (.*)|\*\*([^*]+)\*\*$", block)
-            if heading:
+            if ASIDE.match(block):
+                self.aside(block)
+            elif heading := re.match(r"(#+) (.*)|\*\*([^*]+)\*\*$", block):
                 self.flush()
                 self.title, self.level = heading[2] or heading[3], len(heading[1] or "###")
+                self.chapter = self.title if self.level == 2 else self.chapter
                 self.begun |= self.level == 2
-            elif ASIDE.match(block):
-                self.aside(block)
-            else:
+            elif number or not self.below(block):
                 self.pending.append(block)
-                if number == 0 and self.slides and self.slides[-1].outputs and not QUESTION.search(block):
-                    self.aside(block)  # what is said of a figure, while it is still to be seen
         if folded := FOLDED.findall(cell.source):
             self.flush()
             self.aside(*folded)
@@ -167,7 +179,7 @@ class Deck:
         return text
 
     def code(self, cell: NotebookNode) -> None:
-        if SET_UP.search(cell.source) or "parameters" in cell.metadata.get("tags", []):
+        if SET_UP.search(cell.source) or "parameters" in str(cell.metadata.get("tags")):
             if self.begun and self.pending:  # a chapter about the parameters
                 self.aside(f"*{self.title}*", *self.pending)
                 self.pending = []
@@ -184,18 +196,34 @@ class Deck:
                 alt = next((each["alt"] for each in output.metadata.values() if "alt" in each), "")
                 text = self.lead(CAPTION)
                 self.add(text, outputs=[output], after=[] if text or not alt else [f"<small>{alt}</small>"])
+            elif kind != "source" and self.joins(output):
+                self.slides[-1].outputs.append(output)
             elif kind != "source":
                 self.add(self.lead(CAPTION if kind == "table" else WORDS), code=own, outputs=[output])
                 own = ""
 
+    def joins(self, output: NotebookNode) -> bool:
+        """Whether a short table has a place below the figure or table that it follows at once."""
+        last = self.slides[-1] if self.slides else Slide("", 1)
+        if self.pending or self.level < 3 or len(last.outputs) != 1 or any(map(is_prose, last.after)):
+            return False
+        return room_below(replace(last, outputs=[*last.outputs, output])) > 0
+
+    def below(self, text: str) -> bool:
+        """Writes a finding below the figure or table that it follows, if there is room; returns whether there was."""
+        last, shown = self.slides[-1] if self.slides else Slide("", 1), gist(blocks(text), CAPTION)
+        full = not last.outputs or room_below(last) < len(shown) or words(*shown) > CAPTION + 10
+        if self.pending or full or QUESTION.search(text):
+            return False
+        last.after = [*filter(is_prose, last.after), *shown]
+        last.notes += [text] if text != "\n\n".join(shown) else []
+        return True
+
     def sentence(self, text: str) -> None:
         """A result in words: below the figure or table that it follows, or on a slide of its own."""
-        last = self.slides[-1] if self.slides else None
         if not self.begun:
             self.aside(text)
-        elif not self.pending and last.outputs and room_below(last) >= len(blocks(text)) and words(text) <= WORDS:
-            last.after = [each for each in last.after if not each.startswith("<small>")] + [text]
-        else:
+        elif not self.below(text):
             if words(*self.pending, text) > WORDS or any(map(QUESTION.search, self.pending)):
                 self.flush()
             self.pending += blocks(text)
