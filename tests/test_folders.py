@@ -13,7 +13,6 @@ from test_data import classes, load, picture, refuses
 from test_data import csv_folder as csv_folder  # a fixture
 from test_data import folder as folder  # a fixture
 
-from covid_utils.io.discovery import is_slice, slices_below
 from covid_utils.io.folders import SPLITS
 from covid_utils.io.patients import canonical, guessed
 
@@ -24,6 +23,7 @@ def write(folder, names):
     """Random pictures, in the order of their names; what has another ending is no picture."""
     for number, name in enumerate(names):
         if name.endswith((".gif", ".GIF", ".gz", ".txt", ".DS_Store")):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(b"x")
         else:
             picture(folder / name, number, mode="RGB")
@@ -76,6 +76,16 @@ REFUSED = {  # files, and what is said
         "'export' names neither class: give .*set/export/data, in which the class folders lie",
     ),
     "third class": ([*PLAIN, "Pneumonia/1.png"], "'Pneumonia' names neither class: call .* move other folders out"),
+    "misspelled class": (
+        [*PLAIN[8:], *(f"COVDI/{i}.png" for i in range(8))],
+        "slices in 'COVDI', and 'COVDI' names neither class: call the class folders COVID .* and non-COVID ",
+    ),
+    "one class": (PLAIN[8:], "no slices of class COVID: call the class folders COVID .* or give one CSV file"),
+    "nothing that is read": (
+        [*PLAIN[8:], "COVID/scan.mha.gz"],
+        r"no slices of class COVID: .*Slices end in \.png, .* Left out: \.gz files, which are not read \(1\)",
+    ),
+    "too few slices": (PLAIN[6:], "COVID has too few slices, 2 in 2 files: add slices"),
     "no test": ([f"{split}/{name}" for split in ("train", "validation") for name in PLAIN], "test split of .* holds"),
     "leak": (
         [f"{split}/{name}" for split in ("train", "val", "test") for name in each_class("anna/{}.png")],
@@ -271,13 +281,6 @@ def test_patients_in_dicom_headers(tmp_path, of, patients, said):
     assert data.table.patient.nunique() == patients and said in data.patient_source
     assert patients == 2 or (data.table.groupby("patient").split.nunique() == 1).all()
     assert "SECRET" not in data.table.to_csv() + data.patient_source
-
-
-def test_dicom_without_an_ending(tmp_path):
-    dicom(tmp_path / "IM000001", 1, "x")
-    (tmp_path / "README").write_text("nothing")
-    assert is_slice(tmp_path / "IM000001") and not is_slice(tmp_path / "README")
-    assert slices_below(tmp_path) == ([tmp_path / "IM000001"], {})
 
 
 # ------------------------------------------------------------------------------------------------- the cache

@@ -180,6 +180,7 @@ def test_who_is_a_patient(tmp_path):
     for i, file in enumerate(sorted((tmp_path / "c").iterdir())):
         file.rename(tmp_path / "b" / f"CT.1.2.840.113619.{i}")  # no ending at all, as scanners name files
     (tmp_path / "c").rmdir()
+    (tmp_path / "b" / "README").write_text("no slice")
     volumes = [nifti(tmp_path / "d" / "scan.nii.gz", chest(6, 3)), nifti(tmp_path / "e" / "scan.nii", chest(6, 4))]
     files = sorted((tmp_path / "a").rglob("*.dcm"))
     other = tmp_path / "b" / "IM0000.dcm"
