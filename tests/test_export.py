@@ -126,7 +126,7 @@ def test_the_card_holds_what_the_run_recorded(toy_run, tmp_path):
     assert "| auc | – |" in card and "| val | 11 | 12 | 13 |\n| test | 11 | 12 | 13 |\n" in card
     assert "37.5 % (20.0 to 50.0) of the test slices" in card and "{" not in card.split("```")[0]
     assert f"**{course.threshold:.3f}**" in card and f"**{course.temperature:.2f}**" in card
-    assert "2 epochs" in card and "seed 0" in card and "random weights" in card and "notebook 5 was not run" in card
+    assert "4 epochs" in card and "seed 0" in card and "random weights" in card and "notebook 5 was not run" in card
     record(settings, "scratch", {"test": scores}, "other slices", 1.0)  # a later training, of something else
     assert "81.2 %" not in str(model_card(course, folder))
 

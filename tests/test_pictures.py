@@ -209,6 +209,11 @@ def packed(data):
     data.file_meta.TransferSyntaxUID = pydicom.uid.JPEGLosslessSV1
 
 
+def huge(data):
+    data.compress(pydicom.uid.RLELossless)
+    data.Rows = data.Columns = 50_000
+
+
 COLOUR = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
 BLANK = r"\(it is blank, one grey level throughout\)"
 PAGES = {"save_all": True, "append_images": [Image.fromarray(RAMP)] * 2}
@@ -219,6 +224,7 @@ REFUSED = {
     "palette.dcm": (ramp_scan(PhotometricInterpretation="PALETTE COLOR"), "a colour picture"),
     "none.dcm": (ramp_scan(lambda data: data.pop("PixelData")), "it holds no picture"),
     "jpeg.dcm": (ramp_scan(packed), "packed as JPEG Lossless.*: run 'python -m pip install pydicom \"pylibjpeg"),
+    "huge.dcm": (ramp_scan(huge), "50000 × 50000 pixels"),
     "transparent.png": (saved(np.full((40, 40, 4), (255, 255, 255, 0), np.uint8)), BLANK),
     "blank.png": (saved(np.full((40, 40), 700, np.uint16)), BLANK),
     "pages.tif": (saved(RAMP, **PAGES), "it holds 3 pictures"),
