@@ -380,8 +380,6 @@ def server():
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             server.asked += 1
-            if self.path not in server.files:
-                return self.send_error(404)
             content = server.files[self.path]
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
@@ -412,11 +410,8 @@ def test_an_interrupted_transfer_leaves_nothing_and_is_repeated(server, tmp_path
     assert (tmp_path / "a.bin").read_bytes() == CONTENT and server.asked == 2
 
 
-def test_download_refused_or_without_network(server, tmp_path):
-    with pytest.raises(ConnectionError, match="404.*by hand; dataset='phantom' needs no network"):
-        fetch(f"{server.address}/none", tmp_path / "none", progress=False)
-    assert server.asked == 1  # trying again would not help
-    with pytest.raises(ConnectionError, match="Could not download .*dataset='phantom' needs no network"):
+def test_download_without_network(tmp_path):
+    with pytest.raises(ConnectionError, match="Could not download .*by hand; dataset='phantom' needs no network"):
         fetch("http://127.0.0.1:9/a", tmp_path / "a", progress=False)
 
 

@@ -21,18 +21,7 @@ from ct_phantom import patients as module
 from ct_phantom.anatomy import Slice
 from ct_phantom.disease import DRAW
 from ct_phantom.lesion import draw_with_lesion
-from ct_phantom.patients import (
-    COVID,
-    FINDINGS,
-    HOSPITALS,
-    SCATTERED,
-    VISIBLE,
-    draw_healthy,
-    draw_patient,
-    draw_stack,
-    phantom,
-    plan_patient,
-)
+from ct_phantom.patients import COVID, FINDINGS, HOSPITALS, draw_patient, draw_stack, phantom, plan_patient
 
 # Drawn by patients 0 to 23 of each hospital, two slices of 64 pixels each, and the means of 16 blocks of patient 1's
 # first slice.
@@ -130,9 +119,6 @@ def test_the_cache_is_read_unless_it_is_damaged_or_the_generator_changed(tmp_pat
     monkeypatch.setattr(datasets, "generator_code", lambda: b"another generator")
     cached()
     assert len(list(tmp_path.glob("*.npz"))) == 2
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match="Cannot write .*phantom-A-2x1.*another folder"):
-        cached(tmp_path / "file")
 
 
 def test_grey_values_alone_do_not_give_the_label(small):
@@ -231,7 +217,7 @@ def canvases() -> list[Slice]:
     """Healthy slices of four patients at four levels, each the middle one of its patient's."""
     plans = {level: plan_patient(patient) for patient, level in ((0, 0.3), (2, 0.45), (4, 0.55), (6, 0.7))}
     centred = {level: dataclasses.replace(p, habitus=p.habitus | {"middle": level}) for level, p in plans.items()}
-    return [draw_healthy(plan, level, 96)[0] for level, plan in centred.items()]
+    return [module.draw_healthy(plan, level, 96)[0] for level, plan in centred.items()]
 
 
 def change(name: str, s: Slice, seed: int, severity: float) -> np.ndarray:
@@ -262,7 +248,7 @@ def look(name: str, severity: float | None = None) -> dict[str, float]:
     rows = []
     for seed, s in itertools.product(SEEDS, canvases()):
         changed, lung = change(name, s, seed, severity), s.lung > 0.5
-        part, seen = np.abs(changed) / np.abs(changed).sum(), (np.abs(changed) > VISIBLE) & lung
+        part, seen = np.abs(changed) / np.abs(changed).sum(), (np.abs(changed) > module.VISIBLE) & lung
         left = part[:, s.n // 2 :].sum()
         row = {
             "depth": (part * s.depth).sum(),
@@ -322,8 +308,8 @@ def test_only_lung_changes_by_the_same_draws_at_every_level(name):
 def test_covid_lies_along_the_pleura_and_what_is_scattered_does_not():
     """The label's own rule: a network that learns it has learnt the disease."""
     for covid in COVID:
-        assert min(look(name)["depth"] for name in SCATTERED) > 1.5 * look(covid)["depth"]
-        assert look(covid)["outer"] > 1.6 * max(look(name)["outer"] for name in SCATTERED)
+        assert min(look(name)["depth"] for name in module.SCATTERED) > 1.5 * look(covid)["depth"]
+        assert look(covid)["outer"] > 1.6 * max(look(name)["outer"] for name in module.SCATTERED)
 
 
 def test_consolidation_is_denser_than_ground_glass_and_hides_the_vessels():
@@ -336,7 +322,7 @@ def test_a_patients_consolidation_lies_inside_the_ground_glass():
     """As both get the same seed."""
     inside = []
     for seed, s in itertools.product(SEEDS, canvases()):
-        glass, dense = (change(name, s, seed, 0.5) > VISIBLE for name in ("ground_glass", "consolidation"))
+        glass, dense = (change(name, s, seed, 0.5) > module.VISIBLE for name in ("ground_glass", "consolidation"))
         inside.append((glass & dense).sum() / dense.sum())
     assert np.mean(inside) > 0.93
 
@@ -349,7 +335,7 @@ def test_nets_are_rougher_than_haze():
         for seed, s in itertools.product(SEEDS[:6], canvases()):
             changed = change(name, s, seed, 0.5)
             fine = np.abs(changed - cv2.GaussianBlur(changed, (0, 0), 2))
-            parts.append(fine[changed > VISIBLE].mean() / changed[changed > VISIBLE].mean())
+            parts.append(fine[changed > module.VISIBLE].mean() / changed[changed > module.VISIBLE].mean())
         return np.mean(parts)
 
     assert rough("crazy_paving") > 1.25 * rough("ground_glass")
