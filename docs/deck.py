@@ -24,7 +24,7 @@ from nbformat import NotebookNode
 
 TABLE = ("|", "<table", "![")  # how a table begins, in Markdown and as pandas writes it, and a picture
 WORDS = 60  # of prose on a slide
-CAPTION = 45  # words beside a figure or much code
+CAPTION = 40  # words beside a figure or much code
 LINES = 20  # of code on a slide
 SHORT = 8  # lines of the notebook's own code; beside a table 3
 QUESTION = re.compile(r"\*\*(Predict|Think|Look|Try|Guess)\b")
@@ -196,18 +196,21 @@ class Deck:
                 text = self.lead(CAPTION)
                 self.add(text, outputs=[output], after=[] if text or not alt else [f"<small>{alt}</small>"])
             elif kind != "source":
-                follows = not self.pending and self.level == 3 and 0 < len(self.slides[-1].outputs) < 3
+                shown = self.slides[-1].outputs if self.level == 3 and not self.pending else []
+                line = kind == "table" and "<tr" not in str(output)  # all that a figure has room for
+                follows = 0 < len(shown) < 3 and (line or kind_of(shown[0]) != "figure")
                 if follows and (kind == "text" or room_below(self.slides[-1], output) > 0):
                     self.slides[-1].outputs.append(output)
                 else:
-                    self.add(self.lead(CAPTION if kind == "table" else WORDS), code=own, outputs=[output])
+                    self.add(self.lead(WORDS), code=own, outputs=[output])
                 own = ""
 
     def below(self, text: str) -> bool:
         """Writes a finding below the figure or table that it follows, if there is room; returns whether there was."""
         last, shown = self.slides[-1] if self.slides else Slide("", 1), gist(blocks(text), CAPTION)
-        full = not last.outputs or room_below(last) < len(shown) or words(*shown) > CAPTION + 5
-        if self.pending or full or QUESTION.search(text):
+        said = shown if last.outputs and kind_of(last.outputs[0]) != "figure" else [*last.text, *shown]
+        room = last.outputs and len(shown) <= room_below(last) and words(*said) <= WORDS
+        if self.pending or not room or QUESTION.search(text):
             return False
         last.after = [each for each in last.after if "<small>" not in each] + shown
         last.notes += [text] if text != "\n\n".join(shown) else []
