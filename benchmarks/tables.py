@@ -1,12 +1,11 @@
-"""Write the result tables of README.md, docs/ and data/weights/README.md, those of the notebooks, and two pictures.
+"""Write the result tables of README.md, docs/ and data/weights/README.md, and two pictures.
 
     .venv/bin/python benchmarks/tables.py
     .venv/bin/python benchmarks/tables.py trailer
 
 The second command draws docs/trailer.png, notebook 1's first picture, from runs/default as `make tutorial` leaves it.
 
-In a page every table stands between two comments, `<!-- name -->` and `<!-- end -->`, and is never edited by hand. The
-notebooks read theirs from benchmarks/results/tables.
+In a page every table stands between two comments, `<!-- name -->` and `<!-- end -->`, and is never edited by hand.
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ from covid_utils.core.settings import Settings, typed
 from covid_utils.data import load_data
 from covid_utils.evaluation import mean_over_seeds, percent
 from covid_utils.explain import cam
-from covid_utils.labs.calibration import verdict
 from covid_utils.labs.localization import pointing_game
 from covid_utils.plotting import BLUE, RED, compact, outline, styled
 from covid_utils.runs.load_or_train import load_or_train
@@ -37,33 +35,25 @@ from covid_utils.training import predict
 
 PAGES = ("README.md", "docs/results.md", "docs/maintainers.md", "docs/heat-maps.md", "data/weights/README.md")
 PAGES = [PROJECT / name for name in PAGES]
-TITLES = {  # of the models that `benchmarks/accuracy.py` trains: in the pages, and in notebook 3
-    "1-nearest neighbour": ("1-nearest neighbour on pixels (learns nothing)", None),
-    "grey histogram": ("logistic regression on the grey histogram", "grey histogram, no network"),
-    "scratch": ("ResNet-18 from scratch", "ResNet-18, random"),
-    "scratch, 2400 patients": ("ResNet-18 from scratch, 2400 patients", None),
-    "bundled": ("ResNet-18, bundled weights", "ResNet-18, drawings"),
-    "lite0 scratch": ("EfficientNet-Lite0 from scratch", "EfficientNet-Lite0, random"),
-    "lite0 bundled": ("EfficientNet-Lite0, bundled weights", "EfficientNet-Lite0, drawings"),
-    "lite0 continued": (
-        "EfficientNet-Lite0, ImageNet weights, then our drawings", "EfficientNet-Lite0, photographs, then drawings",
-    ),
-    "imagenet frozen": ("EfficientNet-Lite0, ImageNet weights", "EfficientNet-Lite0, photographs"),
-    "imagenet": ("EfficientNet-Lite0, ImageNet weights", "EfficientNet-Lite0, photographs, all learns"),
-    "imagenet, longer": ("EfficientNet-Lite0, ImageNet weights", "EfficientNet-Lite0, photographs, 160 pixels"),
-    "continued, longer": (
-        "EfficientNet-Lite0, ImageNet weights, then our drawings",
-        "EfficientNet-Lite0, photographs, then drawings, 160 pixels",
-    ),
-}  # fmt: skip
-MODELS = {name: title for name, (title, _) in TITLES.items()}
-STARTS = {name: title for name, (_, title) in TITLES.items() if title}
-KINDS = {"drawn slices": "phantom", "real slices": "sars-cov-2-ct"}
+MODELS = {  # the models that `benchmarks/accuracy.py` trains
+    "1-nearest neighbour": "1-nearest neighbour on pixels (learns nothing)",
+    "grey histogram": "logistic regression on the intensity histogram",
+    "scratch": "ResNet-18 from scratch",
+    "scratch, 2400 patients": "ResNet-18 from scratch, 2400 patients",
+    "bundled": "ResNet-18, in-domain pretraining",
+    "lite0 scratch": "EfficientNet-Lite0 from scratch",
+    "lite0 bundled": "EfficientNet-Lite0, in-domain pretraining",
+    "lite0 continued": "EfficientNet-Lite0, ImageNet, then in-domain pretraining",
+    "imagenet frozen": "EfficientNet-Lite0, ImageNet pretraining",
+    "imagenet": "EfficientNet-Lite0, ImageNet pretraining",
+    "imagenet, longer": "EfficientNet-Lite0, ImageNet pretraining",
+    "continued, longer": "EfficientNet-Lite0, ImageNet, then in-domain pretraining",
+}
 CURVE = {  # what `benchmarks/learning_curve.py` trains, and how it is drawn
     "scratch": ("ResNet-18 from scratch", BLUE, "o"),
-    "transfer": ("ResNet-18, bundled weights", RED, "s"),
-    "imagenet": ("EfficientNet-Lite0, ImageNet weights", "#E69F00", "D"),
-    "grey histogram": ("grey histogram, no network", "grey", "^"),
+    "transfer": ("ResNet-18, in-domain pretraining", RED, "s"),
+    "imagenet": ("EfficientNet-Lite0, ImageNet pretraining", "#E69F00", "D"),
+    "grey histogram": ("intensity histogram, no network", "grey", "^"),
 }
 MESSAGE = {  # the kinds of networks in the README's table, and the models of each
     "nearest neighbour on pixels": ["1-nearest neighbour"],
@@ -83,8 +73,9 @@ WANTED = {  # test accuracy in percent that the phantom's program was made for
 
 
 def read(name: str) -> pd.DataFrame:
-    """The recorded rows of a benchmark."""
-    return read_rows(RESULTS / f"{name}.csv")
+    """The recorded rows of a benchmark, networks named as in the pages."""
+    names = {"drawings": "in-domain", "ImageNet, then drawings": "ImageNet, then in-domain"}
+    return read_rows(RESULTS / f"{name}.csv").replace(names)
 
 
 def markdown(table: pd.DataFrame | list[dict]) -> str:
@@ -139,8 +130,8 @@ def summary(name: str, split: str) -> str:
     for model in [model for model in MODELS if model in accuracy]:
         mine = rows[rows.model == model]
         recipe = Settings(**recipe_of(mine.recipe.iloc[0]))
-        learns = {"all": "all learns", "last": "`layer4` + head learn"}
-        learns = f", {learns.get(recipe.trainable, f'learns from `{recipe.trainable}` on')}"
+        learns = {"all": "all trainable", "last": "`layer4` and head trainable"}
+        learns = f", {learns.get(recipe.trainable, f'trainable from `{recipe.trainable}` on')}"
         pretrained = recipe.weights != "scratch"
         line = {"test slices": MODELS[model] + (learns if pretrained else ""), "px": recipe.image_size}
         line |= {"epochs": "–" if model in BASELINES else recipe.epochs}
@@ -149,8 +140,7 @@ def summary(name: str, split: str) -> str:
         lines.append(line | {"seeds": len(mine)})
     return (
         f"{markdown(lines)}\n\nMeans over the seeds of the score and both ends of its 95 % interval (bootstrap over "
-        f"groups); differences are paired over the seeds, against {MODELS[baseline]} (of those from scratch with most "
-        "seeds, the best on validation)."
+        f"groups); differences are paired over the seeds, against {MODELS[baseline]}, best on validation."
     )
 
 
@@ -166,7 +156,7 @@ def message() -> str:
             mine = rows[(rows.split == split) & rows.model.isin(models)]
             best = mine.groupby("model").val_accuracy.mean().fillna(0).idxmax() if len(mine) else ""
             line[title] = with_interval(mine[mine.model == best], "accuracy", "{:.0f}") if best else "not run"
-        line["gain over scratch (patient-level)"] = points(accuracy, best, baseline) if baseline else ""
+        line["gain over scratch (patient-level)"] = points(accuracy, best, baseline) if baseline and best else ""
         lines.append(line)
         baseline = best if kind == "from scratch" else baseline
     return markdown(lines)
@@ -191,49 +181,12 @@ def accuracies(name: str, score: str = "accuracy") -> pd.DataFrame:
     return read(name).query("split == 'patient'").pivot(index="seed", columns="model", values=score)
 
 
-def starts() -> pd.DataFrame:
-    """Of each start, on drawn and on real slices: mean accuracy, and how far it is ahead of a random ResNet-18."""
-    both = {}
-    for kind, name in KINDS.items():
-        found = accuracies(name)
-        found = found[[model for model in STARTS if model in found]]
-        scores = {"accuracy, %": (100 * found.mean()).map("{:.1f}".format)}
-        scores["minus ResNet-18, random"] = pd.Series({model: points(found, model, "scratch") for model in found})
-        both[kind] = pd.DataFrame(scores | {"seeds": found.count().astype(str)})
-    table = pd.concat(both, axis=1).reindex(list(STARTS)).dropna(how="all").fillna("")
-    return table.rename(STARTS).rename_axis("start")
-
-
-def best_starts() -> pd.DataFrame:
-    """The pretrained start that validation slices choose, drawn and real, and its gain on test slices."""
-    rows = []
-    for kind, name in KINDS.items():
-        chosen = accuracies(name, "val_accuracy")
-        best = chosen.drop(columns=chosen.filter(regex="scratch|histogram|neighbour")).mean().idxmax()
-        change = gain(accuracies(name), best, "scratch")
-        row = {"slices": kind, "best pretrained start, on validation": STARTS[best]}
-        rows.append(row | {"minus ResNet-18, random": percent(change, signed=True), "that is": verdict(change)})
-    return pd.DataFrame(rows).set_index(["slices", "best pretrained start, on validation"])
-
-
-def stages_that_learn() -> pd.DataFrame:
-    """Validation accuracy and time by the first stage that learns."""
-    recipe = r"^backbone=efficientnet_lite0 weights=imagenet trainable=(\w+) batch_size=16 learning_rate=0.002$"
-    tried = read("search").query("dataset == 'phantom'")
-    runs = tried.groupby(tried.recipe.str.extract(recipe)[0])
-    table = 100 * runs.best.agg(["mean", "min", "max"])
-    table = table.map("{:.1f}".format).set_axis(["validation accuracy, %", "lowest", "highest"], axis=1)
-    table["seconds on one core"] = runs.seconds.median().map("{:.0f}".format)
-    return table.reindex(["last", "layer3", "layer2", "all"]).dropna().rename_axis("trainable")
-
-
 def ways_to_fine_tune() -> pd.DataFrame:
     """Validation accuracy of ways to fine-tune all stages, and their difference to one rate for all."""
     rows = read("fine_tuning")
     best = rows.pivot(index="seed", columns="way", values="best")[rows.way.unique()]
     found = pd.DataFrame({"validation accuracy, %": (100 * best.mean()).map("{:.1f}".format)})
     found["minus one rate"] = [points(best, way, "one rate") for way in best]
-    found["that is"] = ["" if way == "one rate" else verdict(gain(best, way, "one rate")) for way in best]
     return found.rename_axis(f"all stages learn ({len(best)} seeds)")
 
 
@@ -257,7 +210,7 @@ def better_answers() -> pd.DataFrame:
         for _, one in mine.iterrows():
             ends = {"value": one.accuracy, "low": one["accuracy low"], "high": one["accuracy high"]}
             row[f"split {one.split}"] = percent(ends, signed=True)
-        row |= {"mean over splits": percent(mean, signed=True), "that is": verdict(mean)}
+        row |= {"mean over splits": percent(mean, signed=True)}
         rows.append(row | {"AUC": f"{100 * mine.auc.mean():+.1f}"})
     return pd.DataFrame(rows)
 
@@ -286,14 +239,6 @@ def pretraining() -> str:
     return markdown(table.rename_axis(""))
 
 
-def source_findings() -> pd.DataFrame:
-    """How well the near source names its twelve findings, by its own start: mean AUC on patients it has not seen."""
-    files = {"random weights": "efficientnet_lite0", "photographs": "efficientnet_lite0_imagenet"}
-    notes = {start: read_json(PROJECT / "data" / "weights" / f"{name}.json") for start, name in files.items()}
-    found = {start: f"{np.mean(list(each['held_out_auc'].values())):.2f}" for start, each in notes.items()}
-    return pd.DataFrame({"mean AUC of the findings": found}).rename_axis("start of the near source")
-
-
 # ------------------------------------------------------------------------------------------------ few slices
 
 
@@ -312,15 +257,6 @@ def gain_by_slices(table: pd.DataFrame, model: str, against: str = "scratch") ->
     """For each number of slices: mean difference of two models over seeds, with its 95 % interval (Student's t)."""
     pairs = table[[model, against]].dropna().groupby("slices")
     return pd.DataFrame.from_dict({slices: gain(each, model, against) for slices, each in pairs}, orient="index")
-
-
-def gains_by_slices() -> pd.DataFrame:
-    """Accuracy minus that of a ResNet-18 from scratch, by the number of real training slices: shortest budgets."""
-    table, columns = learning_curve(), {}
-    for model, title in {"transfer": STARTS["bundled"], "imagenet": STARTS["imagenet frozen"]}.items():
-        seeds = (table[model] - table.scratch).dropna().groupby("slices").size().max()
-        columns[f"{title}, {seeds} seeds"] = gain_by_slices(table, model).apply(percent, axis=1, signed=True)
-    return pd.DataFrame(columns).rename_axis("training slices")
 
 
 def few_slices() -> str:
@@ -399,7 +335,7 @@ def heat_maps_real() -> str:
         "heat in the lungs, %": ("energy in lungs", "{:.0f}", 100),
         "beyond a flat map, points": ("beyond a flat map", "{:+.1f}", 100),
         "rank correlation: other seeds": ("agreement, other seeds", "{:+.2f}", 1),
-        "with ImageNet, then drawings": ("agreement, ImageNet, then drawings", "{:+.2f}", 1),
+        "with ImageNet, then in-domain": ("agreement, ImageNet, then drawings", "{:+.2f}", 1),
         "with ImageNet": ("agreement, ImageNet", "{:+.2f}", 1),
     }
     cells = {title: lambda mine, how=how: with_interval(mine, *how) for title, how in scores.items()}
@@ -429,7 +365,7 @@ def out_of_distribution() -> str:
         line = {"shown": kind}
         for name, found in mine.groupby("network", sort=False):
             area = "" if found.AUROC.isna().all() else f" / {with_range(found.AUROC, '{:.2f}')}"
-            line[f"{name}: called a stranger / AUC"] = f"{found.refused.mean():.0%}{area}"
+            line[f"{name}: out of distribution / AUC"] = f"{found.refused.mean():.0%}{area}"
         lines.append(line)
     note = f"Means over {rows.seed.nunique()} seeds (lowest to highest); other patients, split and network in each."
     return f"{markdown(lines)}\n\n{note}"
@@ -512,26 +448,10 @@ def tables() -> dict[str, str]:
         "heat-maps-real": heat_maps_real(),
         "strangers": out_of_distribution(),
         "patients": patients(),
-        "better-answers": markdown(better_answers().drop(columns="that is")),
-        "craft": markdown(ways_to_fine_tune().drop(columns="that is")),
+        "better-answers": markdown(better_answers()),
+        "craft": markdown(ways_to_fine_tune()),
         "leaks": leaks(),
         "kept-features": markdown(kept_copies()),
-    }
-
-
-def notebook_tables() -> dict[str, pd.DataFrame]:
-    """The tables of notebooks 3 and 5, by the names of their files in benchmarks/results/tables."""
-    better = better_answers().drop(columns="AUC").replace({"slices": {"val": "validation"}})
-    return {
-        "kept_copies": kept_copies(),
-        "stages_that_learn": stages_that_learn(),
-        "source_findings": source_findings(),
-        "starts": starts(),
-        "best_starts": best_starts(),
-        "gain_by_slices": gains_by_slices(),
-        "ways_to_fine_tune": ways_to_fine_tune(),
-        "spread": spread(),
-        "better_answers": better.set_index(["way", "slices"]),
     }
 
 
@@ -549,8 +469,6 @@ def main() -> None:
         return
     curve = compact(draw_learning_curve(), photo=False)
     replace_file(PROJECT / "docs" / "learning-curve.png", lambda path: path.write_bytes(curve))
-    for name, table in notebook_tables().items():
-        replace_file(RESULTS / "tables" / f"{name}.csv", table.to_csv)
     content = tables()
     for page in PAGES:
         text = filled(page.read_text(encoding="utf-8"), content)

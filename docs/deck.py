@@ -2,10 +2,10 @@
 
 - A heading begins a chapter. Of prose, up to WORDS words go on a slide: first sentences, then those with a new term.
 - A question ("**Predict first**") is shown whole, and never together with its answer.
-- Each figure, table and piece of the helper's code that the notebook shows has a slide, with the sentence that leads
-  to it; a short result in words joins the figure or table it follows.
+- Each figure, table and function of the helper that the notebook shows has a slide, with the sentence that leads to it;
+  a finding or a short table joins the figure or table it follows.
 - Of the notebook's own code a few lines are shown: below prose, or with what they print; no set-up.
-- What is left out, docstrings, hints and answers become speaker notes.
+- An exercise is one slide. What is left out, docstrings, hints and answers become speaker notes.
 
 A cell with the usual `slide_type` "skip" has no slide.
 """
@@ -17,22 +17,24 @@ import math
 import re
 import textwrap
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from markdown_it import MarkdownIt
 from nbformat import NotebookNode
 
-TABLE = ("|", "<table")  # how a table begins, in Markdown and as pandas writes it
+TABLE = ("|", "<table", "![")  # how a table begins, in Markdown and as pandas writes it, and a picture
 WORDS = 60  # of prose on a slide
-CAPTION = 35  # words beside a figure or much code
+CAPTION = 45  # words beside a figure or much code
 LINES = 20  # of code on a slide
 SHORT = 8  # lines of the notebook's own code; beside a table 3
 QUESTION = re.compile(r"\*\*(Predict|Think|Look|Try|Guess)\b")
-ASIDE = re.compile(r"\*\*(Time|Next)|\*For learning only")  # the last stands below each slide
+ASIDE = re.compile(r"\*\*(Time|Next)|\*+For learning only")  # the last stands below each slide
 SET_UP = re.compile(r"check_parameters\(globals|^record\(", re.MULTILINE)
 LEADS = re.compile(r"(Here|Below|Outlined|The same)\b|.*:$", re.DOTALL)
 FOLDED = re.compile(r"<details>.*?</details>", re.DOTALL)
 ITEM = re.compile(r"((?:[-*]|\d+\.) )(.*)", re.DOTALL)
 SENTENCE = re.compile(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)\s+(?=[A-Z0-9*`“\"(])|(?<=[.!?][*)\"”])\s+|(?<=[.!?]\*\*)\s+")
+HELPER = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parents[1].glob("covid_utils/*.py"))
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 
 
@@ -50,7 +52,7 @@ class Slide:
 
 
 def words(*texts: str) -> int:
-    """How many there are; a table fills a slide."""
+    """How many there are; a table or a picture fills a slide."""
     return sum(WORDS if text.startswith(TABLE) else len(text.split()) for text in texts)
 
 
@@ -64,15 +66,15 @@ def blocks(source: str) -> list[str]:
 
 def sentences(text: str) -> list[str]:
     """Those of a paragraph or an item; a table, code, a question or an exercise (a numbered item) that fits is one."""
-    if re.match(r"\||```", text) or (words(text) <= WORDS and (QUESTION.search(text) or re.match(r"\d+\. ", text))):
+    if re.match(r"\||```|!\[", text) or (words(text) <= WORDS and (QUESTION.search(text) or re.match(r"\d+\. ", text))):
         return [text]
     mark, rest = ITEM.fullmatch(text).groups() if ITEM.fullmatch(text) else ("", text)
     first, *others = SENTENCE.split(rest)
     return [mark + first, *others]
 
 
-def gist(texts: list[str]) -> list[str]:
-    """Of each text the first sentence and, as WORDS allows, those with a term in bold, then those that follow on."""
+def gist(texts: list[str], room: int = WORDS) -> list[str]:
+    """Of each text the first sentence and, as `room` allows, those with a term in bold, then those that follow on."""
     parts, kept, total = [sentences(text) for text in texts], set(), 0
     ranked = sorted(
         ((0 if i == 0 or QUESTION.search(sentence) else 1 if "**" in sentence else 2), n, i)
@@ -81,7 +83,7 @@ def gist(texts: list[str]) -> list[str]:
     )
     for rank, n, i in ranked:
         count = words(parts[n][i])
-        if rank == 0 or (total + count <= WORDS and (rank == 1 or (n, i - 1) in kept)):
+        if rank == 0 or (total + count <= room and (rank == 1 or (n, i - 1) in kept)):
             kept.add((n, i))
             total += count
     return [" ".join(each for i, each in enumerate(part) if (n, i) in kept) for n, part in enumerate(parts)]
@@ -97,10 +99,10 @@ def kind_of(output: NotebookNode) -> str:
     return "table" if "text/html" in data else "text"
 
 
-def room_below(slide: Slide) -> int:
-    """How many paragraphs or items still have a place under a slide's figure or table."""
-    rows = sum(output.get("data", {}).get("text/html", "").count("<tr") for output in slide.outputs)
-    return 3 - len(slide.text) - sum(not each.startswith("<small>") for each in slide.after) - 3 * (rows > SHORT)
+def room_below(slide: Slide, *more: NotebookNode) -> int:
+    """How many paragraphs or items still have a place under a slide's figure or table, and under `more` of them."""
+    rows = sum(output.get("data", {}).get("text/html", "").count("<tr") for output in (*slide.outputs, *more))
+    return 3 - len(slide.text) - len(slide.after) + any("<small>" in each for each in slide.after) - 3 * (rows > SHORT)
 
 
 class Deck:
@@ -108,10 +110,14 @@ class Deck:
 
     def __init__(self, cells: list[NotebookNode]):
         self.slides: list[Slide] = []
-        self.title, self.level, self.pending, self.begun = "", 1, [], False
+        self.title, self.chapter, self.level, self.pending, self.begun = "", "", 1, [], False
         for cell in cells:
-            if "solution" in cell.metadata.get("tags", []):
+            tags = cell.metadata.get("tags", [])
+            if "solution" in tags:
                 self.aside(cell.source)
+            elif "exercise" in tags:
+                self.flush()
+                self.title = self.chapter
             elif cell.metadata.get("slideshow", {}).get("slide_type") != "skip":
                 {"markdown": self.prose, "code": self.code}[cell.cell_type](cell)
         self.flush()
@@ -129,8 +135,12 @@ class Deck:
     def flush(self) -> None:
         """Slides for the prose that has come up, in parts of about the same length."""
         texts, self.pending = self.pending, []
+        if self.title.startswith("Exercise") and texts:  # on one slide: its first paragraphs
+            shown = gist(texts[: max(1, sum(words(*texts[: n + 1]) <= WORDS for n in range(len(texts))))])
+            self.add(shown, notes=[text for text in texts if text not in shown])
+            return
         leads = [words(sentences(text)[0]) for text in texts] if words(*texts) > WORDS else [0] * len(texts)
-        share, groups = sum(leads) / max(math.ceil((sum(leads) - 10) / WORDS), 1), {}
+        share, groups = sum(leads) / max(math.ceil((sum(leads) - 15) / WORDS), 1), {}
         for i, text in enumerate(texts):
             groups.setdefault(int((sum(leads[:i]) + leads[i] / 2) / share) if share else 0, []).append(text)
         for group in groups.values():
@@ -139,17 +149,15 @@ class Deck:
 
     def prose(self, cell: NotebookNode) -> None:
         for number, block in enumerate(blocks(FOLDED.sub("", cell.source))):
-            heading = re.match(r"(#+) (.*)|\*\*([^*]+)\*\*$", block)
-            if heading:
+            if ASIDE.match(block):
+                self.aside(block)
+            elif heading := re.match(r"(#+) (.*)|\*\*([^*]+)\*\*$", block):
                 self.flush()
                 self.title, self.level = heading[2] or heading[3], len(heading[1] or "###")
-                self.begun |= self.level == 2
-            elif ASIDE.match(block):
-                self.aside(block)
-            else:
+                if self.level == 2:
+                    self.chapter, self.begun = self.title, True
+            elif number or not self.below(block):
                 self.pending.append(block)
-                if number == 0 and self.slides and self.slides[-1].outputs and not QUESTION.search(block):
-                    self.aside(block)  # what is said of a figure, while it is still to be seen
         if folded := FOLDED.findall(cell.source):
             self.flush()
             self.aside(*folded)
@@ -167,14 +175,17 @@ class Deck:
         return text
 
     def code(self, cell: NotebookNode) -> None:
-        if SET_UP.search(cell.source) or "parameters" in cell.metadata.get("tags", []):
-            if self.begun and self.pending:  # a chapter about the parameters
+        if SET_UP.search(cell.source) or "parameters" in str(cell.metadata.get("tags")):
+            if self.begun and self.pending:
                 self.aside(f"*{self.title}*", *self.pending)
                 self.pending = []
             return self.flush()
         kinds = [kind_of(output) for output in cell.outputs]
         own = cell.source if len(cell.source.splitlines()) <= (3 if "table" in kinds else SHORT) else ""
-        if not kinds and own and self.pending and not any(map(QUESTION.search, self.pending)):
+        name = re.match(r"(?:@.*\n)?((?:def|class) \w+)", cell.source)
+        if not kinds and not own and name and f"\n{name[1]}(" in HELPER:
+            self.sources([cell.source])
+        elif not kinds and own and self.pending and not any(map(QUESTION.search, self.pending)):
             self.add(self.lead(WORDS), code=own)
         self.sources([output.data["text/markdown"] for output in cell.outputs if kind_of(output) == "source"])
         for output, kind in zip(cell.outputs, kinds, strict=True):
@@ -185,17 +196,28 @@ class Deck:
                 text = self.lead(CAPTION)
                 self.add(text, outputs=[output], after=[] if text or not alt else [f"<small>{alt}</small>"])
             elif kind != "source":
-                self.add(self.lead(CAPTION if kind == "table" else WORDS), code=own, outputs=[output])
+                follows = not self.pending and self.level == 3 and 0 < len(self.slides[-1].outputs) < 3
+                if follows and (kind == "text" or room_below(self.slides[-1], output) > 0):
+                    self.slides[-1].outputs.append(output)
+                else:
+                    self.add(self.lead(CAPTION if kind == "table" else WORDS), code=own, outputs=[output])
                 own = ""
+
+    def below(self, text: str) -> bool:
+        """Writes a finding below the figure or table that it follows, if there is room; returns whether there was."""
+        last, shown = self.slides[-1] if self.slides else Slide("", 1), gist(blocks(text), CAPTION)
+        full = not last.outputs or room_below(last) < len(shown) or words(*shown) > CAPTION + 5
+        if self.pending or full or QUESTION.search(text):
+            return False
+        last.after = [each for each in last.after if "<small>" not in each] + shown
+        last.notes += [text] if text != "\n\n".join(shown) else []
+        return True
 
     def sentence(self, text: str) -> None:
         """A result in words: below the figure or table that it follows, or on a slide of its own."""
-        last = self.slides[-1] if self.slides else None
         if not self.begun:
             self.aside(text)
-        elif not self.pending and last.outputs and room_below(last) >= len(blocks(text)) and words(text) <= WORDS:
-            last.after = [each for each in last.after if not each.startswith("<small>")] + [text]
-        else:
+        elif not self.below(text):
             if words(*self.pending, text) > WORDS or any(map(QUESTION.search, self.pending)):
                 self.flush()
             self.pending += blocks(text)

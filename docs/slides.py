@@ -26,12 +26,13 @@ def write_slides(folder: Path = PROJECT / "build" / "slides") -> list[Path]:
         extra_template_paths=[str(Path(__file__).parent)],
         exclude_input=True,
         exclude_output_prompt=True,
+        embed_images=True,
     )
     reveal = {Path(name).name: (REVEAL / name).read_text(encoding="utf-8") for name in FILES}
     decks = []
     for path in find_notebooks():
         slides = Deck(nbformat.read(path, 4).cells).slides
-        resources = {"metadata": {"name": slides[0].title}, "files": reveal}
+        resources = {"metadata": {"name": slides[0].title, "path": str(PROJECT)}, "files": reveal}
         text, _ = exporter.from_notebook_node(as_notebook(slides), resources)
         decks.append(folder / f"{path.stem}.html")
         replace_file(decks[-1], lambda file, text=text: file.write_text(text, encoding="utf-8"))
@@ -54,7 +55,8 @@ def as_notebook(slides: list[Slide]) -> nbformat.NotebookNode:
 def text_cell(kind: str, *texts: str) -> nbformat.NotebookNode:
     """A Markdown cell; formulas become MathML, links to notebooks lead to decks, links to other files are words."""
     text = re.sub(r"\]\((\d\w+)\.ipynb\)", r"](\1.html)", "\n\n".join(texts))
-    text = re.sub(r"\[([^\]]+)\]\((?!https?:|\d\w+\.html)[^)]+\)", r"\1", text)
+    text = re.sub(r"(!\[[^\]]*\]\()\.\./", r"\1", text)  # nbconvert puts pictures below the project's folder inside
+    text = re.sub(r"(?<!!)\[([^\]]+)\]\((?!https?:|\d\w+\.html)[^)]+\)", r"\1", text)
     text = re.sub(r"\$([^$\n]+)\$", lambda formula: convert(formula[1]), text)
     return new_markdown_cell(text, metadata={"slideshow": {"slide_type": kind}})
 

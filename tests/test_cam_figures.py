@@ -42,13 +42,6 @@ def test_an_empty_map_says_so():
     assert [[text.get_text() for text in axis.texts] for axis in figure.axes] == [[], ["no evidence: empty map"], []]
 
 
-def test_names_stand_under_their_picture(shown):
-    cam_figures.show_names([IMAGES[0]], [{"cat": 0.75, "dog": 0.25}], "a picture")
-    top, bottom = shown[0].axes
-    assert [bar.get_width() for bar in bottom.patches] == [0.75, 0.25] and bottom.yaxis_inverted()
-    assert [text.get_text() for text in bottom.texts] == ["cat  75%", "dog  25%"] and len(top.images) == 1
-
-
 def test_scores_have_intervals_and_a_line_at_the_one_to_beat(shown):
     rows = {"Grad-CAM": SCORE, "lung mask": SCORE | {"value": 0.375}}
     cam_figures.show_scores({"first": rows, "second": rows}, "lung mask", alt="")

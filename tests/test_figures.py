@@ -6,34 +6,19 @@ import pandas as pd
 import pytest
 
 from covid_utils import plotting
-from covid_utils.evaluation import mean_over_seeds
 from covid_utils.labs import score_figures
-
-SCORES = {"one": {"value": 0.5, "low": 0.4, "high": 0.7}, "two": {"value": 0.9, "low": 0.8, "high": 0.95}}
 
 
 @pytest.fixture
 def shown(monkeypatch):
     """The figures that are shown, as they were when shown."""
     figures = []
-    for module in (plotting, score_figures):
-        monkeypatch.setattr(module, "show", lambda figure, alt, photo=False, small=False: figures.append(figure))
+    monkeypatch.setattr(plotting, "show", lambda figure, alt, photo=False, small=False: figures.append(figure))
     return figures
 
 
 def ends(line) -> tuple[list, list]:
     return [np.round(each, 6).tolist() for each in line.get_data()]
-
-
-def test_intervals_reach_from_low_to_high_in_percent(shown):
-    score_figures.show_intervals(SCORES, "accuracy, %", "two scores", reference=60)
-    (axis,) = shown[0].axes
-    (bars,) = axis.containers[0].lines[2]
-    assert [segment.round(6).tolist() for segment in bars.get_segments()] == [[[40, 0], [70, 0]], [[80, 1], [95, 1]]]
-    assert axis.lines[0].get_xdata().tolist() == [50, 90] and set(axis.lines[-1].get_xdata()) == {60}
-    assert [text.get_text() for text in axis.texts] == ["50.0", "90.0"]
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["one", "two"]
-    assert axis.yaxis_inverted() and axis.get_xlabel() == "accuracy, %"
 
 
 def test_a_confusion_matrix_has_the_truth_in_rows(shown):
@@ -60,22 +45,11 @@ def test_curves_show_training_and_validation_each_in_its_colour():
     assert ends(accuracy.lines[2]) == [[2], [0.5]]  # the star
 
 
-def test_points_stand_at_their_percent_and_the_mean_has_its_interval(shown):
-    values = [0.5, 0.6, 0.7]
-    means = score_figures.show_points({"a": values, "b": [0.9, 0.9, 0.9]}, "accuracy, %", "runs")
-    assert means["a"] == pytest.approx(mean_over_seeds(100 * np.array(values)))
-    (axis,) = shown[0].axes
-    assert [ends(line)[0] for line in axis.lines[:3]] == [[50, 90], [60, 90], [70, 90]]
-    (bar,) = axis.containers[0].lines[2]
-    segment = bar.get_segments()[0]
-    assert segment[:, 0] == pytest.approx([means["a"]["low"], means["a"]["high"]])
-
-
 def test_a_threshold_stands_where_it_is_and_counts_what_lies_above():
     figure = score_figures.draw_threshold(np.array([-3.0, -1, 1, 3]), np.array([0, 1, 0, 1]), 0.9, prevalence=0.5)
     histogram, counts, values = figure.axes
     assert histogram.lines[0].get_xdata()[0] == 0.9
-    assert [text.get_text() for text in counts.texts] == ["2", "0", "1", "1"]
+    assert [text.get_text() for text in counts.texts] == ["2\n100%", "0\n0%", "1\n50%", "1\n50%"]
     # sensitivity 1/2, specificity 1, a yes is right always, a no in 2 of 3
     assert [patch.get_width() for patch in values.patches] == pytest.approx([0.5, 1, 1, 2 / 3])
     heights = np.array([patch.get_height() for patch in histogram.patches]).reshape(2, 20)

@@ -31,17 +31,6 @@ def predictive_values(sensitivity: float, specificity: float, prevalence: float)
         return tuple(right / (right + wrong))
 
 
-def verdict(gain: dict[str, float]) -> str:
-    """What an interval of a difference says, in words.
-
-    >>> verdict({"value": 0.02, "low": -0.01, "high": 0.05})
-    'cannot be told from chance'
-    """
-    if gain["low"] > 0:
-        return "a gain beyond chance"
-    return "a loss beyond chance" if gain["high"] < 0 else "cannot be told from chance"
-
-
 def temperature(logits, labels) -> float:
     """The number to divide logits by, so that probabilities are calibrated.
 

@@ -83,22 +83,6 @@ def panels(image, maps: dict[str, np.ndarray], lesion=None, opacity: float = 0.5
 
 
 @styled
-def show_names(pictures: list[np.ndarray], names: list[dict[str, float]], alt: str) -> None:
-    """Show pictures, and under each as bars what a network takes it for: {name: probability}, the likeliest first."""
-    size = (3.6 * len(pictures), 4.4)
-    figure, axes = plt.subplots(2, len(pictures), figsize=size, squeeze=False, height_ratios=(2.4, 1))
-    for picture, found, (top, bottom) in zip(pictures, names, axes.T, strict=True):
-        top.imshow(picture, cmap="gray")
-        top.axis("off")
-        bottom.barh(range(len(found)), list(found.values()), color=BLUE, alpha=0.35)
-        for place, (name, chance) in enumerate(found.items()):
-            bottom.text(0.02, place, f"{name}  {chance:.0%}", va="center", fontsize=10)
-        bottom.set(xlim=(0, 1), ylim=(len(found) - 0.5, -0.5), yticks=(), xlabel="probability")
-    figure.tight_layout()
-    show(figure, alt, photo=True)
-
-
-@styled
 def show_scores(scores: dict[str, dict[str, dict]], baseline: str, alt: str) -> None:
     """Show scores with their intervals, a panel per score and a row per map, and a line at the one to beat.
 
