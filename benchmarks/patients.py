@@ -16,7 +16,7 @@ from covid_utils.core.settings import Settings
 from covid_utils.data import load_data
 from covid_utils.evaluation import metrics_with_intervals
 from covid_utils.labs.calibration import operating_point
-from covid_utils.labs.whole_patients import RULES, choose_rule, make_rule, patient_metrics, whole_lungs
+from covid_utils.labs.whole_patients import RULES, choose_rule, make_rule, patient_labels, whole_lungs
 from covid_utils.runs.load_or_train import load_or_train
 from covid_utils.training import predict
 
@@ -41,9 +41,13 @@ def measure(seed: int) -> list[dict]:
         rows.append({"way": way} | {name: test[name] for name in SCORES})
     for name in RULES:
         rule = make_rule(name, logits, table.label, table.patient, threshold)
-        val_auc, test = patient_metrics(rule, logits, table)["auc"]["value"], patient_metrics(rule, predicted, stack)
+        val, test = (
+            metrics_with_intervals(rule.scores(some, of.patient), truth, truth.index, rule.limit)
+            for some, of in ((logits, table), (predicted, stack))
+            for truth in [patient_labels(of.label, of.patient)]
+        )
         row = {"way": f"patients, {name}"} | {score: test[score] for score in SCORES}
-        rows.append(row | {"val_auc": val_auc, "chosen": name == chosen})
+        rows.append(row | {"val_auc": val["auc"]["value"], "chosen": name == chosen})
     return rows
 
 

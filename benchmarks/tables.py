@@ -202,19 +202,6 @@ def spread() -> pd.DataFrame:
     return pd.DataFrame.from_dict(found, orient="index", columns=columns).rename_axis("only this changes")
 
 
-def better_answers() -> pd.DataFrame:
-    """What a mirror image and several networks gain over one network, by split, and the mean over splits."""
-    rows = []
-    for (way, part), mine in read("better_answers").groupby(["way", "part"], sort=False):
-        row, mean = {"way": way, "slices": part}, mean_over_seeds(mine.accuracy)
-        for _, one in mine.iterrows():
-            ends = {"value": one.accuracy, "low": one["accuracy low"], "high": one["accuracy high"]}
-            row[f"split {one.split}"] = percent(ends, signed=True)
-        row |= {"mean over splits": percent(mean, signed=True)}
-        rows.append(row | {"AUC": f"{100 * mine.auc.mean():+.1f}"})
-    return pd.DataFrame(rows)
-
-
 def kept_copies() -> pd.DataFrame:
     """Accuracy and time of the default transfer run by the number of kept copies of the features."""
     rows = read("trunk_cache")
@@ -448,7 +435,6 @@ def tables() -> dict[str, str]:
         "heat-maps-real": heat_maps_real(),
         "strangers": out_of_distribution(),
         "patients": patients(),
-        "better-answers": markdown(better_answers()),
         "craft": markdown(ways_to_fine_tune()),
         "leaks": leaks(),
         "kept-features": markdown(kept_copies()),

@@ -145,23 +145,6 @@ def grad_cam(activations, gradients):
     return (weights * activations).sum(1)
 
 
-def activations_and_gradients(model: nn.Module, images: Tensor, layer: str | nn.Module = "layer4") -> tuple:
-    """What `gradients_at_layer` returns, on the CPU, for any number of slices; arguments as for `cam`."""
-    module, batches = find_layer(model, layer), network_input(model.eval(), images).split(BATCH)
-    parts = ([part.cpu() for part in gradients_at_layer(model, batch, module)] for batch in batches)
-    return tuple(torch.cat(part) for part in zip(*parts, strict=True))
-
-
-def contributions(model: nn.Module, images: Tensor, layer: str | nn.Module = "layer4") -> np.ndarray:
-    """`grad_cam` of slices, float32 (N, h, w); arguments as for `cam`.
-
-    At a ResNet's layer4 this is the class activation map: average pooling and a linear head follow, so a slice's
-    contributions sum up to its logit less the head's bias (Zhou et al. 2016, https://arxiv.org/abs/1512.04150,
-    equation 2); so these maps can be compared.
-    """
-    return grad_cam(*activations_and_gradients(model, images, layer)[:2]).numpy()
-
-
 def find_layer(model: nn.Module, layer: str | nn.Module) -> nn.Module:
     """A module of the model: itself, or by its name. Raises ValueError for an unknown name."""
     if isinstance(layer, nn.Module):

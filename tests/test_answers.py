@@ -2,7 +2,6 @@
 
 import html
 import re
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -105,32 +104,28 @@ def test_what_cannot_be_predicted(toy_run, tmp_path, capsys, given, message):
 
 
 @pytest.mark.parametrize(
-    ("changed", "message"),
+    ("changed", "gone", "message"),
     [
-        ({"colour": "blue"}, r"of another version of the course \(it has the parameters colour\)"),
-        ({"data": "other"}, "slices of toy have changed since"),
+        ({"colour": "blue"}, False, r"of another version of the course \(it has the parameters colour\)"),
+        ({"data": "other"}, False, "slices of toy have changed since"),
+        ({}, True, "needed once, before the first prediction.* nothing in moved and elsewhere"),
     ],
 )
-def test_a_run_of_another_version_or_of_other_data(toy_run, tmp_path, monkeypatch, changed, message):
+def test_a_run_of_another_version_or_of_slices_that_changed_or_are_gone(
+    toy_run, tmp_path, monkeypatch, changed, gone, message
+):
     state, notes = read_weights(toy_run[0] / "scratch" / "checkpoints" / "best.safetensors")
-    new = tmp_path / "scratch" / "checkpoints" / "best.safetensors"
-    new.parent.mkdir(parents=True)
-    save_weights(new, state, notes | {"parameters": notes["parameters"] | changed})
-    monkeypatch.setattr(predictor, "load_data", lambda *_, **__: DATA)
-    with pytest.raises(ValueError, match=message):
-        predictor.read_run(tmp_path)
-
-
-def test_slices_that_are_gone_are_asked_for_once(toy_run, tmp_path, monkeypatch):
-    shutil.copytree(toy_run[0] / "scratch" / "checkpoints", tmp_path / "network" / "checkpoints")
-    (tmp_path / "network" / "checkpoints" / "predictor.safetensors").unlink(missing_ok=True)
+    parameters = notes["parameters"] | changed
+    save_weights(tmp_path / "network" / "checkpoints" / "best.safetensors", state, notes | {"parameters": parameters})
     write_json(tmp_path / "manifest.json", {"network": {"parameters": {"dataset": "moved", "data_dir": "elsewhere"}}})
 
-    def moved(settings, **_):
-        raise FileNotFoundError(f"There is nothing in {settings.dataset} and {settings.data_dir}: check the path.")
+    def load(settings, **_):
+        if gone:
+            raise FileNotFoundError(f"There is nothing in {settings.dataset} and {settings.data_dir}: check the path.")
+        return DATA
 
-    monkeypatch.setattr(predictor, "load_data", moved)
-    with pytest.raises(ValueError, match="needed once, before the first prediction.* nothing in moved and elsewhere"):
+    monkeypatch.setattr(predictor, "load_data", load)
+    with pytest.raises(ValueError, match=message):
         predictor.read_run(tmp_path)
 
 
@@ -234,10 +229,9 @@ def test_the_widget_gives_patients_the_same_answers(reader, people):
     facts = {"type": "", "size": 1, "last_modified": pd.Timestamp(0, tz="UTC")}
     controls["files"].value = [facts | {"name": file.name, "content": file.read_bytes()} for file in files]
     text = controls["answers"].value
-    assert (
-        "<b>" not in text and "&lt;b&gt;broken.png cannot be read" in text and "SECRET" not in text.upper()
-    )  # a name is never run
-    assert "Slice dora.nii.gz cannot be read" in text and "/tmp" not in text
+    assert "<b>" not in text and "&lt;b&gt;broken.png cannot be read" in text  # a name is never run
+    assert "SECRET" not in text.upper() and "/tmp" not in text
+    assert "Slice dora.nii.gz cannot be read" in text
     rows = [re.findall(r"<td>(.*?)</td>", row) for row in text.split("<tr>")]
     shown = {html.unescape(row[0]): row[1:] for row in rows if row}
     assert list(shown) == ["loose.png", "IM0000.dcm", "<b>carl.nii.gz"] == list(controls["number"].options)

@@ -27,6 +27,12 @@ def model(untouched):
     return copy.deepcopy(untouched)
 
 
+def activations_and_gradients(model, images, layer="layer4"):
+    """What `gradients_at_layer` returns of slices."""
+    module = explain.find_layer(model, layer)
+    return explain.gradients_at_layer(model.eval(), explain.network_input(model, images), module)
+
+
 def scaled(maps):
     """As the library scales each map."""
     maps = maps - maps.min((1, 2), keepdims=True)
@@ -35,11 +41,10 @@ def scaled(maps):
 
 def test_gradcam_by_hand(model):
     """Activations times mean gradients, summed, rectified, scaled, enlarged: the library's map, for either class."""
-    activations, gradients, logits = explain.activations_and_gradients(model, SLICES)
+    activations, gradients, logits = activations_and_gradients(model, SLICES)
     assert activations.shape == gradients.shape == (3, 512, 2, 2)
     by_hand = (gradients.mean((2, 3), keepdim=True) * activations).sum(1).numpy()
     assert np.array_equal(explain.grad_cam(activations, gradients).numpy(), by_hand)
-    assert np.allclose(explain.contributions(model, SLICES), by_hand)
     for explained, part in ((1, by_hand), (0, -by_hand)):
         library = explain.cam(model, SLICES, "GradCAM", targets=[explained] * 3)
         ours = scaled(explain.on_slice(scaled(np.maximum(part, 0)), 64))
@@ -49,8 +54,8 @@ def test_gradcam_by_hand(model):
 def test_evidence_and_bias_make_the_logit(model):
     logits = model(model.preprocess(SLICES)).detach().numpy()
     for layer, exact in (("layer4", True), ("layer3", False)):  # only where pooling and a linear head follow
-        total = explain.contributions(model, SLICES, layer).sum((1, 2)) + model.net.fc.bias.item()
-        assert np.allclose(total, logits, atol=1e-4) == exact
+        total = explain.grad_cam(*activations_and_gradients(model, SLICES, layer)[:2]).sum((1, 2))
+        assert np.allclose(total + model.net.fc.bias.item(), logits, atol=1e-4) == exact
 
 
 def test_the_library_alone_gives_the_same_maps(model):
@@ -76,10 +81,10 @@ def test_maps_are_whole_with_a_frozen_trunk(model, method):
 
 @pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
 def test_maps_need_no_gradients_of_the_caller(model, off):
-    maps, parts = explain.cam(model, SLICES), explain.activations_and_gradients(model, SLICES)
+    maps, parts = explain.cam(model, SLICES), activations_and_gradients(model, SLICES)
     with off():
         assert np.allclose(explain.cam(model, SLICES), maps, atol=1e-5)
-        assert all(map(torch.allclose, explain.activations_and_gradients(model, SLICES), parts))
+        assert all(map(torch.allclose, activations_and_gradients(model, SLICES), parts))
 
 
 def test_the_models_own_decision_is_explained_by_default(model):
@@ -120,7 +125,7 @@ def test_errors_surface_and_hooks_are_removed(model, monkeypatch):
 def test_the_model_is_left_as_it_was(model):
     freeze(model)
     before = [parameter.requires_grad for parameter in model.parameters()]
-    for look in (explain.cam, explain.activations_and_gradients):
+    for look in (explain.cam, activations_and_gradients):
         look(model, SLICES)
         assert [parameter.requires_grad for parameter in model.parameters()] == before
         assert all(parameter.grad is None for parameter in model.parameters())
@@ -131,7 +136,7 @@ def test_nothing_before_the_layer_is_kept(model):
     asked = []
     model.net.layer3.register_forward_hook(lambda _module, _input, output: asked.append(output.requires_grad))
     explain.cam(model, SLICES)
-    explain.activations_and_gradients(model, SLICES)
+    activations_and_gradients(model, SLICES)
     assert asked == [False] * 3  # for the decision, for its map, and for what it is made of
 
 
@@ -150,7 +155,7 @@ def test_bad_calls_are_named(model, given, words):
 
 @pytest.mark.parametrize("wrong", [SLICES / 255, SLICES[:, None], SLICES[0], SLICES[:, :, :48], SLICES.int()])
 def test_what_is_no_slice_is_refused(model, wrong):
-    for call in (explain.cam, explain.activations_and_gradients, predict):
+    for call in (explain.cam, activations_and_gradients, predict):
         with pytest.raises(ValueError, match=r"Slices must be a torch tensor, uint8 \(N, H, H\) from 0 to 255, not"):
             call(model, wrong)
 

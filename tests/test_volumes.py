@@ -46,17 +46,14 @@ def series(folder, volume, axes=AXIAL, step=STEP, first=-100.0, slopes=(1,), **t
     return shared
 
 
-def nifti(path, volume, axes="LPS", affine=None, **header):
+def nifti(path, volume, axes="LPS", affine=None):
     """Write (Z, Y, X), from the feet to the head, as a volume whose axes run as the letters say."""
     affine = np.diag([-0.7, -0.7, STEP, 1.0]) if affine is None else affine
     affine[:3, 3] = 30, 20, -100
     turn = ornt_transform(axcodes2ornt("LPS"), axcodes2ornt(axes))
     stored = apply_orientation(volume.transpose(2, 1, 0), turn)
-    image = nibabel.Nifti1Image(stored, affine @ inv_ornt_aff(turn, volume.transpose(2, 1, 0).shape))
-    for name, value in header.items():
-        image.header[name] = value
     path.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(image, path)
+    nibabel.save(nibabel.Nifti1Image(stored, affine @ inv_ornt_aff(turn, volume.transpose(2, 1, 0).shape)), path)
     return path
 
 

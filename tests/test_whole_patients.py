@@ -62,15 +62,6 @@ def test_limit_and_probability_are_those_of_validation_patients(name):
     assert ((chance > 0.5) == truth).mean() > 0.85 and rule.slope > 0
 
 
-def test_scores_of_patients_count_each_patient_once():
-    """Ten slices of one patient weigh as much as one slice of another."""
-    table = pd.DataFrame({"patient": ["a"] * 10 + ["b", "c", "d"], "label": [1] * 10 + [1, 0, 0]})
-    rule = whole_patients.PatientRule("mean logit", 0.0, limit=0.0, slope=1, offset=0)
-    found = whole_patients.patient_metrics(rule, [2.0] * 10 + [-1, -2, 3], table)
-    assert found["sensitivity"]["value"] == found["specificity"]["value"] == found["accuracy"]["value"] == 0.5
-    assert found["auc"]["value"] == 0.5 and found["sensitivity"]["low"] < 0.05  # two patients say little
-
-
 def test_whole_lungs_of_phantom_patients_are_drawn(tmp_path):
     settings = Settings(data_dir=str(tmp_path), patients=20, image_size=48)
     data = load_data(settings, progress=False)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..core.files import did_you_mean
-from ..explain import activations_and_gradients, cam
+from ..explain import cam, find_layer, gradients_at_layer, network_input
 from ..models import Net
 from ..training import predict
 
@@ -23,7 +23,7 @@ MAPS = {  # name: method, layers whose maps are multiplied, views of each slice
 def cells(model: Net, layer: str, image_size: int) -> int:
     """How many locations a layer's feature map has in each direction, for slices of `image_size` pixels."""
     blank = torch.zeros(1, image_size, image_size, dtype=torch.uint8)
-    activations, _, _ = activations_and_gradients(model, blank, layer)
+    activations, *_ = gradients_at_layer(model.eval(), network_input(model, blank), find_layer(model, layer))
     return activations.shape[-1]
 
 

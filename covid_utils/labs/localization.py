@@ -94,24 +94,6 @@ def average_precision(maps: np.ndarray, lesions: np.ndarray) -> np.ndarray:
     return np.array([average_precision_score(lesion, heat) if lesion.any() else np.nan for lesion, heat in pairs])
 
 
-def localization_with_intervals(maps: np.ndarray, lesions: np.ndarray, lungs: np.ndarray, patients) -> dict[str, dict]:
-    """Five scores of one kind of map, each a mean over slices with its interval over `patients`, (N,).
-
-    Args: as for the functions above; the pointing game is played inside the lungs.
-
-    Returns:
-        {name of the score: {"value", "low", "high"}}.
-    """
-    scores = {
-        "pointing game": pointing_game(maps, lesions & lungs, lungs),
-        "energy in lesion": relevance_mass_accuracy(maps, lesions),
-        "energy in lungs": relevance_mass_accuracy(maps, lungs),
-        "IoU at lesion area": iou_at_lesion_area(maps, lesions),
-        "average precision": average_precision(maps, lesions),
-    }
-    return {name: mean_with_interval(values, patients, share=True) for name, values in scores.items()}
-
-
 def mean_with_interval(values: np.ndarray, patients, seed: int = 0, share: bool = False) -> dict[str, float]:
     """The mean over slices with its 95 % interval, from the patient-level bootstrap of `metrics_with_intervals`.
 

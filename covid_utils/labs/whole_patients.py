@@ -16,7 +16,6 @@ from ct_phantom.patients import COVID, draw_stack
 
 from ..core.settings import Settings
 from ..data import CTData
-from ..evaluation import metrics_with_intervals
 from ..io.datasets import DATASETS
 from .calibration import operating_point
 
@@ -112,17 +111,6 @@ def choose_rule(logits, labels, patients, threshold: float) -> PatientRule:
         return roc_auc_score(truth, scores), -log_loss(truth, rule.probability(scores))
 
     return max(rules, key=quality)
-
-
-def patient_metrics(rule: PatientRule, logits, table: pd.DataFrame) -> dict[str, dict]:
-    """Scores of a rule on patients, with intervals over them, as `evaluation.metrics_with_intervals` gives.
-
-    Args:
-        logits: of the slices, float (N,).
-        table: a row per slice, `patient` and `label` (0 or 1; a patient with any COVID slice has it).
-    """
-    scores, truth = rule.scores(logits, table.patient), patient_labels(table.label, table.patient)
-    return metrics_with_intervals(scores, truth, truth.index, rule.limit)
 
 
 def whole_lungs(data: CTData, settings: Settings, part: str, n_slices: int = 12) -> CTData:
