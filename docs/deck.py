@@ -221,10 +221,9 @@ class Deck:
         if not self.begun:
             self.aside(text)
         elif not self.below(text):
-            if words(*self.pending, text) > WORDS or any(map(QUESTION.search, self.pending)):
+            if any(map(QUESTION.search, self.pending)):
                 self.flush()
             self.pending += blocks(text)
-            self.flush()
 
     def sources(self, shown: list[str]) -> None:
         """Slides of the functions and classes that a cell shows, several small ones together."""

@@ -76,7 +76,7 @@ def test_nothing_comes_from_another_host(site, pages):
 
 def test_the_course_is_on_it(site, pages):
     start = pages[site / "index.html"]
-    assert "<h1>Transfer learning for chest CT, hands on" in start.text and len(start.pictures) == 2
+    assert "<h1>Transfer learning for chest CT, hands on" in start.text and len(start.pictures) == 1
     for name in "results heat-maps maintainers reference design reporting teaching glossary api".split():
         assert f"docs/{name}.html" in start.links, f"{name} is not in the side bar"
     for path in find_notebooks():
