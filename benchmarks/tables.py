@@ -140,8 +140,7 @@ def summary(name: str, split: str) -> str:
         lines.append(line | {"seeds": len(mine)})
     return (
         f"{markdown(lines)}\n\nMeans over the seeds of the score and both ends of its 95 % interval (bootstrap over "
-        f"groups); differences are paired over the seeds, against {MODELS[baseline]} (of those from scratch with most "
-        "seeds, the best on validation)."
+        f"groups); differences are paired over the seeds, against {MODELS[baseline]}, best on validation."
     )
 
 

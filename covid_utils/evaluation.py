@@ -119,9 +119,9 @@ def _metrics(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray, thresh
 def share_interval(value: float, drawn: np.ndarray, groups: int) -> dict[str, float]:
     """A share with its 95 % interval, from how it varied in a bootstrap over `groups` patients.
 
-    If all patients agree (0 or 1, no variation), the exact binomial interval of as many patients.
+    If all patients agree (0 or 1), the exact binomial interval of as many patients; NaN if no resample differs.
     """
-    if np.isnan(value) or groups < 2:
+    if np.isnan(value) or groups < 2 or (0 < value < 1 and np.nanstd(drawn) < 1e-12):
         return {"value": float(value), "low": float("nan"), "high": float("nan")}
     if value in (0, 1):
         low, high = binomtest(round(value * groups), groups).proportion_ci()

@@ -2,10 +2,10 @@
 
 - A heading begins a chapter. Of prose, up to WORDS words go on a slide: first sentences, then those with a new term.
 - A question ("**Predict first**") is shown whole, and never together with its answer.
-- Each figure, table and piece of the helper's code that the notebook shows has a slide, with the sentence that leads
-  to it; a short result in words joins the figure or table it follows.
+- Each figure, table and function of the helper that the notebook shows has a slide, with the sentence that leads to it;
+  a finding or a short table joins the figure or table it follows.
 - Of the notebook's own code a few lines are shown: below prose, or with what they print; no set-up.
-- What is left out, docstrings, hints and answers become speaker notes.
+- An exercise is one slide. What is left out, docstrings, hints and answers become speaker notes.
 
 A cell with the usual `slide_type` "skip" has no slide.
 """
@@ -16,7 +16,8 @@ import ast
 import math
 import re
 import textwrap
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from markdown_it import MarkdownIt
 from nbformat import NotebookNode
@@ -33,6 +34,7 @@ LEADS = re.compile(r"(Here|Below|Outlined|The same)\b|.*:$", re.DOTALL)
 FOLDED = re.compile(r"<details>.*?</details>", re.DOTALL)
 ITEM = re.compile(r"((?:[-*]|\d+\.) )(.*)", re.DOTALL)
 SENTENCE = re.compile(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)\s+(?=[A-Z0-9*`“\"(])|(?<=[.!?][*)\"”])\s+|(?<=[.!?]\*\*)\s+")
+HELPER = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parents[1].glob("covid_utils/*.py"))
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 
 
@@ -97,15 +99,10 @@ def kind_of(output: NotebookNode) -> str:
     return "table" if "text/html" in data else "text"
 
 
-def room_below(slide: Slide) -> int:
-    """How many paragraphs or items still have a place under a slide's figure or table."""
-    rows = sum(output.get("data", {}).get("text/html", "").count("<tr") for output in slide.outputs)
-    return 3 - len(slide.text) - sum(map(is_prose, slide.after)) - 3 * (rows > SHORT)
-
-
-def is_prose(text: str) -> bool:
-    """Whether it is more than a figure's caption."""
-    return not text.startswith("<small>")
+def room_below(slide: Slide, *more: NotebookNode) -> int:
+    """How many paragraphs or items still have a place under a slide's figure or table, and under `more` of them."""
+    rows = sum(output.get("data", {}).get("text/html", "").count("<tr") for output in (*slide.outputs, *more))
+    return 3 - len(slide.text) - len(slide.after) + any("<small>" in each for each in slide.after) - 3 * (rows > SHORT)
 
 
 class Deck:
@@ -113,8 +110,7 @@ class Deck:
 
     def __init__(self, cells: list[NotebookNode]):
         self.slides: list[Slide] = []
-        self.title, self.level, self.pending, self.begun = "", 1, [], False
-        self.chapter = ""
+        self.title, self.chapter, self.level, self.pending, self.begun = "", "", 1, [], False
         for cell in cells:
             tags = cell.metadata.get("tags", [])
             if "solution" in tags:
@@ -158,8 +154,8 @@ class Deck:
             elif heading := re.match(r"(#+) (.*)|\*\*([^*]+)\*\*$", block):
                 self.flush()
                 self.title, self.level = heading[2] or heading[3], len(heading[1] or "###")
-                self.chapter = self.title if self.level == 2 else self.chapter
-                self.begun |= self.level == 2
+                if self.level == 2:
+                    self.chapter, self.begun = self.title, True
             elif number or not self.below(block):
                 self.pending.append(block)
         if folded := FOLDED.findall(cell.source):
@@ -180,13 +176,16 @@ class Deck:
 
     def code(self, cell: NotebookNode) -> None:
         if SET_UP.search(cell.source) or "parameters" in str(cell.metadata.get("tags")):
-            if self.begun and self.pending:  # a chapter about the parameters
+            if self.begun and self.pending:
                 self.aside(f"*{self.title}*", *self.pending)
                 self.pending = []
             return self.flush()
         kinds = [kind_of(output) for output in cell.outputs]
         own = cell.source if len(cell.source.splitlines()) <= (3 if "table" in kinds else SHORT) else ""
-        if not kinds and own and self.pending and not any(map(QUESTION.search, self.pending)):
+        name = re.match(r"(?:@.*\n)?((?:def|class) \w+)", cell.source)
+        if not kinds and not own and name and f"\n{name[1]}(" in HELPER:
+            self.sources([cell.source])
+        elif not kinds and own and self.pending and not any(map(QUESTION.search, self.pending)):
             self.add(self.lead(WORDS), code=own)
         self.sources([output.data["text/markdown"] for output in cell.outputs if kind_of(output) == "source"])
         for output, kind in zip(cell.outputs, kinds, strict=True):
@@ -196,26 +195,24 @@ class Deck:
                 alt = next((each["alt"] for each in output.metadata.values() if "alt" in each), "")
                 text = self.lead(CAPTION)
                 self.add(text, outputs=[output], after=[] if text or not alt else [f"<small>{alt}</small>"])
-            elif kind != "source" and self.joins(output):
-                self.slides[-1].outputs.append(output)
             elif kind != "source":
-                self.add(self.lead(CAPTION if kind == "table" else WORDS), code=own, outputs=[output])
+                shown = self.slides[-1].outputs if self.level == 3 and not self.pending else []
+                line = kind == "table" and "<tr" not in str(output)  # all that a figure has room for
+                follows = 0 < len(shown) < 3 and (line or kind_of(shown[0]) != "figure")
+                if follows and (kind == "text" or room_below(self.slides[-1], output) > 0):
+                    self.slides[-1].outputs.append(output)
+                else:
+                    self.add(self.lead(WORDS), code=own, outputs=[output])
                 own = ""
-
-    def joins(self, output: NotebookNode) -> bool:
-        """Whether a short table has a place below the figure or table that it follows at once."""
-        last = self.slides[-1] if self.slides else Slide("", 1)
-        if self.pending or self.level < 3 or len(last.outputs) != 1 or any(map(is_prose, last.after)):
-            return False
-        return room_below(replace(last, outputs=[*last.outputs, output])) > 0
 
     def below(self, text: str) -> bool:
         """Writes a finding below the figure or table that it follows, if there is room; returns whether there was."""
         last, shown = self.slides[-1] if self.slides else Slide("", 1), gist(blocks(text), CAPTION)
-        full = not last.outputs or room_below(last) < len(shown) or words(*shown) > CAPTION + 10
-        if self.pending or full or QUESTION.search(text):
+        said = shown if last.outputs and kind_of(last.outputs[0]) != "figure" else [*last.text, *shown]
+        room = last.outputs and len(shown) <= room_below(last) and words(*said) <= WORDS
+        if self.pending or not room or QUESTION.search(text):
             return False
-        last.after = [*filter(is_prose, last.after), *shown]
+        last.after = [each for each in last.after if "<small>" not in each] + shown
         last.notes += [text] if text != "\n\n".join(shown) else []
         return True
 
@@ -224,10 +221,9 @@ class Deck:
         if not self.begun:
             self.aside(text)
         elif not self.below(text):
-            if words(*self.pending, text) > WORDS or any(map(QUESTION.search, self.pending)):
+            if any(map(QUESTION.search, self.pending)):
                 self.flush()
             self.pending += blocks(text)
-            self.flush()
 
     def sources(self, shown: list[str]) -> None:
         """Slides of the functions and classes that a cell shows, several small ones together."""

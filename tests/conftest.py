@@ -34,9 +34,9 @@ def toy_run(tmp_path_factory):
     from covid_utils.runs.load_or_train import new_model, train
 
     folder = tmp_path_factory.mktemp("run")
-    settings = Settings(run_dir=folder, image_size=32, epochs=2, batch_size=16)
-    train(new_model(settings), tiny_data(), settings, folder / "scratch")
+    settings = Settings(run_dir=folder, image_size=32, epochs=4, batch_size=16)
+    train(new_model(settings), tiny_data(48), settings, folder / "scratch")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(predictor, "load_data", lambda *_, **__: tiny_data())
+        patch.setattr(predictor, "load_data", lambda *_, **__: tiny_data(48))
         predictor.read_run(folder)  # what it works out is kept from now on
     return folder, settings

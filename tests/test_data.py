@@ -1,6 +1,7 @@
 """Where slices come from: folders, splits, batches, downloads; and every bad input in one clear sentence."""
 
 import http.server
+import io
 import os
 import shutil
 import sys
@@ -21,7 +22,6 @@ from covid_utils.io import downloads
 from covid_utils.io.datasets import DATASETS
 from covid_utils.io.downloads import fetch, unpack
 from covid_utils.io.folders import SPLITS, class_of
-from covid_utils.io.images import read_slice
 
 
 def picture(path, seed=0, size=(16, 20), mode="L"):
@@ -84,8 +84,6 @@ def test_class_folders(tmp_path):
     assert data.table.label.tolist() == [1] * 70 + [0] * 70
     assert data.table.groupby("patient").size().tolist() == [20, 20, 20, 10] * 2
     assert "20 consecutive file numbers" in data.patient_source and "guess" in data.patient_source
-    for row, path in enumerate(data.table.path[:3]):
-        assert torch.equal(data.images[row], torch.from_numpy(read_slice(folder / path, 32)))
 
 
 def test_a_folder_of_one_s_own_called_phantom_is_not_taken_for_the_generator_s(folder):
@@ -123,46 +121,6 @@ def test_csv_without_patients_and_with_class_names(csv_folder):
     blocks = [f"{split} {name} block 001" for split in SPLITS for name in ("non-covid", "covid")]
     assert data.table.patient.unique().tolist() == blocks  # a given split cuts no block, which is only a guess
     assert data.patient_source.startswith("No patient is named")
-
-
-# ------------------------------------------------------------------------------------------------ image files
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "dtype", "suffixes"),
-    [
-        (0, 255, np.uint8, "png jpg webp tif tiff bmp PNG"),
-        (0, 4095, np.uint16, "png tif"),
-        (1000, 65535, np.uint16, "png tif"),
-        (-1, 1, np.float32, "tif"),
-    ],
-)
-def test_formats_agree(tmp_path, low, high, dtype, suffixes):
-    for suffix in suffixes.split():
-        path = tmp_path / f"slice.{suffix}"
-        Image.fromarray(np.tile(np.linspace(low, high, 64).astype(dtype), (64, 1))).save(path)
-        image = read_slice(path, 64)
-        assert image.shape == (64, 64) and image.dtype == np.uint8
-        assert np.abs(image.astype(int) - np.linspace(0, 255, 64)).max() <= 3
-
-
-@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA", "CMYK"])
-def test_modes_become_grey(tmp_path, mode):
-    path = tmp_path / ("slice.tif" if mode == "CMYK" else "slice.png")
-    Image.fromarray(np.repeat(np.array([[0], [51], [255]], np.uint8), 20, 0).repeat(60, 1)).convert(mode).save(path)
-    found = read_slice(path, 60)
-    assert (found[:15] == 0).all() and (found[25:35] == 51).all() and (found[45:] == 255).all()
-
-
-def test_pictures_that_are_no_slice(folder):
-    blank = np.full((40, 40, 4), (255, 255, 255, 0), np.uint8), np.full((40, 40), 700, np.uint16)
-    for values in blank:
-        Image.fromarray(values).save(folder / "COVID" / "3.png")
-        refuses(r"3\.png cannot be read \(it is blank, one grey level throughout\)", folder)
-    page = Image.fromarray(np.zeros((40, 40), dtype=np.uint8))
-    page.save(folder / "a.tif", save_all=True, append_images=[page, page])
-    with pytest.raises(ValueError, match=r"a\.tif cannot be read \(it holds 3 pictures"):
-        read_slice(folder / "a.tif", 32)
 
 
 # -------------------------------------------------------------------------------------------------- the cache
@@ -245,24 +203,19 @@ def test_patient_split_keeps_groups_whole(seed):
     assert split_groups(shuffled, "patient", seed).sort_index().equals(split)
 
 
-@pytest.mark.parametrize(
-    "labels", [[0, 1], [0, 1, 1], [0, 0, 1]]
-)  # field cases: labels_in_one_file, slices_labelled_one_by_one
-def test_patients_who_all_have_slices_of_both_classes(labels):
-    table = pd.DataFrame({"label": labels * 6, "patient": np.repeat(list("abcdef"), len(labels))})
-    split = split_groups(table.assign(path=[str(i) for i in range(len(table))]))
-    assert (table.label.groupby(split).nunique() == 2).all() and split.nunique() == 3
-    assert (split.groupby(table.patient).nunique() == 1).all()
+UNEVEN = [1, 1, 100, 100, 1, 1]  # slices of each patient
 
 
-def test_uneven_patients_still_give_every_split_both_classes():
-    sizes = [1, 1, 100, 100, 1, 1]
-    patients = np.repeat(list("abcdef"), sizes)
-    table = pd.DataFrame({"label": np.repeat([1, 1, 1, 0, 0, 0], sizes), "patient": patients})
-    table["path"] = [str(i) for i in range(len(table))]
+@pytest.mark.parametrize(  # field cases: labels_in_one_file, slices_labelled_one_by_one
+    ("labels", "sizes"),
+    [([0, 1] * 6, [2] * 6), ([0, 1, 1] * 6, [3] * 6), ([0, 0, 1] * 6, [3] * 6), ([1] * 102 + [0] * 102, UNEVEN)],
+)
+def test_every_split_gets_both_classes_and_whole_patients(labels, sizes):
+    table = pd.DataFrame({"label": labels, "patient": np.repeat(list("abcdef"), sizes)})
     for seed in range(10):
-        split = split_groups(table, seed=seed)
+        split = split_groups(table.assign(path=[str(i) for i in range(len(table))]), seed=seed)
         assert (table.label.groupby(split).nunique() == 2).all() and split.nunique() == 3
+        assert (split.groupby(table.patient).nunique() == 1).all()
 
 
 # ---------------------------------------------------------------------------------------------------- phantom
@@ -273,7 +226,7 @@ def drawn(tmp_path_factory):
     return load_data(Settings(data_dir=tmp_path_factory.mktemp("data"), image_size=48, patients=20), progress=False)
 
 
-def test_phantom(drawn):
+def test_the_phantom_and_another_hospital(drawn, tmp_path):
     table = drawn.table
     assert drawn.images.shape == drawn.lesions.shape == drawn.lungs.shape == (80, 48, 48)
     assert drawn.images.dtype == torch.uint8 and drawn.lesions.dtype == drawn.lungs.dtype == torch.bool
@@ -282,16 +235,13 @@ def test_phantom(drawn):
     assert (table.groupby("patient").split.nunique() == 1).all() and set(table.split) == set(SPLITS)
     assert (table.findings == "normal").any() and (table.findings.str.len() > 0).all()
     assert drawn.name == "phantom" and len(drawn.fingerprint) == 64
-
-
-# ---------------------------------------------------------------------------------------------------- batches
-
-
-def test_the_other_hospital_has_patients_of_its_own(drawn, tmp_path):
     settings = Settings(DATASETS["phantom"].elsewhere, tmp_path, image_size=48, patients=20)
     other = load_data(settings, progress=False)
     assert other.name == "phantom-b" and other.images.shape == drawn.images.shape
-    assert not (other.images == drawn.images).flatten(1).all(1).any()
+    assert not (other.images == drawn.images).flatten(1).all(1).any(), "patients of its own"
+
+
+# ---------------------------------------------------------------------------------------------------- batches
 
 
 def test_slices_one_by_one_and_as_a_batch(drawn):
@@ -319,15 +269,12 @@ def test_loader(drawn):
         orders.append(torch.cat([images for images, _ in loader(drawn, "train", 8, shuffle=True)]))
     assert torch.equal(orders[0], orders[1]) and not torch.equal(orders[0], orders[2])
     assert len(orders[0]) == (drawn.table.split == "train").sum()
-
-
-def test_loader_leaves_out_a_lonely_last_slice_only_when_shuffling(drawn):
-    n = len(Slices(drawn, "train"))
-    assert sum(len(labels) for _, labels in loader(drawn, "train", n - 1, shuffle=True)) == n - 1
+    n = len(orders[0])
+    assert sum(len(labels) for _, labels in loader(drawn, "train", n - 1, shuffle=True)) == n - 1, "none is alone"
     assert sum(len(labels) for _, labels in loader(drawn, "train", n - 1)) == n
 
 
-def test_augment(drawn):
+def test_augment_is_random_for_each_slice_and_repeatable(drawn):
     images = drawn.images[:32]
     before = images.clone()
     torch.manual_seed(0)
@@ -337,32 +284,10 @@ def test_augment(drawn):
     torch.manual_seed(0)
     assert torch.equal(augment(images), changed)
     assert not torch.equal(augment(images), changed)
-
     torch.manual_seed(0)
     alike = augment(images[:1].repeat(32, 1, 1)).float()
     assert len({image.numpy().tobytes() for image in alike}) == 32  # each slice in its own way
-    middle = alike[:, 8:-8, 8:-8]
-    same, mirrored = (
-        np.array([np.corrcoef(image.flatten(), other.flatten())[0, 1] for image in middle])
-        for other in (images[0, 8:-8, 8:-8].float(), images[0, 8:-8, 8:-8].flip(1).float())
-    )
-    assert 8 <= (same > mirrored).sum() <= 24  # about half are flipped
-    assert np.maximum(same, mirrored).min() > 0.3  # and all still show the patient
-
-
-def test_augment_moves_no_further_than_it_says():
-    dot = torch.zeros(200, 101, 101, dtype=torch.uint8)
-    dot[:, 48:53, 48:53] = 255
-    torch.manual_seed(0)
-    moved = augment(dot).float()
-    bright = moved > 0.6 * moved.amax((1, 2), keepdim=True)
-    places = torch.stack([spot.nonzero().float().mean(0) - 50 for spot in bright])
-    assert places.abs().max() <= 0.05 * 101 * 1.12 + 0.5  # 5 %, seen through a scale of up to 1.1
-    assert places.abs().max() > 3
-
-
-def test_augment_leaves_brightness_alone():
-    assert (augment(torch.full((20, 32, 32), 90, dtype=torch.uint8)) == 90).all()
+    assert (augment(torch.full((20, 32, 32), 90, dtype=torch.uint8)) == 90).all(), "brightness stays"
 
 
 @pytest.mark.parametrize("flip", [0.4, 0.5])  # from 0.5 it is mirrored
@@ -403,6 +328,10 @@ CSV_FAULTS = {  # what is written for what in which file, and what is said of it
     "same file": ("test", "images/8.png", "images/../images/1.png", r"1\.png' stands in train.csv row 3 and again in"),
     "same patient": ("test", ",p4", ",p0", r"Patient 'p0' stands in train.csv row 2 and again in test.csv row 2: keep"),
     "half a window": ("val", "label,patient", "label,low", r"no column 'high' \(it has"),
+    "empty": ("val", None, b"", r"val\.csv is not a readable CSV file"),
+    "no text": ("val", None, bytes(range(128, 256)), r"val\.csv is not a readable CSV file"),
+    "one class": ("val", None, b"filename,label\nimages/4.png,0\n", "val split .* holds only non-COVID slices: put"),
+    "no rows": ("val", None, b"filename,label\n", "The val split of .* holds no slices"),
     "window": ("val", "patient\nimages/4.png,0,p2", "low,high\nimages/4.png,0,9,4", "row 2 has high '4', where low"),
 }  # fmt: skip
 
@@ -410,19 +339,13 @@ CSV_FAULTS = {  # what is written for what in which file, and what is said of it
 @pytest.mark.parametrize(("split", "old", "new", "message"), CSV_FAULTS.values(), ids=CSV_FAULTS)
 def test_a_faulty_csv_file(csv_folder, split, old, new, message):
     path = csv_folder / f"{split}.csv"
-    assert old in path.read_text()
-    path.write_text(path.read_text().replace(old, new, 1))
+    content = path.read_bytes()
+    assert old is None or old.encode() in content
+    path.write_bytes(new if old is None else content.replace(old.encode(), new.encode(), 1))
     refuses(message, csv_folder)
 
 
-def test_csv_files_that_are_empty_no_text_or_missing(csv_folder):
-    for content in (b"", bytes(range(128, 256))):
-        (csv_folder / "val.csv").write_bytes(content)
-        refuses(r"val\.csv is not a readable CSV file", csv_folder)
-    (csv_folder / "val.csv").write_text("filename,label\nimages/4.png,0\n")
-    refuses("The val split of .* holds only non-COVID slices: put slices of both", csv_folder)
-    (csv_folder / "val.csv").write_text("filename,label\n")
-    refuses("The val split of .* holds no slices", csv_folder)
+def test_csv_files_without_any_slice_or_missing(csv_folder):
     for split in SPLITS:
         (csv_folder / f"{split}.csv").write_text("filename,label\n")
     refuses("Folder .*set holds no slices", csv_folder)
@@ -430,40 +353,23 @@ def test_csv_files_that_are_empty_no_text_or_missing(csv_folder):
     refuses(r"val\.csv is missing: give train\.csv, val\.csv and test\.csv", csv_folder, FileNotFoundError)
 
 
-def test_class_folders_that_are_empty_missing_or_misspelled(folder):
-    (folder / "COVID").rename(folder / "COVDI")
-    refuses(
-        "slices in 'COVDI', and 'COVDI' names neither class: call the class folders COVID .* and non-COVID ", folder
-    )
-    shutil.rmtree(folder / "COVDI")
-    refuses("no slices of class COVID: call the class folders COVID .* or give one CSV file", folder)
-    (folder / "COVID").mkdir()
-    (folder / "COVID" / "scan.mha").write_text("no slice")
-    refuses(
-        r"no slices of class COVID: .*Slices end in \.png, .* Left out: \.mha files, which are not read \(1\)", folder
-    )
-
-
-def test_truncated_zero_byte_and_false_pictures(folder):
+def test_a_damaged_and_a_blank_picture_stop_the_whole_set(folder):  # field case: blank_slices_are_learned
     path = folder / "non-COVID" / "7.png"
-    content = path.read_bytes()
+    content, blank = path.read_bytes(), io.BytesIO()
+    Image.new("L", (40, 40), 200).save(blank, "png")
     for wrong, message in (
-        (content[: len(content) // 2], r"cannot be read \(.*\): replace or delete"),
+        (content[: len(content) // 2], r"\(.*\): replace or delete"),
         (b"", ".*empty"),
-        (b"<html>not found</html>", "cannot be read"),
+        (b"<html>not found</html>", ""),
+        (blank.getvalue(), r"\(it is blank, one grey level throughout\)"),
     ):
         path.write_bytes(wrong)
-        refuses(rf"Slice .*7\.png {message}", folder)
-    path.write_bytes(content)
-    assert len(load(folder).table) == 16  # and all is well again
+        refuses(rf"Slice .*7\.png cannot be read {message}", folder)
 
 
 def test_too_few_slices_to_split(folder):
     refuses("COVID has too few slices, 8 in 1 patients: use split='random' or add slices", folder, split="patient")
     assert set(load(folder).table.split) == {"train", "val", "test"}
-    for i in range(2, 8):
-        (folder / "COVID" / f"{i}.png").unlink()
-    refuses("COVID has too few slices, 2 in 2 files: add slices", folder)
 
 
 # -------------------------------------------------------------------------------------------------- downloads
@@ -476,8 +382,6 @@ def server():
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             server.asked += 1
-            if self.path not in server.files:
-                return self.send_error(404)
             content = server.files[self.path]
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
@@ -508,11 +412,8 @@ def test_an_interrupted_transfer_leaves_nothing_and_is_repeated(server, tmp_path
     assert (tmp_path / "a.bin").read_bytes() == CONTENT and server.asked == 2
 
 
-def test_download_refused_or_without_network(server, tmp_path):
-    with pytest.raises(ConnectionError, match="404.*by hand; dataset='phantom' needs no network"):
-        fetch(f"{server.address}/none", tmp_path / "none", progress=False)
-    assert server.asked == 1  # trying again would not help
-    with pytest.raises(ConnectionError, match="Could not download .*dataset='phantom' needs no network"):
+def test_download_without_network(tmp_path):
+    with pytest.raises(ConnectionError, match="Could not download .*by hand; dataset='phantom' needs no network"):
         fetch("http://127.0.0.1:9/a", tmp_path / "a", progress=False)
 
 

@@ -8,14 +8,12 @@ import subprocess
 import sys
 import urllib.request
 
-import nbformat
 import psutil
 import pytest
 import torch
 from PIL import Image
 
 from covid_course import demo
-from covid_course.commands import main
 from covid_utils.io.images import read_slice
 from covid_utils.labs import predictor
 
@@ -51,27 +49,9 @@ def test_it_serves_this_machine_only_and_ends_with_ctrl_c(toy_run):
             assert "/login" in response.url
             assert response.headers["Content-Security-Policy"].startswith("default-src 'self'")
         with urllib.request.urlopen(address, timeout=120) as response:
-            assert response.read()  # the whole page: a kernel has run it
+            assert b"not fit for clinical use" in response.read()  # the whole page: a kernel has run it
         kernels = psutil.Process(served.pid).children(recursive=True)
         served.send_signal(signal.SIGINT)
         assert served.wait(60) == 0 and kernels and not psutil.wait_procs(kernels, timeout=15)[1]
     finally:
         served.kill()
-
-
-def test_what_is_missing_is_said_in_one_sentence(toy_run, tmp_path, monkeypatch, capsys):
-    assert main(["demo", str(tmp_path)]) == 1
-    assert re.fullmatch(
-        r"There is no trained network in .*make tutorial fills runs/default\)\.", capsys.readouterr().err.strip()
-    )
-    monkeypatch.setitem(sys.modules, "voila.app", None)
-    assert main(["demo", str(toy_run[0])]) == 1
-    said = capsys.readouterr().err.strip()
-    assert 'pip install -c constraints.txt -e ".[demo]"' in said and "\n" not in said
-
-
-def test_the_page_is_small_and_has_no_outputs():
-    page = nbformat.read(demo.NOTEBOOK, 4)
-    nbformat.validate(page)
-    assert demo.NOTEBOOK.stat().st_size < 2000 and not any(cell.get("outputs") for cell in page.cells)
-    assert "not fit for clinical use" in page.cells[0].source and page.metadata.kernelspec.name == "python3"

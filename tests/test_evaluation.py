@@ -74,6 +74,8 @@ def test_intervals_of_few_patients_by_hand():
     for score in (evaluation.share_interval(1.0, drawn, 1), evaluation.mean_over_seeds([1.0])):
         assert score == pytest.approx({"value": 1, "low": np.nan, "high": np.nan}, nan_ok=True)
     assert evaluation.share_interval(1.0, drawn, 2)["low"] == pytest.approx(0.025**0.5)
+    one_of_each = evaluation.metrics_with_intervals([0, 2, 1, 3], [0, 0, 1, 1], [0, 0, 1, 1])["auc"]  # cannot vary
+    assert one_of_each == pytest.approx({"value": 0.75, "low": np.nan, "high": np.nan}, nan_ok=True)
 
 
 def test_the_mean_over_seeds_has_the_interval_of_a_t_test():

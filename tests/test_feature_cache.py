@@ -14,12 +14,7 @@ from covid_utils.io.weights import save_weights
 from covid_utils.runs import feature_cache, load_or_train
 from covid_utils.runs.load_or_train import new_model, train
 
-CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    return tiny_data()
+CPU, DATA = torch.device("cpu"), tiny_data()
 
 
 @pytest.fixture
@@ -42,7 +37,7 @@ def copy_of(loader, epoch: int) -> torch.Tensor:
     return loader.features().tensors[0]
 
 
-def test_torch_is_left_as_it_was(tiny, frozen, tmp_path, monkeypatch):
+def test_torch_is_left_as_it_was(frozen, tmp_path, monkeypatch):
     """Threads (no more than allowed), cuDNN's choice and random numbers change inside only, also after an error."""
 
     def state():
@@ -60,89 +55,87 @@ def test_torch_is_left_as_it_was(tiny, frozen, tmp_path, monkeypatch):
                 raise KeyError
             assert state() == before
         assert inside == [(3, True), (1, True)]  # fewer than allowed is the user's wish
-        train(model, tiny, replace(frozen, epochs=1), tmp_path)
+        train(model, DATA, replace(frozen, epochs=1), tmp_path)
         assert state() == before and set(inside[2:]) == {(1, True)}
     finally:
         torch.set_num_threads(own)
 
 
 @pytest.mark.parametrize(("trainable", "count", "copies"), [("last", 2, 0), ("last", 2, 2), ("layer2", 4, 2)])
-def test_features_are_kept_up_to_any_stage_and_frozen_ones_do_not_change(
-    tiny, frozen, tmp_path, trainable, count, copies
-):
+def test_features_are_kept_up_to_any_stage_and_frozen_ones_do_not_change(frozen, tmp_path, trainable, count, copies):
     """Nor do their batch norm's statistics, if they see every batch (copies=0: without cached features)."""
     settings = replace(frozen, trainable=trainable, copies=copies, epochs=1)
     model = new_model(settings)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    features, labels = cached(model, tiny, tmp_path, "val", None, 1).features().tensors
-    rows = tiny.table.index[tiny.table.split == "val"]
-    logits, wanted = training.predict(models.FeatureHead(model), features), training.predict(model, tiny.images[rows])
+    features, labels = cached(model, DATA, tmp_path, "val", None, 1).features().tensors
+    rows = DATA.table.index[DATA.table.split == "val"]
+    logits, wanted = training.predict(models.FeatureHead(model), features), training.predict(model, DATA.images[rows])
     torch.testing.assert_close(logits, wanted, atol=0.02, rtol=0.02)  # features are kept in 16 bits
-    assert labels.tolist() == tiny.table.label[rows].tolist()
-    train(model, tiny, settings, tmp_path)
+    assert labels.tolist() == DATA.table.label[rows].tolist()
+    train(model, DATA, settings, tmp_path)
     changed = {n.split(".")[1] for n, tensor in model.state_dict().items() if not torch.equal(tensor, before[n])}
     assert changed == set(["layer2", "layer3", "layer4", "fc"][-count:])
 
 
-def test_the_frozen_stages_see_each_copy_once(tiny, frozen, tmp_path):
+def test_the_frozen_stages_see_each_copy_once(frozen, tmp_path):
     seen, model = [], new_model(frozen)
     model.net.conv1.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
-    history = train(model, tiny, frozen, tmp_path)
-    train_slices, val = ((tiny.table.split == part).sum() for part in ("train", "val"))
+    history = train(model, DATA, frozen, tmp_path)
+    train_slices, val = ((DATA.table.split == part).sum() for part in ("train", "val"))
     assert sum(seen) == val + frozen.copies * train_slices
-    checked = training.evaluate(model, loader(tiny, "val", 8), CPU)  # the whole network, on the slices
+    checked = training.evaluate(model, loader(DATA, "val", 8), CPU)  # the whole network, on the slices
     assert checked["accuracy"] == pytest.approx(history.val_accuracy.max(), abs=1.01 / val)
 
 
-def test_copies_differ_and_are_taken_in_turn(tiny, frozen, tmp_path):
-    features = cached(new_model(frozen), tiny, tmp_path)
+def test_copies_differ_and_are_taken_in_turn(frozen, tmp_path):
+    features = cached(new_model(frozen), DATA, tmp_path)
     first, second, third = (copy_of(features, epoch) for epoch in (1, 2, 3))
     assert third is first and not torch.equal(first, second)
-    assert torch.equal(copy_of(cached(new_model(frozen), tiny, tmp_path), 2), second)  # whichever comes first
-    same = cached(new_model(frozen), tiny, tmp_path, change=lambda images: images)
+    assert torch.equal(copy_of(cached(new_model(frozen), DATA, tmp_path), 2), second)  # whichever comes first
+    same = cached(new_model(frozen), DATA, tmp_path, change=lambda images: images)
     assert torch.equal(copy_of(same, 1), copy_of(same, 2))
 
 
-def test_making_features_in_the_middle_of_an_epoch_leaves_the_trainable_stages_in_train_mode(tiny, frozen, tmp_path):
+def test_making_features_in_the_middle_of_an_epoch_leaves_the_trainable_stages_in_train_mode(frozen, tmp_path):
     """The loader computes them when it is first asked, which is after `train_one_epoch` has set the mode."""
     model = new_model(frozen)
     models.train_with_frozen_bn(model)
-    next(iter(cached(model, tiny, tmp_path)))
+    next(iter(cached(model, DATA, tmp_path)))
     assert model.net.layer4.training and not model.net.layer3.training and not model.net.bn1.training
 
 
-def test_large_features_go_to_a_file_and_leave_nothing(tiny, frozen, tmp_path, monkeypatch):
-    small, _ = fitted(frozen, tiny, tmp_path / "memory")
+def test_large_features_go_to_a_file_and_leave_nothing(frozen, tmp_path, monkeypatch):
+    small, _ = fitted(frozen, DATA, tmp_path / "memory")
     monkeypatch.setattr(memory, "MEMORY", 0)
     made, on_disk = [], feature_cache.on_disk
     monkeypatch.setattr(feature_cache, "on_disk", lambda *asked: made.append(asked) or on_disk(*asked))
-    cached(new_model(frozen), tiny, tmp_path / "file").features()
+    cached(new_model(frozen), DATA, tmp_path / "file").features()
     assert len(made) == 1 and not list((tmp_path / "file").iterdir()), "the file has no name: no kill leaves it there"
-    large, _ = fitted(frozen, tiny, tmp_path / "file")
+    large, _ = fitted(frozen, DATA, tmp_path / "file")
     assert all(map(torch.equal, small.state_dict().values(), large.state_dict().values()))
 
 
-def test_only_features_of_frozen_stages_are_kept(tiny, frozen, tmp_path, monkeypatch):
+def test_only_features_of_frozen_stages_are_kept(frozen, tmp_path, monkeypatch):
     monkeypatch.setattr(load_or_train, "CachedFeatures", None)  # making one would fail
     for number, other in enumerate(({"copies": 0}, {"trainable": "all"}, {"weights": "scratch"})):
-        fitted(replace(frozen, epochs=1, **other), tiny, tmp_path / str(number))
+        fitted(replace(frozen, epochs=1, **other), DATA, tmp_path / str(number))
 
 
-def test_slices_stay_where_they_are_without_a_gpu_or_room_on_it(tiny, monkeypatch):
-    assert device.to_device_if_fits(tiny.images, CPU) is tiny.images
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * tiny.images.nbytes - 1, 10**9))
-    assert device.to_device_if_fits(tiny.images, torch.device("cuda")) is tiny.images
+def test_slices_stay_where_they_are_without_a_gpu_or_room_on_it(monkeypatch):
+    assert device.to_device_if_fits(DATA.images, CPU) is DATA.images
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * DATA.images.nbytes - 1, 10**9))
+    assert device.to_device_if_fits(DATA.images, torch.device("cuda")) is DATA.images
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 @pytest.mark.parametrize("trainable", ["last", "all"])
-def test_a_gpu_trains_the_same_wherever_its_slices_lie(tiny, frozen, tmp_path, monkeypatch, trainable):
-    assert device.to_device_if_fits(tiny.images, torch.device("cuda")).is_cuda
+def test_a_gpu_trains_the_same_wherever_its_slices_lie(frozen, tmp_path, monkeypatch, trainable):
+    assert device.to_device_if_fits(DATA.images, torch.device("cuda")).is_cuda
     settings = replace(frozen, trainable=trainable, device="cuda", epochs=1)
-    there, _ = fitted(settings, tiny, tmp_path / "there")
+    there, _ = fitted(settings, DATA, tmp_path / "there")
     for module in (feature_cache, load_or_train):
         monkeypatch.setattr(module, "to_device_if_fits", lambda tensor, device: tensor)
-    here, _ = fitted(settings, tiny, tmp_path / "here")
+    here, _ = fitted(settings, DATA, tmp_path / "here")
     # augmented on the GPU or here, a few pixels round otherwise
     for one, other in zip(there.parameters(), here.parameters(), strict=True):
         assert one.is_cuda

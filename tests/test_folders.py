@@ -5,6 +5,7 @@ import re
 import unicodedata
 
 import numpy as np
+import pandas as pd
 import pydicom
 import pytest
 import torch
@@ -13,7 +14,6 @@ from test_data import classes, load, picture, refuses
 from test_data import csv_folder as csv_folder  # a fixture
 from test_data import folder as folder  # a fixture
 
-from covid_utils.io.discovery import is_slice, slices_below
 from covid_utils.io.folders import SPLITS
 from covid_utils.io.patients import canonical, guessed
 
@@ -24,6 +24,7 @@ def write(folder, names):
     """Random pictures, in the order of their names; what has another ending is no picture."""
     for number, name in enumerate(names):
         if name.endswith((".gif", ".GIF", ".gz", ".txt", ".DS_Store")):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(b"x")
         else:
             picture(folder / name, number, mode="RGB")
@@ -76,6 +77,16 @@ REFUSED = {  # files, and what is said
         "'export' names neither class: give .*set/export/data, in which the class folders lie",
     ),
     "third class": ([*PLAIN, "Pneumonia/1.png"], "'Pneumonia' names neither class: call .* move other folders out"),
+    "misspelled class": (
+        [*PLAIN[8:], *(f"COVDI/{i}.png" for i in range(8))],
+        "slices in 'COVDI', and 'COVDI' names neither class: call the class folders COVID .* and non-COVID ",
+    ),
+    "one class": (PLAIN[8:], "no slices of class COVID: call the class folders COVID .* or give one CSV file"),
+    "nothing that is read": (
+        [*PLAIN[8:], "COVID/scan.mha.gz"],
+        r"no slices of class COVID: .*Slices end in \.png, .* Left out: \.gz files, which are not read \(1\)",
+    ),
+    "too few slices": (PLAIN[6:], "COVID has too few slices, 2 in 2 files: add slices"),
     "no test": ([f"{split}/{name}" for split in ("train", "validation") for name in PLAIN], "test split of .* holds"),
     "leak": (
         [f"{split}/{name}" for split in ("train", "val", "test") for name in each_class("anna/{}.png")],
@@ -161,16 +172,11 @@ def edit_rows(folder, change):
         path.write_text("".join(f"{change(line, row == 0)}\r\n" for row, line in enumerate(path.read_text().split())))
 
 
-def test_commas_at_the_end_shift_nothing(csv_folder):
-    plain = load(csv_folder)
-    edit_rows(csv_folder, lambda line, _: line + ",")
-    assert load(csv_folder).table.equals(plain.table)
-
-
-def test_numbers_as_tables_write_them(csv_folder):
+def test_numbers_as_tables_write_them_and_commas_at_the_end(csv_folder):
     names = {"p0": "1.0", "p1": "001", "p2": "2 "}
-    edit_rows(csv_folder, lambda line, _: line[:-2] + names.get(line[-2:], line[-2:]))
+    edit_rows(csv_folder, lambda line, _: line[:-2] + names.get(line[-2:], line[-2:]) + ",")
     table = load(csv_folder).table
+    assert table.label.tolist() == [0, 0, 1, 1] * 3
     assert table.patient.nunique() == 5 and canonical(table.patient).equals(table.patient.astype(object))
 
 
@@ -183,46 +189,38 @@ def test_columns_that_are_not_read(csv_folder):  # field case: patient_column_of
 
 
 def test_a_window_from_the_csv_file(csv_folder, capsys):
-    for i in range(12):
-        values = np.arange(2000, dtype=np.uint16).reshape(40, 50) + np.uint16(100 * i)
-        Image.fromarray(values).save(csv_folder / "images" / f"{i}.png")
+    for path in (csv_folder / "images").iterdir():
+        Image.fromarray(np.arange(2000, dtype=np.uint16).reshape(40, 50)).save(path)
     own = load(csv_folder)
     assert "12 of 12 slices" in capsys.readouterr().out
     load(csv_folder)
     edit_rows(csv_folder, lambda line, header: line + (",low,high" if header else ",0,4000"))
     wide = load(csv_folder)
     assert "slices" not in capsys.readouterr().out  # it is said once, and not where a window is given
-    assert torch.equal(own.images[0], own.images[11]) and not torch.equal(wide.images[0], wide.images[11])
-    assert wide.images[11].float().mean() - wide.images[0].float().mean() == pytest.approx(1100 / 4000 * 255, abs=1)
     assert "low" not in wide.table and (own.window, wide.window) == (None, (0, 4000))
     edit_rows(csv_folder, lambda line, _: re.sub(r"(images/1\..*)4000", r"\g<1>3000", line))
     varied = load(csv_folder)
     assert varied.window is None and "Windows (low, high) differ" in varied.patient_source
 
 
-def one_table(folder, split=""):
-    """24 pictures of six people in `images`, and one CSV file for all of them."""
-    (folder / "images").mkdir(parents=True)
-    rows = ["filename,label,patient" + (",split" if split else "")]
-    for i in range(24):
-        Image.fromarray(np.random.default_rng(i).integers(0, 255, (40, 40), np.uint8)).save(folder / f"images/{i}.png")
-        rows.append(f"images/{i}.png,{i // 4 % 2},p{i // 4}" + (f",{split.split()[i // 8]}" if split else ""))
-    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
-    (folder / "other.csv").write_text("age,sex\n3,f\n")
-    return folder
+def test_one_table_for_all_slices(csv_folder):
+    tables = [pd.read_csv(csv_folder / f"{split}.csv") for split in SPLITS]
+    for split in SPLITS:
+        (csv_folder / f"{split}.csv").unlink()
+    (csv_folder / "other.csv").write_text("age,sex\n3,f\n")
 
+    def one_table(*names):
+        parts = [table.assign(split=name) for table, name in zip(tables, names, strict=False)] or tables
+        pd.concat(parts).to_csv(csv_folder / "labels.csv", index=False)
+        return csv_folder
 
-def test_one_table_for_all_slices(tmp_path):
-    data = load(one_table(tmp_path / "a"), split="patient")
+    data = load(one_table(), split="patient")
     assert data.table.patient.nunique() == 6 and (data.table.groupby("patient").split.nunique() == 1).all()
-    data = load(one_table(tmp_path / "b", "Training validation test"))
-    assert data.table.split.value_counts().to_dict() == {"train": 8, "val": 8, "test": 8}
-    refuses(
-        r"labels.csv row \d+ has split 'here', which is unknown: give train",
-        one_table(tmp_path / "c", "train here test"),
-    )
-    (tmp_path / "a" / "labels.csv").rename(tmp_path / "a" / "train_COVIDx.txt")  # field case: labels_in_one_file
-    refuses("names neither class: if other.csv or train_COVIDx.txt holds the labels, make it one CSV", tmp_path / "a")
+    data = load(one_table("Training", "validation", "test"))
+    assert data.table.split.value_counts().to_dict() == {"train": 4, "val": 4, "test": 4}
+    refuses(r"labels.csv row \d+ has split 'here', which is unknown: give train", one_table("train", "here", "test"))
+    (csv_folder / "labels.csv").rename(csv_folder / "train_COVIDx.txt")  # field case: labels_in_one_file
+    refuses("names neither class: if other.csv or train_COVIDx.txt holds the labels, make it one CSV", csv_folder)
 
 
 # ------------------------------------------------------------------------------------------- who is a patient
@@ -271,13 +269,6 @@ def test_patients_in_dicom_headers(tmp_path, of, patients, said):
     assert data.table.patient.nunique() == patients and said in data.patient_source
     assert patients == 2 or (data.table.groupby("patient").split.nunique() == 1).all()
     assert "SECRET" not in data.table.to_csv() + data.patient_source
-
-
-def test_dicom_without_an_ending(tmp_path):
-    dicom(tmp_path / "IM000001", 1, "x")
-    (tmp_path / "README").write_text("nothing")
-    assert is_slice(tmp_path / "IM000001") and not is_slice(tmp_path / "README")
-    assert slices_below(tmp_path) == ([tmp_path / "IM000001"], {})
 
 
 # ------------------------------------------------------------------------------------------------- the cache

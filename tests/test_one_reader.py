@@ -17,44 +17,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
-from test_data import load
+from test_data import classes, load
 from test_folders import dicom
-from test_pictures import NO_RESCALE, white_is_zero
+from test_pictures import NO_RESCALE, saved, scan, turned, white_is_zero
+from toy import TOY, fitted, tiny_data
 
 from covid_course import demo, export
 from covid_course import predict as prediction
 from covid_course.commands import main
 from covid_course.model_card import model_card
+from covid_utils.core import backbones
+from covid_utils.core.files import write_json
 from covid_utils.io.images import read_file, read_slice
 from covid_utils.labs import predictor
 
 FACTS = {"type": "", "size": 1, "last_modified": pd.Timestamp(0, tz="UTC")}
-
-
-def picture(values, mode=None, **options):
-    """What writes values as a picture."""
-    return lambda path: (Image.fromarray(values) if mode is None else Image.fromarray(values).convert(mode)).save(
-        path, **options
-    )
-
-
-def turned(orientation):
-    exif = Image.Exif()
-    exif[274] = orientation
-    return {"exif": exif}
-
-
-def scan(change=None, **tags):
-    """What writes a DICOM slice with other tags, and perhaps changed by a function of its data set."""
-
-    def write(path):
-        dicom(path, len(path.name), "p", **tags)
-        if change:
-            data = pydicom.dcmread(path)
-            change(data)
-            data.save_as(path)
-
-    return write
 
 
 def stored(values, signed=False):
@@ -72,23 +49,23 @@ FLOAT = TWELVE.astype(np.float32)
 FLOAT[:2, :2], FLOAT[2:4] = [[np.nan, np.inf], [-np.inf, 5000.5]], -0.25
 PADDED = np.where(np.arange(50) < 5, -2000, UNITS)
 SIMPLE = {  # what the lines in the model card read
-    "grey.png": picture(GREY),
-    "grey.jpg": picture(GREY, quality=90),
-    "grey.bmp": picture(GREY),
-    "colour.png": picture(COLOUR[..., :3]),
-    "colour.webp": picture(COLOUR[..., :3]),
-    "alpha.png": picture(COLOUR),
-    "grey_alpha.png": picture(COLOUR, "LA"),
-    "palette.png": picture(COLOUR[..., :3], "P"),
-    "clear.png": picture(GREY, transparency=7),
-    "cmyk.jpg": picture(COLOUR[..., :3], "CMYK"),
-    "turned.jpg": picture(COLOUR[..., :3], **turned(6)),
-    "twelve.png": picture(TWELVE),
-    "twelve.tif": picture(TWELVE),
-    "turned.tif": picture(TWELVE, **turned(8)),
-    "packed.tif": picture(TWELVE.astype(np.int32), compression="tiff_lzw"),
-    "float.tif": picture(FLOAT),
-    "units.tif": picture(UNITS.astype(np.int32)),
+    "grey.png": saved(GREY),
+    "grey.jpg": saved(GREY, quality=90),
+    "grey.bmp": saved(GREY),
+    "colour.png": saved(COLOUR[..., :3]),
+    "colour.webp": saved(COLOUR[..., :3]),
+    "alpha.png": saved(COLOUR),
+    "grey_alpha.png": saved(COLOUR, "LA"),
+    "palette.png": saved(COLOUR[..., :3], "P"),
+    "clear.png": saved(GREY, transparency=7),
+    "cmyk.jpg": saved(COLOUR[..., :3], "CMYK"),
+    "turned.jpg": saved(COLOUR[..., :3], **turned(6)),
+    "twelve.png": saved(TWELVE),
+    "twelve.tif": saved(TWELVE),
+    "turned.tif": saved(TWELVE, **turned(8)),
+    "packed.tif": saved(TWELVE.astype(np.int32), compression="tiff_lzw"),
+    "float.tif": saved(FLOAT),
+    "units.tif": saved(UNITS.astype(np.int32)),
     "big_endian.tif": lambda path: Image.frombytes("I;16B", (50, 40), TWELVE.astype(">u2").tobytes()).save(path),
 }
 OTHERS = {
@@ -270,11 +247,9 @@ def test_what_is_accepted_is_never_constant(tmp_path_factory, data, level, speck
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
 @pytest.mark.parametrize(("mask", "mode"), [(0o077, 0o600), (0o027, 0o640)])
 def test_nothing_written_is_for_more_people_than_the_umask_says(asked, toy_run, tmp_path, monkeypatch, mask, mode):
-    """Pictures and tables of patients, caches, and an exported model."""
-    for number in range(16):
-        place = tmp_path / "set" / ("COVID", "normal")[number % 2]
-        place.mkdir(parents=True, exist_ok=True)
-        picture(np.random.default_rng(number).integers(0, 255, (32, 32), np.uint8))(place / f"{number}.png")
+    """Pictures and tables of patients, caches, a run, and an exported model."""
+    monkeypatch.setitem(backbones.BACKBONES, "toy", TOY)
+    classes(tmp_path / "set")
     volumes.nifti(tmp_path / "set" / "COVID" / "v.nii", volumes.chest())
     before, known = os.umask(mask), set(tmp_path.rglob("*"))
     try:
@@ -283,7 +258,10 @@ def test_nothing_written_is_for_more_people_than_the_umask_says(asked, toy_run, 
         by_command((reader, asked[1]), monkeypatch, tmp_path, [tmp_path / "set"])
         monkeypatch.setattr(export, "to_onnx", lambda *_: b"model")
         assert main(["export", str(toy_run[0]), "--out", str(tmp_path / "export")]) == 0
+        fitted(replace(toy_run[1], backbone="toy", epochs=1), tiny_data(), tmp_path / "run")
+        write_json(tmp_path / "metrics.json", {})
     finally:
         os.umask(before)
-    files = {path: path.stat().st_mode & 0o777 for path in set(tmp_path.rglob("*")) - known if path.is_file()}
-    assert {path.suffix for path in files} == {".png", ".csv", ".npy", ".onnx", ".md"} and set(files.values()) == {mode}
+    new = [path for path in set(tmp_path.rglob("*")) - known if path.is_file() and path.name != ".lock"]
+    kinds = {".png", ".csv", ".npy", ".onnx", ".md", ".pt", ".safetensors", ".json"}
+    assert {path.suffix for path in new} == kinds and {path.stat().st_mode & 0o777 for path in new} == {mode}

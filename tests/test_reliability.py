@@ -5,7 +5,6 @@ Kills are in `test_kills.py`; docs/maintainers.md lists every fault with the tes
 
 import ast
 import html
-import io
 import os
 import re
 import shutil
@@ -16,23 +15,19 @@ from types import SimpleNamespace
 import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from PIL import Image
+from test_data import classes, load, picture
 from toy import TOY, Bomb, assert_same_bits, fitted, tiny_data
 
 from covid_course import predict
 from covid_course.notebooks import execute
 from covid_utils.core import backbones
-from covid_utils.core.files import DAY, PROJECT, replace_file, write_json
+from covid_utils.core.files import DAY, PROJECT, replace_file
 from covid_utils.core.memory import explain_out_of_memory
 from covid_utils.core.settings import Settings
-from covid_utils.data import load_data
 from covid_utils.io.datasets import cached_phantom
 from covid_utils.io.images import decode
-from covid_utils.io.weights import save_weights
-from covid_utils.labs import predictor
 from covid_utils.runs import feature_cache
 from covid_utils.runs.checkpoints import read_last
 from covid_utils.runs.load_or_train import new_model
@@ -49,15 +44,6 @@ def trained(folder, on_epoch=None, **changes):
     """Train on the toy data in a folder, and call a function after each epoch."""
     wanted = {"image_size": 32, "epochs": 2, "batch_size": 8, "backbone": "toy", "device": "cpu", "run_dir": folder}
     fitted(Settings(**wanted | changes), tiny_data(), folder, on_epoch and SimpleNamespace(update=on_epoch))
-
-
-def pictures(folder, count=6):
-    """A folder with noisy slices, made on first use, and their names."""
-    rng, names = np.random.default_rng(0), [f"{n}.png" for n in range(count)]
-    for name in names if not folder.exists() else []:
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (64, 64), dtype=np.uint8)).save(folder / name)
-    return folder, names
 
 
 # ----------------------------------------------------------------------------------------- disks
@@ -109,7 +95,10 @@ def draw(folder):
 
 
 def read(folder):
-    return decode(*pictures(folder.parent / "slices"), 48, folder, progress=False)[0].numpy().tobytes()
+    slices = folder.parent / "slices"
+    for number in range(0 if slices.exists() else 6):
+        picture(slices / f"{number}.png", number)
+    return decode(slices, [f"{number}.png" for number in range(6)], 48, folder, progress=False)[0].numpy().tobytes()
 
 
 def write(folder):
@@ -188,20 +177,6 @@ def test_what_a_killed_process_left_is_deleted_a_day_later(tmp_path):
     assert sorted(tmp_path.iterdir()) == sorted([*own[:3], own[4], tmp_path / "a.csv"])
 
 
-@pytest.mark.skipif(WINDOWS, reason="Windows has no umask")
-@pytest.mark.parametrize(("mask", "mode"), [(0o077, 0o600), (0o002, 0o664)])
-def test_files_are_as_the_umask_says(tmp_path, mask, mode):
-    before = os.umask(mask)
-    try:
-        write_json(tmp_path / "a.json", {})
-        save_weights(tmp_path / "a.safetensors", {"w": torch.zeros(2)}, {})
-        trained(tmp_path, epochs=1)
-    finally:
-        os.umask(before)
-    files = {path: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*.*") if not path.name.startswith(".")}
-    assert len(files) == 5 and set(files.values()) == {mode}
-
-
 def test_a_notebook_that_names_no_kernel_and_no_language_is_executed(toy):
     path = toy("plain", "assert epochs == 7")
     nbformat.write(nbformat.from_dict(nbformat.read(path, 4) | {"metadata": {}}), path)
@@ -257,26 +232,11 @@ def test_nothing_unpickles_and_no_tar_is_unpacked():
 PAYLOAD = "<img src=x onerror=alert(1)>"
 
 
-def test_a_payload_in_a_file_name_is_text_in_the_widget(toy_run):
-    controls = predict.upload(predictor.read_run(toy_run[0]))
-    png = io.BytesIO()
-    Image.fromarray(np.arange(32 * 32, dtype=np.uint8).reshape(32, 32)).save(png, "PNG")
-    facts = {"type": "image/png", "size": 1, "last_modified": pd.Timestamp(0, tz="UTC")}
-    names = {f"{PAYLOAD}.png": png.getvalue(), f"broken {PAYLOAD}.png": b"none"}
-    controls["files"].value = [facts | {"name": name, "content": content} for name, content in names.items()]
-    text = controls["answers"].value
-    assert "<img" not in text and text.count(html.escape(PAYLOAD)) == 2
-
-
 @pytest.mark.skipif(WINDOWS, reason="no folder is called so on Windows")
-def test_a_payload_in_csv_files_is_text_in_tables(tmp_path):
-    """A patient's name, and the name of the data set."""
-    folder, names = pictures(tmp_path / PAYLOAD, count=12)
-    for split, some in zip(("train", "val", "test"), np.array_split(names, 3), strict=True):
-        rows = [(name, number % 2, f"{PAYLOAD}{split}{number}") for number, name in enumerate(some)]
-        pd.DataFrame(rows, columns=["filename", "label", "patient"]).to_csv(folder / f"{split}.csv", index=False)
-    data = load_data(Settings(dataset=str(folder), data_dir=str(tmp_path), image_size=48), progress=False)
-    assert "<img" not in data.table._repr_html_() and html.escape(PAYLOAD) in data.table.head(1).to_html()
+def test_a_payload_in_a_folders_name_is_text_in_tables(tmp_path):
+    """Of a patient, and of the data set."""
+    data = load(classes(tmp_path / PAYLOAD, inside=PAYLOAD))
+    assert "<img" not in data.table._repr_html_() and html.escape(PAYLOAD) in data.table._repr_html_()
     assert "<" not in data.name
 
 
@@ -288,13 +248,11 @@ def test_make_lab_listens_to_this_machine_alone_and_wants_a_token():
 
 def test_every_row_of_the_page_names_tests_that_exist():
     page = (PROJECT / "docs" / "maintainers.md").read_text(encoding="utf-8").partition("\n## Speed")[0]
-    rows = [line.strip("|").split("|") for line in page.splitlines() if line.startswith("|")]
-    rows = [cells for cells in rows if not set(cells[0]) <= set(" -") and cells[0].strip() != "fault"]
+    rows = [line.strip("|").split("|") for line in page.splitlines() if line.startswith("| ")][2:]
     assert len(rows) > 20
-    for cells in rows:
-        assert len(cells) == 3 and all(cell.strip() for cell in cells), cells
-        named = re.findall(r"`(test_\w+\.py)(?:::(test_\w+))?`", cells[2])
-        assert named, f"no test shows {cells[0]!r}"
+    for fault, said, tests in rows:
+        named = re.findall(r"`(test_\w+\.py)(?:::(test_\w+))?`", tests)
+        assert fault.strip() and said.strip() and named, f"no test shows {fault!r}"
         for file, name in named:
             text = (PROJECT / "tests" / file).read_text(encoding="utf-8")
             assert f"def {name or 'test'}" in text, f"{file} has no {name}"
