@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import re
 import subprocess
 import sys
 import tempfile
@@ -11,18 +10,12 @@ import tomllib
 from importlib.metadata import distributions
 from pathlib import Path
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 from covid_utils.core.files import PROJECT
 
-OWN_PAGES = ("jupyterlab",)  # they show notebooks in pages of their own
-
-
-def normal(requirement: str) -> str:
-    """The name of a requirement's package as the index compares it.
-
-    >>> normal("Grad_CAM>=1.5.7")
-    'grad-cam'
-    """
-    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
+OWN_PAGES = {"jupyterlab"}  # they show notebooks in pages of their own
 
 
 def install() -> None:
@@ -31,10 +24,10 @@ def install() -> None:
     A running notebook has loaded parts of what is installed: newer versions of these would ask for a restart, and
     PyTorch alone is several GB. Raises RuntimeError with pip's last line if it fails.
     """
-    held = [f"{each.name}=={each.version}" for each in distributions() if each.name]
-    there = {normal(each) for each in (*held, *OWN_PAGES)}
+    found = [each for each in distributions() if each.name]
+    held, there = [f"{each.name}=={each.version}" for each in found], {canonicalize_name(each.name) for each in found}
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    missing = [each for each in project["dependencies"] if normal(each) not in there]
+    missing = [each for each in project["dependencies"] if Requirement(each).name not in there | OWN_PAGES]
     if missing:
         with tempfile.TemporaryDirectory() as folder:
             constraints = Path(folder) / "held.txt"

@@ -69,11 +69,11 @@ def _done(options: argparse.Namespace) -> int:
         case "export":
             from .export import export_run
 
-            return export_run(options.run_dir, options.out)
+            export_run(options.run_dir, options.out)
         case "demo":
             from .demo import serve
 
-            return serve(options.run_dir)
+            serve(options.run_dir)
         case "tutorial" | "deeper":
             of_these = find_notebooks()[SERIES[options.command]]
             folder = _run(options, find_notebooks(options.notebooks) if options.notebooks else of_these)

@@ -29,11 +29,8 @@ LARGEST = 200 * 2**20  # bytes of all files of one upload; Voilà's own limit is
 POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'"
 
 
-def serve(run_dir: str | Path) -> int:
+def serve(run_dir: str | Path) -> None:
     """Open the page in a browser and serve it until Ctrl-C, on this machine only, protected by a token.
-
-    Returns:
-        an exit code, 0.
 
     Raises:
         ImportError: Voilà is not installed.
@@ -63,7 +60,6 @@ def serve(run_dir: str | Path) -> int:
         log_level=logging.WARNING,
         tornado_settings={"headers": {"Content-Security-Policy": POLICY}, "websocket_max_message_size": LARGEST},
     )
-    return 0
 
 
 def page() -> dict[str, widgets.Widget]:

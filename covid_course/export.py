@@ -45,15 +45,12 @@ class ExportedNet(nn.Module):
         return logit, torch.sigmoid(logit / self.temperature), distance / self.limit
 
 
-def export_run(run_dir: str | Path, out: Path | None = None) -> int:
+def export_run(run_dir: str | Path, out: Path | None = None) -> None:
     """Write a run's network as `model.onnx` and its model card as `README.md`, both whole or not at all.
 
     Args:
         run_dir: of a trained run.
         out: the folder; by default `export` in the run's.
-
-    Returns:
-        an exit code, 0.
 
     Raises:
         ImportError: the packages are not installed.
@@ -74,7 +71,6 @@ def export_run(run_dir: str | Path, out: Path | None = None) -> int:
     replace_file(out / "model.onnx", lambda path: path.write_bytes(model))
     replace_file(out / "README.md", card.save)
     print(f"{display_path(out)}: model.onnx ({len(model) / 1e6:.0f} MB) and its model card, README.md.")
-    return 0
 
 
 def described(predictor: Predictor, run_dir: str | Path) -> dict[str, str]:

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -21,8 +21,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
-from covid_utils.core.files import PROJECT, display_path, read_json, resolve
-from covid_utils.core.progress import time_left
+from covid_utils.core.files import PROJECT, display_path, resolve
 from covid_utils.core.settings import Settings
 
 NOTEBOOKS = PROJECT / "notebooks"
@@ -95,11 +94,9 @@ class _Engine(NBClientEngine):
     """papermill's engine with that client."""
 
     @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, on_cell=None, **_):
+    def execute_managed_notebook(cls, nb_man, kernel_name, **_):
         quiet = ["--log-level=CRITICAL"]  # a warning of the kernel's on its transport is left out
         client = _Client(nb_man, kernel_name=kernel_name, startup_timeout=60, extra_arguments=quiet)
-        if on_cell:
-            client.on_cell_start = lambda cell, cell_index: on_cell(cell_index + 1, len(nb_man.nb.cells))
         try:
             client.execute()
         except DeadKernelError as error:
@@ -109,16 +106,14 @@ class _Engine(NBClientEngine):
             ) from None
 
 
-def execute(
-    notebook: Path, output: Path, parameters: dict[str, Any], on_cell: Callable[[int, int], None] | None = None
-) -> Path:
+def execute(notebook: Path, output: Path, parameters: dict[str, Any], progress_bar: bool = False) -> Path:
     """Execute a notebook in its own folder; `output` is written whole, at its end; until then it is `*.failed.ipynb`.
 
     Args:
         notebook: file to execute.
         output: file to write; its folder is made.
         parameters: checked values; those that the notebook does not declare are left out.
-        on_cell: called before each cell that holds code, with its number among all cells and how many these are.
+        progress_bar: show papermill's bar over the cells, on stderr.
 
     Returns:
         `output`.
@@ -128,8 +123,8 @@ def execute(
     """
     known, failed = declared(notebook), output.with_name(f"{output.stem}.failed.ipynb")
     given = {name: value for name, value in parameters.items() if name in known}
-    options = {"kernel_name": KERNEL, "language": "python", "cwd": notebook.parent, "engine_name": "covid_course"}
-    options |= {"progress_bar": False, "on_cell": on_cell}
+    options = {"kernel_name": KERNEL, "language": "python", "cwd": notebook.parent}
+    options |= {"engine_name": "covid_course", "progress_bar": progress_bar}
     papermill_engines.register("covid_course", _Engine)
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # it warns of what `declared` reads
     try:
@@ -153,52 +148,17 @@ def execute(
     return output
 
 
-class _Clock:
-    """Says which notebook of a series runs, in a terminal also which cell, and how long the series will still take."""
-
-    def __init__(self, names: list[str], folder: Path, usual: bool):
-        self.names, self.folder, self.usual, self.took = names, folder, usual, {}
-        self.terminal = sys.stdout.isatty()
-
-    def start(self) -> None:
-        self.started = time.monotonic()
-        self._say("started" + self._left(), kept=not self.terminal)
-
-    def cell(self, number: int, cells: int) -> None:
-        self._say(f"cell {number} of {cells}{self._left()}", kept=False)
-
-    def end(self) -> None:
-        seconds = time.monotonic() - self.started
-        self._say(f"took {seconds:.0f} s")
-        self.took[self.names[len(self.took)]] = seconds
-
-    def _say(self, what: str, kept: bool = True) -> None:
-        text = f"{self.names[len(self.took)]:<22} {what}"
-        print(f"{text:<79}" if self.terminal else text, end="\n" if kept else "\r", flush=True)
-
-    def _left(self) -> str:
-        """Of the minutes that notebook 0 forecast in this run; "" before it, or if one has not been measured yet."""
-        metrics = read_json(self.folder / "metrics.json") if (self.folder / "metrics.json").exists() else {}
-        expected = metrics.get("machine", {}).get("minutes", {}) if self.usual else {}
-        now, *later = self.names[len(self.took) :]
-        if not {now, *later} <= set(expected):
-            return ""
-        left = max(0, 60 * expected[now] - time.monotonic() + self.started) + sum(60 * expected[name] for name in later)
-        return f", about {time_left(left)}"
-
-
 def run(notebooks: list[Path], parameters: dict[str, Any]) -> Path:
     """Execute notebooks in order with the same parameters, into their `run_dir`. Returns that folder.
 
-    Prints what runs and how long it will still take, and at the end what each notebook took.
+    Prints which one runs, in a terminal with papermill's bar over its cells, and what each took.
     """
-    folder = resolve(Settings(**parameters).run_dir)
-    usual = set(parameters) <= {"data_dir", "run_dir", "seed", "device"}  # the others change what notebooks take
-    clock = _Clock([path.stem for path in notebooks], folder, usual)
+    folder, took = resolve(Settings(**parameters).run_dir), {}
     for notebook in notebooks:
-        clock.start()
-        execute(notebook, folder / notebook.name, parameters, on_cell=clock.cell if clock.terminal else None)
-        clock.end()
-    took = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in clock.took.items())
-    print(f"\nIn all {sum(clock.took.values()):.0f} s: {took}")
+        print(f"{notebook.stem} started", flush=True)
+        started = time.monotonic()
+        execute(notebook, folder / notebook.name, parameters, progress_bar=sys.stderr.isatty())
+        took[notebook.stem] = time.monotonic() - started
+        print(f"{notebook.stem} took {took[notebook.stem]:.0f} s", flush=True)
+    print(f"\nIn all {sum(took.values()):.0f} s: {', '.join(f'{name} {took[name]:.0f} s' for name in took)}")
     return folder

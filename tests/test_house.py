@@ -15,12 +15,12 @@ LAYERS += ["covid_course", "covid_utils.__main__"]
 # Lines of Python that there may be: what there is now, so that it can only shrink. The aim for each stands beside it.
 LIMITS = {
     "ct_phantom": 950,  # 1050
-    "covid_utils": 5680,  # 4500
+    "covid_utils": 5220,  # 4500
     "covid_course": 2750,
     "tests": 7970,  # 7000
-    "benchmarks": 1930,  # 1700
+    "benchmarks": 1865,  # 1700
 }
-PRODUCT, TOGETHER = 9_320, 1000  # of the three packages (8300), and of what is taught
+PRODUCT, TOGETHER = 8_920, 1000  # of the three packages (8300), and of what is taught
 MODULES = {
     ".".join(path.relative_to(PROJECT).with_suffix("").parts): path
     for package in PACKAGES

@@ -10,6 +10,8 @@ import tomllib
 import pytest
 import resolve
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from covid_course import colab
 from covid_utils.core.files import PROJECT
@@ -50,13 +52,15 @@ def test_dependencies_are_listed_once():
     """conda, Binder and Codespaces install this project under constraints.txt, and name no package of it."""
     conda = yaml.safe_load(text("environment.yml"))["dependencies"]
     assert conda[1:] == ["pip", {"pip": ["--constraint constraints.txt", "--editable ."]}]
-    names = {colab.normal(each) for each in PYPROJECT["dependencies"]}
+    names = {Requirement(each).name for each in PYPROJECT["dependencies"]}
     for name in (".binder/requirements.txt", ".binder/postBuild", ".devcontainer/install"):
         installed = re.findall(r"^\s*(?:uv )?pip install (.*)$", text(name), re.MULTILINE) or [text(name)]
         assert not names & set(re.split(r"[\s\"=<>]+", " ".join(installed))), name
         assert ("-c constraints.txt -e" in text(name)) == (name != ".binder/requirements.txt")
     lines = text("constraints.txt").splitlines()
-    assert lines[0].startswith("#") and lines[1:] == sorted(lines[1:], key=colab.normal)
+    assert lines[0].startswith("#") and lines[1:] == sorted(
+        lines[1:], key=lambda line: canonicalize_name(Requirement(line).name)
+    )
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines[1:])
 
 
@@ -141,7 +145,7 @@ def test_only_what_is_lacking_is_installed(monkeypatch):
     (call, held) = calls[0]
     asked = call[call.index("--constraint") + 2 :]
     kept = ("torch", "scikit-learn", "numpy", "jupyterlab")
-    assert asked == [each for each in PYPROJECT["dependencies"] if colab.normal(each) not in kept]
+    assert asked == [each for each in PYPROJECT["dependencies"] if Requirement(each).name not in kept]
     assert held == ["Torch==0.1", "scikit_learn==0.1", "numpy==0.1"]
     with pytest.raises(RuntimeError, match=r"could not install .*papermill.*: ERROR: no such version$"):
         colab.install()

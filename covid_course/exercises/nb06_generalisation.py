@@ -7,13 +7,6 @@ from scipy.special import expit
 
 from .grading import expect, result, same, wrong_if
 
-DISTANCES = "a distance for each of the {} asked slices"
-
-
-def _close(one, other) -> bool:
-    """Whether two arrays agree up to 2 %: the covariance may be divided by n or by n - 1."""
-    return np.shape(one) == np.shape(other) and np.allclose(one, other, rtol=0.02)
-
 
 def _mahalanobis(answer) -> str:
     """Features that vary together, and by different amounts."""
@@ -21,7 +14,7 @@ def _mahalanobis(answer) -> str:
     mixing = np.array([[3.0, 2.5, 0.0], [0.0, 1.0, 0.4], [0.0, 0.0, 0.2]])
     known = rng.normal(size=(400, 3)) @ mixing + np.array([5.0, -2.0, 1.0])
     asked = rng.normal(size=(30, 3)) @ mixing * 2 + np.array([6.0, -2.0, 1.5])
-    said = result(answer, known, asked, shape=(30,), wanted=DISTANCES.format(30))
+    said = result(answer, known, asked, shape=(30,), wanted="a distance for each of the 30 asked slices")
     covariance, beyond = np.cov(known.T), asked - known.mean(0)
     squared = ((beyond @ np.linalg.inv(covariance)) * beyond).sum(1)
     own, other = asked - asked.mean(0), np.linalg.inv(np.cov(asked.T))
@@ -36,7 +29,8 @@ def _mahalanobis(answer) -> str:
             np.sqrt(((own @ other) * own).sum(1)),
         ),
     }
-    expect(said, np.sqrt(squared), mistakes, _close)
+    # up to 2 %, as the covariance may be divided by n or by n - 1
+    expect(said, np.sqrt(squared), mistakes, lambda one, other: np.allclose(one, other, rtol=0.02))
     return "Far is what the training slices' own spread makes far, in each direction."
 
 

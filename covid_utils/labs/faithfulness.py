@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 
-import cv2
 import numpy as np
 import torch
 from pytorch_grad_cam.metrics.road import NoisyLinearImputer
@@ -36,14 +35,14 @@ def remove(
         share: 0 to 1, the share of pixels to remove.
         order: "MoRF", most relevant pixels first, or "LeRF", least relevant first; else ValueError.
         fill: what replaces them. "road": noisy linear imputation, each pixel the mean of its neighbours
-            (ROAD, Rong et al. 2022, https://arxiv.org/abs/2202.00449, section 4.2); "black"; "blur"; else ValueError.
+            (ROAD, Rong et al. 2022, https://arxiv.org/abs/2202.00449, section 4.2); "black"; else ValueError.
         seed: of ties and noise.
 
     Returns:
         uint8 (N, H, W).
     """
-    if order not in ("MoRF", "LeRF") or fill not in ("road", "black", "blur"):
-        raise ValueError(f"Unknown order={order!r} or fill={fill!r}: use MoRF or LeRF, and road, black or blur.")
+    if order not in ("MoRF", "LeRF") or fill not in ("road", "black"):
+        raise ValueError(f"Unknown order={order!r} or fill={fill!r}: use MoRF or LeRF, and road or black.")
     rng, result = np.random.default_rng(seed), []
     for image, heat in zip(images.numpy(), maps, strict=True):
         ranks = np.lexsort((rng.random(heat.size), heat.ravel() * (-1 if order == "MoRF" else 1)))
@@ -52,8 +51,6 @@ def remove(
         gone, filled = gone.reshape(image.shape), image.astype(np.float32)
         if fill == "black":
             filled[gone] = 0
-        elif fill == "blur":
-            filled[gone] = cv2.GaussianBlur(filled, (0, 0), len(image) / 12)[gone]
         elif 0 < gone.sum() < gone.size:
             filled = impute(filled, gone) + gone * rng.normal(0, 2.55, image.shape)
         result.append(np.clip(np.round(filled), 0, 255).astype(np.uint8))
@@ -79,8 +76,8 @@ def removal_curves(
 ) -> dict[str, np.ndarray]:
     """Probability of the target class after each share of the pixels is removed, by each of several maps.
 
-    With fill="road": ROAD's curves. With fill="black" and MoRF: deletion; with fill="blur" and LeRF: insertion, read
-    from right to left (Petsiuk et al. 2018, https://arxiv.org/abs/1806.07421, section 4.2).
+    With fill="road": ROAD's curves. With fill="black" and MoRF: deletion (Petsiuk et al. 2018,
+    https://arxiv.org/abs/1806.07421, section 4.2).
 
     Args: as for `remove`; `maps`: {name: float (N, H, W)}; `targets`: 0 or 1 for each slice, (N,).
 
