@@ -75,8 +75,7 @@ def _done(options: argparse.Namespace) -> int:
 
             serve(options.run_dir)
         case "tutorial" | "deeper":
-            of_these = find_notebooks()[SERIES[options.command]]
-            folder = _run(options, find_notebooks(options.notebooks) if options.notebooks else of_these)
+            folder = _run(options, find_notebooks()[SERIES[options.command]])
             print(f"\n{results(folder)}\n\nExecuted notebooks: {display_path(folder)}")
         case "run":
             print(f"\nExecuted notebooks: {display_path(_run(options, options.notebooks))}")
@@ -96,8 +95,6 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     tutorial = commands.add_parser("tutorial", help="execute notebooks 00 to 04 and show the results")
     deeper = commands.add_parser("deeper", help="execute notebooks 05 to 09, which go deeper, and show the results")
-    for command in (tutorial, deeper):
-        command.add_argument("--notebooks", nargs="+", metavar="01", help="only these")
     single = commands.add_parser("run", help="execute notebook files")
     single.add_argument("notebooks", nargs="+", type=Path, metavar="notebooks/02_scratch.ipynb")
     pairs = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE"), "dest": "pairs"}
@@ -109,8 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     many.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster; by default workers start here")
     predict = commands.add_parser("predict", help="apply the trained model of a run to slices and scans of your own")
     predict.add_argument("run_dir", help=RUN_DIR)
-    files = "slices, volumes, or folders of them, DICOM series too"
-    predict.add_argument("files", nargs="+", type=Path, metavar="FILE", help=files)
+    predict.add_argument("files", nargs="+", type=Path, metavar="FILE", help="slices, volumes, or folders of them")
     predict.add_argument("--out", type=_here, help="a folder for the pictures and answers.csv (RUN_DIR/answers)")
     commands.add_parser("check", help="is this machine ready? (exit code 1 if there is something to fix)")
     exported = commands.add_parser("export", help="write a run's model as ONNX, with a model card")

@@ -21,7 +21,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
-from covid_utils.core.files import PROJECT, display_path, resolve
+from covid_utils.core.files import PROJECT, display_path, read_json, resolve
 from covid_utils.core.settings import Settings
 
 NOTEBOOKS = PROJECT / "notebooks"
@@ -148,14 +148,22 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any], progress_b
     return output
 
 
+def _left(names: list[str], metrics: Path) -> str:
+    """The minutes that notebooks still take, as notebook 0 forecast them in this run; "" without it or its record."""
+    minutes = read_json(metrics).get("machine", {}).get("minutes", {}) if metrics.exists() else {}
+    return f", about {sum(map(minutes.get, names)):.0f} min left" if set(names) <= set(minutes) else ""
+
+
 def run(notebooks: list[Path], parameters: dict[str, Any]) -> Path:
     """Execute notebooks in order with the same parameters, into their `run_dir`. Returns that folder.
 
-    Prints which one runs, in a terminal with papermill's bar over its cells, and what each took.
+    Prints which one runs and what is left, in a terminal with papermill's bar over its cells, and what each took.
     """
     folder, took = resolve(Settings(**parameters).run_dir), {}
-    for notebook in notebooks:
-        print(f"{notebook.stem} started", flush=True)
+    usual = set(parameters) <= {"data_dir", "run_dir", "seed", "device"}  # the others change what notebooks take
+    for done, notebook in enumerate(notebooks):
+        left = _left([path.stem for path in notebooks[done:]], folder / "metrics.json") if usual else ""
+        print(f"{notebook.stem} started{left}", flush=True)
         started = time.monotonic()
         execute(notebook, folder / notebook.name, parameters, progress_bar=sys.stderr.isatty())
         took[notebook.stem] = time.monotonic() - started

@@ -137,7 +137,6 @@ def test_a_parameter_without_effect_and_a_missing_notebook_stop_before_the_start
     for arguments, words in [
         (["run", str(toy("01_toy")), "-p", "split", "random", *run_dir], "split has no effect on 01_toy.ipynb"),
         (["run", str(tmp_path / "none.ipynb"), *run_dir], "none.ipynb: No such file"),
-        (["tutorial", "--notebooks", "99", *run_dir], "No notebook begins with '99'"),
     ]:
         assert main(arguments) == 1
         assert words in capsys.readouterr().err
