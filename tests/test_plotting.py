@@ -43,7 +43,7 @@ def test_a_photo_is_shown_once_with_a_description(displayed, small):
     axis.imshow(np.random.default_rng(0).integers(0, 256, (64, 64)))
     plotting.show(figure, "Noise.", photo=True, small=small)
     (((picture,), _),) = displayed
-    assert picture.format == "jpeg" and picture.alt == "Noise." and not plotting.plt.get_fignums()
+    assert picture.format == "jpeg" and picture.alt == "Noise." and not plotting.plt.fignum_exists(figure.number)
     assert PIL.Image.open(io.BytesIO(picture.data)).format == "JPEG"
 
 

@@ -142,7 +142,7 @@ def test_fit_is_a_plain_loop(monkeypatch):
     assert scheduler.last_epoch == 4  # steps
     assert batches.epochs == history.epoch.tolist() == drawn == [1, 2]
     assert seeds == [3_000_010, 3_000_011]  # runs that are recorded depend on them
-    assert bars == [((f"epoch {epoch} of 2",), {"total": 2}) for epoch in (1, 2)]
+    assert bars == [((f"epoch {epoch} of 2",), {}) for epoch in (1, 2)]
     names = ("loss", "accuracy", "sensitivity", "precision")
     parts = [f"{part}_{name}" for part in ("train", "val") for name in names]
     assert list(history) == ["epoch", "seconds", *parts] and history.seconds.between(0, 60).all()
