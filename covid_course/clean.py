@@ -34,8 +34,8 @@ def clean_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         cell.execution_count = number if cell.source else None
         cell.outputs = [output for output in cell.outputs if not _invisible(output)]
         for output in cell.outputs:
-            if "image/png" in output.get("data", {}):
-                output.data["image/png"] = _packed(output.data["image/png"])
+            for kind in {"image/png", "image/jpeg"} & set(output.get("data", {})):
+                output.data[kind] = _packed(output.data[kind])
             if output.output_type == "execute_result":
                 output.execution_count = cell.execution_count
     CoalesceStreamsPreprocessor().preprocess(notebook, {})
@@ -61,21 +61,23 @@ def _invisible(output: dict) -> bool:
 
 
 def _packed(text: str) -> str:
-    """A PNG in base64, without transparency and as small as it gets in full colour."""
-    packed = io.BytesIO()
-    PIL.Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB").save(packed, "PNG", optimize=True)
+    """A picture in base64: a JPEG at most 1000 pixels wide, a PNG without transparency, in at most 256 colours."""
+    picture, packed = PIL.Image.open(io.BytesIO(base64.b64decode(text))), io.BytesIO()
+    if picture.mode == "P" or (picture.format == "JPEG" and picture.width <= 1000):
+        return text
+    if picture.format == "JPEG":
+        picture.thumbnail((1000, 2000), PIL.Image.Resampling.LANCZOS)
+        picture.save(packed, "JPEG", quality=50)
+    else:
+        picture.convert("RGB").quantize(256, dither=PIL.Image.Dither.NONE).save(packed, "PNG", optimize=True)
     return base64.b64encode(packed.getvalue()).decode()
 
 
 def refresh() -> list[Path]:
     """Execute the committed notebooks anew, with their own parameters, and clean them: all, or none changes.
 
-    They run in an empty home of their own, so that nothing old is shown as new.
-
-    Returns:
-        The notebooks' files.
-
-    Raises NotebookError if one fails.
+    They run in an empty home of their own, so that nothing old is shown as new. Returns the notebooks' files; raises
+    NotebookError if one fails.
     """
     notebooks = find_notebooks()
     with tempfile.TemporaryDirectory() as empty, patch.dict(os.environ, COVID_UTILS_HOME=empty):

@@ -29,7 +29,6 @@ from covid_utils.io.scans import Scan, find_scans, read_stack, unique_names
 from covid_utils.labs.cam_figures import overlay, panels
 from covid_utils.labs.predictor import (
     OUT_OF_DISTRIBUTION,
-    WARNING,
     Predictor,
     headline,
     heat_maps,
@@ -103,7 +102,7 @@ def predict_scan(predictor: Predictor, scan: Scan) -> Answer:
 def draw_slice(image: np.ndarray, heat: np.ndarray, row: dict, name: str) -> Figure:
     """A slice, uint8 (H, W), beside its heat map, float (H, H), with the answer as title."""
     figure = panels(image, {name: heat})
-    figure.suptitle(headline(row) + (WARNING if OUT_OF_DISTRIBUTION in row["note"] else ""), fontsize=10, y=0.99)
+    figure.suptitle(headline(row), fontsize=10, y=0.99)
     figure.tight_layout()
     return figure
 
@@ -123,8 +122,6 @@ def draw_patient(row: dict, slices: list[dict], images: np.ndarray, heats: np.nd
     title = headline(row)
     if count < row["slices"]:
         title += f"\n{count} of {row['slices']} slices: those that look most like COVID to the network"
-    if OUT_OF_DISTRIBUTION in row["note"]:
-        title += WARNING
     figure.suptitle(title, fontsize=11, y=0.99)
     figure.tight_layout()
     return figure

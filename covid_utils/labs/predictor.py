@@ -218,8 +218,10 @@ def predict_patient(predictor: Predictor, logits: np.ndarray) -> dict:
 
 
 def headline(answer: dict) -> str:
-    """The title of a slice's or a patient's picture."""
-    return f"{answer['decision']}, probability of COVID {answer['probability']:.2f} (limit {answer['threshold']:.2f})"
+    """The title of a slice's or a patient's picture, with a warning where it is out of distribution."""
+    warning = WARNING if OUT_OF_DISTRIBUTION in answer["note"] else ""
+    chance, limit = f"{answer['probability']:.2f}", f"{answer['threshold']:.2f}"
+    return f"{answer['decision']}, probability of COVID {chance} (limit {limit}){warning}"
 
 
 def heat_maps(predictor: Predictor, images: Tensor, found: list[dict]) -> np.ndarray:
