@@ -245,7 +245,8 @@ SECTIONS = {  # what each notebook writes into a run's results, and a number in 
     "08_fine_tuning": ("fine_tuning", lambda found: found["linear_probe"]),
     "09_many_runs": ("sweep", lambda found: found["auc"]["scratch"]["few"]["value"]),
 }
-MODELS = {"02_scratch": {"scratch"}} | dict.fromkeys(("00_start", "01_data", "08_fine_tuning", "09_many_runs"), set())
+MODELS = dict.fromkeys(("00_start", "01_data", "09_many_runs"), set()) | {"02_scratch": {"scratch"}}
+MODELS |= dict.fromkeys(("07_testing_heat_maps", "08_fine_tuning"), {"transfer"})
 
 
 @each
