@@ -1,11 +1,10 @@
 """Each model with its recipe over several seeds and splits, with intervals and beside baselines that learn no shapes.
 
     .venv/bin/python benchmarks/accuracy.py phantom --splits patient
-    .venv/bin/python benchmarks/accuracy.py phantom --splits patient --seeds 0 --models "scratch, 2400 patients"
     .venv/bin/python benchmarks/accuracy.py sars-cov-2-ct
 
-The third wants the real slices in data/sars-cov-2-ct (see data/README.md). The recipes were chosen on validation slices
-(benchmarks/search.py). The networks are a sweep of notebooks/train.ipynb in runs/accuracy/<dataset>, so that it can be
+The second wants the real slices in data/sars-cov-2-ct (see data/README.md). benchmarks/search.py chose the recipes on
+validation slices. The networks are a sweep of notebooks/train.ipynb in runs/accuracy/<dataset>, so that it can be
 stopped and started at any time, and run on a cluster; the rows go to benchmarks/results/<dataset>.csv.
 """
 
@@ -32,7 +31,6 @@ RECIPES = {
         "lite0 bundled": PHANTOM | {"weights": "bundled", "trainable": "layer2"},
         "lite0 continued": PHANTOM | {"weights": CONTINUED, "trainable": "layer2"},
         "lite0 scratch": PHANTOM,
-        "scratch, 2400 patients": {"patients": 2400},
     },
     "sars-cov-2-ct": {
         "scratch": {"image_size": 128, "epochs": 12},
@@ -46,18 +44,17 @@ RECIPES = {
         "continued, longer": LONGER | {"weights": CONTINUED},
     },
 }
-ON_DEMAND = ("scratch, 2400 patients",)  # only if named: a quarter of an hour a seed
 
 
 def main() -> int:
     arguments = parser(__doc__)
     arguments.add_argument("dataset", choices=RECIPES)
     arguments.add_argument("--splits", nargs="+", default=["patient", "random"])
-    arguments.add_argument("--models", nargs="*", help="if not given, all but the longest")
+    arguments.add_argument("--models", nargs="*", help="if not given, all")
     arguments.add_argument("--scheduler", help="of a Dask cluster (docs/reference.md)")
     options = arguments.parse_args()
     path, recipes = RESULTS / f"{options.dataset}.csv", RECIPES[options.dataset]
-    names = options.models or [name for name in [*BASELINES, *recipes] if name not in ON_DEMAND]
+    names = options.models or [*BASELINES, *recipes]
 
     def baseline(split: str, seed: int, model: str) -> list[dict]:
         data = load_data(Settings(options.dataset, split=split, seed=seed), progress=False)

@@ -15,6 +15,7 @@ import pandas as pd
 
 from covid_course.sweep import summary, sweep
 from covid_utils.core.files import PROJECT, read_json, replace_file, resolve
+from covid_utils.core.settings import typed
 
 RESULTS = PROJECT / "benchmarks" / "results"
 
@@ -113,3 +114,8 @@ def as_text(numbers: Iterable[float]) -> str:
 def recipe_text(recipe: dict) -> str:
     """What a recipe changes of the default settings, sorted: "trainable=layer2 weights=bundled"."""
     return " ".join(f"{name}={value}" for name, value in sorted(recipe.items()))
+
+
+def recipe_of(text: str | float) -> dict:
+    """The settings that `recipe_text` wrote; none where a table's cell is empty."""
+    return {} if pd.isna(text) else typed(dict(each.split("=") for each in text.split()))

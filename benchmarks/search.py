@@ -14,29 +14,23 @@ import tempfile
 import time
 from pathlib import Path
 
-from experiment import RESULTS, grid, parser, run
+from experiment import RESULTS, grid, parser, recipe_of, run
 
-from covid_utils.core.settings import Settings, typed
-from covid_utils.data import CTData, load_data
-from covid_utils.models import Net
+from covid_utils.core.settings import Settings
+from covid_utils.data import load_data
 from covid_utils.runs.load_or_train import new_model, train
 from covid_utils.training import best_epoch
 
 
-def trained(settings: Settings, data: CTData) -> tuple[Net, dict]:
-    """Train: the best epoch's model; its validation accuracy and loss, the last one's accuracy, and the seconds."""
-    started, model = time.perf_counter(), new_model(settings)
-    with tempfile.TemporaryDirectory() as folder:
-        history = train(model, data, settings, Path(folder))
-    accuracy, best = history.val_accuracy, history.epoch.eq(best_epoch(history)).idxmax()
-    scores = {"best": accuracy[best], "last": accuracy.iloc[-1], "loss": history.val_loss[best]}
-    return model, scores | {"seconds": round(time.perf_counter() - started)}
-
-
 def measure(dataset: str, split: str, recipe: str, seed: int) -> list[dict]:
-    changes = typed(dict(each.split("=") for each in recipe.split()))
-    settings = Settings(dataset, split=split, seed=seed, **changes)
-    return [trained(settings, load_data(settings, progress=False))[1]]
+    """Validation accuracy and loss at the best epoch, the accuracy at the last one, and the seconds of training."""
+    settings = Settings(dataset, split=split, seed=seed, **recipe_of(recipe))
+    data, started = load_data(settings, progress=False), time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        history = train(new_model(settings), data, settings, Path(folder))
+    best = history.set_index("epoch").loc[best_epoch(history)]
+    scores = {"best": best.val_accuracy, "last": history.val_accuracy.iloc[-1], "loss": best.val_loss}
+    return [scores | {"seconds": round(time.perf_counter() - started)}]
 
 
 def main() -> None:

@@ -14,20 +14,20 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
-import json
+import multiprocessing
 import os
 import platform
 import re
 import resource
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import PIL.Image
 import torch
 import torchvision
@@ -36,28 +36,26 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision import transforms as T
 
-from covid_utils.core.backbones import BACKBONES
 from covid_utils.core.device import has_bfloat16, pick_device, to_device_if_fits, use_amp
 from covid_utils.core.files import read_json, resolve, write_json
 from covid_utils.core.settings import Settings
 from covid_utils.data import CTData, Slices, augment, load_data, loader
-from covid_utils.models import FeatureHead, freeze
+from covid_utils.models import FeatureHead, Net, freeze
 from covid_utils.runs.feature_cache import CachedFeatures
 from covid_utils.runs.load_or_train import new_model
 from covid_utils.training import make_optimizer, train_one_epoch
 from ct_phantom.patients import phantom
 
-TOO_FEW = "too few pictures for so many and so large batches: give smaller --batches or --batch"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 # ------------------------------------------------------------------------------------------------ contenders
-# Each trains on `batches` batches after a first one that is not timed, and returns measurements by name.
+# Each trains on `o.batches` batches after a first one that is not timed, and returns measurements by name.
 
 
-def ours(folder: Path, o: argparse.Namespace) -> dict[str, float]:
+def ours(o: argparse.Namespace) -> dict[str, float]:
     """`training.train_one_epoch` on decoded slices, and the same network on one constant batch in memory, in turns."""
-    data, settings, model = _ours(folder, o)
+    data, settings, model = course_model(o)
     optimizer, _ = make_optimizer(model, settings.learning_rate, steps=10_000)
     device = torch.device(o.device)
     x, y = model.preprocess(data.images[: o.batch].to(device)), torch.ones(o.batch, device=device)
@@ -77,81 +75,69 @@ def ours(folder: Path, o: argparse.Namespace) -> dict[str, float]:
 
     train_one_epoch(model, [(data.images[: o.batch], y)], optimizer, None, device)
     images = o.batches * o.batch
-    return {"images/s": images / _seconds(course), "bare images/s": images / _seconds(bare)}
+    return {"images/s": images / seconds(course), "bare images/s": images / seconds(bare)}
 
 
-def cached(folder: Path, o: argparse.Namespace) -> dict[str, float]:
+def cached(o: argparse.Namespace) -> dict[str, float]:
     """`training.train_one_epoch` on kept features of the frozen trunk; and how fast they are made."""
-    (data, settings, model), device = _ours(folder, o), torch.device(o.device)
+    (data, settings, model), device = course_model(o), torch.device(o.device)
     train_rows = np.flatnonzero(data.table.split == "train")[: o.batches * o.batch]
     rows = np.concatenate([train_rows, np.flatnonzero(data.table.split == "val")[:2]])
     data = dataclasses.replace(data, table=data.table.iloc[rows], images=data.images[rows])
     with tempfile.TemporaryDirectory() as place:
         cache = CachedFeatures(model, Slices(data, "train"), o.batch, Path(place), shuffle=True, augment=augment)
-        made, head = _seconds(cache.features), FeatureHead(model)
+        made, head = seconds(cache.features), FeatureHead(model)
         optimizer, _ = make_optimizer(model, settings.learning_rate, steps=10_000)
         train_one_epoch(head, itertools.islice(cache, 1), optimizer, None, device)
-        epochs = _seconds(lambda: [train_one_epoch(head, cache, optimizer, None, device) for _ in range(3)])
+        epochs = seconds(lambda: [train_one_epoch(head, cache, optimizer, None, device) for _ in range(3)])
     return {"images/s": 3 * len(train_rows) / epochs, "made images/s": len(train_rows) / made}
 
 
-def article(folder: Path, o: argparse.Namespace) -> dict[str, float]:
-    """The published article's loop: images a second, from the loading of a batch to the end of its step."""
+def article(o: argparse.Namespace) -> dict[str, float]:
+    """The published article's loop: images a second, from the loading of a batch to the end of its step.
+
+    If frozen, as the article has it: `requires_grad=False` for all but the last stage and head.
+    """
     change = T.Compose([T.Resize((o.image_size,) * 2), T.RandomHorizontalFlip(), T.ToTensor(), T.Normalize(MEAN, STD)])
-    pictures = torchvision.datasets.ImageFolder(folder, change)
-    model, criterion, ends = _plain(o), nn.BCEWithLogitsLoss(), []
+    pictures = torchvision.datasets.ImageFolder(o.folder, change)
+    model = freeze(Net(o.backbone), "last" if o.frozen else "all").net.to(o.device).train()
+    criterion, ends = nn.BCEWithLogitsLoss(), []
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-4, momentum=0.99)
-    batches = DataLoader(pictures, batch_size=o.batch, shuffle=True)
+    batches = DataLoader(pictures, batch_size=o.batch, shuffle=True, drop_last=True)
     for x, y in itertools.islice(batches, o.batches + 1):
         optimizer.zero_grad()
         loss = criterion(model(x.to(o.device)), y.to(o.device)[:, None].float())
         loss.backward()
         optimizer.step()
         loss.item()
-        ends.append(_now())
-    if len(ends) <= o.batches:
-        raise ValueError(TOO_FEW)
-    return {"images/s": o.batches * o.batch / (ends[-1] - ends[0])}
+        ends.append(now())
+    return {"images/s": (len(ends) - 1) * o.batch / (ends[-1] - ends[0])}
 
 
-def _plain(o: argparse.Namespace) -> nn.Module:
-    """The bare network; if frozen, as the article has it: `requires_grad=False` for all but the last stage and head."""
-    row = BACKBONES[o.backbone]
-    model = row.network()
-    model.set_submodule(row.output, nn.Linear(model.get_submodule(row.output).in_features, 1))
-    learning = tuple(f"{name}." for name in f"{row.layer4} {row.head}".split())
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad = not o.frozen or name.startswith(learning)
-    return model.to(o.device).train()
-
-
-def _ours(folder: Path, o: argparse.Namespace) -> tuple[CTData, Settings, nn.Module]:
+def course_model(o: argparse.Namespace) -> tuple[CTData, Settings, nn.Module]:
     """Decoded slices, settings, and a network that is frozen if asked for."""
-    data = load_data(Settings(str(folder), split="random", image_size=o.image_size), progress=False)
+    data = load_data(Settings(o.folder, split="random", image_size=o.image_size), progress=False)
     data = dataclasses.replace(data, images=to_device_if_fits(data.images, torch.device(o.device)))
     settings = Settings(backbone=o.backbone, batch_size=o.batch, image_size=o.image_size)
     if (data.table.split == "train").sum() < o.batches * o.batch:
-        raise ValueError(TOO_FEW)
+        raise ValueError("Too few pictures: give smaller --batches or --batch.")
     torch.backends.cudnn.deterministic = True  # as `fit` has it
     model = freeze(new_model(settings), "last" if o.frozen else "all")
     model.to(o.device, memory_format=torch.channels_last)
     return data, settings, model
 
 
-def _seconds(function: Callable, *arguments) -> float:
-    start = _now()
-    function(*arguments)
-    return _now() - start
+def seconds(function: Callable) -> float:
+    start = now()
+    function()
+    return now() - start
 
 
-def _now() -> float:
+def now() -> float:
     """Seconds on a clock, when a GPU has finished what it was told to do."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
     return time.perf_counter()
-
-
-CONTENDERS = {f.__name__: f for f in (ours, cached, article)}
 
 
 # ------------------------------------------------------------------------------------------------------- main
@@ -170,32 +156,22 @@ def pictures(data_dir: str) -> Path:
     return folder
 
 
-def measure(name: str, o: argparse.Namespace, frozen: bool = False) -> dict[str, float]:
-    """Run one contender in a process of its own: its measurements, and the most memory (a GPU's own), in GB."""
-    call = [sys.executable, __file__, "--one", json.dumps(vars(o) | {"one": name, "frozen": frozen})]
-    done = subprocess.run(call, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{name} failed:\n{done.stderr}")
-    print(name, done.stdout.splitlines()[-1], flush=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def compare(names: list[str], o: argparse.Namespace, frozen: bool = False) -> dict[str, dict[str, float]]:
-    """Medians of the contenders' measurements; they take turns."""
-    rounds = [{name: measure(name, o, frozen) for name in names} for _ in range(o.rounds)]
-    return {
-        name: {each: round(statistics.median(found[name][each] for found in rounds), 3) for each in rounds[0][name]}
-        for name in names
-    }
-
-
-def contend(options: dict) -> None:
-    """Run one contender, and print what it measured as JSON."""
-    o = argparse.Namespace(**options)
-    found = CONTENDERS[o.one](Path(o.folder), o)
+def measure(contender: Callable, o: argparse.Namespace) -> dict[str, float]:
+    """A contender's measurements, and the most memory (a GPU's own), in GB."""
+    found = contender(o)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     found["GB"] = (torch.cuda.max_memory_allocated() if o.device == "cuda" else memory) / 2**30
-    print(json.dumps(found))
+    print(contender.__name__, found, flush=True)
+    return found
+
+
+def compare(contenders: list[Callable], o: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Medians of the contenders' measurements; they take turns, each in a process of its own."""
+    rounds = []
+    for each in contenders * o.rounds:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            rounds.append({"name": each.__name__} | pool.submit(measure, each, o).result())
+    return pd.DataFrame(rounds).groupby("name", sort=False).median().round(3).to_dict("index")
 
 
 def main() -> None:
@@ -207,25 +183,21 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--data-dir", default="data")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
     o = parser.parse_args()
-    if o.one:
-        return contend(json.loads(o.one))
-    o.folder, o.device = str(pictures(o.data_dir)), pick_device(o.device).type
-    found = {"scratch": compare(["ours", "article"], o)}
-    found["frozen"] = compare(["cached", "ours", "article"], o, frozen=True)
-    name = torch.cuda.get_device_name() if o.device == "cuda" else _processor()
-    machine = {"processor": name, "cores": os.cpu_count(), "backbone": o.backbone}
-    machine |= {"image_size": o.image_size, "batch": o.batch}
+    o.folder, o.device, o.frozen = pictures(o.data_dir), pick_device(o.device).type, False
+    found = {"scratch": compare([ours, article], o)}
+    o.frozen = True
+    found["frozen"] = compare([cached, ours, article], o)
+    machine = {"processor": torch.cuda.get_device_name() if o.device == "cuda" else processor()}
+    machine |= {"cores": os.cpu_count(), "backbone": o.backbone, "image_size": o.image_size, "batch": o.batch}
     path = RESULTS / "speed.json"
-    recorded = read_json(path) if path.exists() else []
-    recorded = [each for each in recorded if not machine.items() <= each["machine"].items()]
+    recorded = [each for each in read_json(path) if not machine.items() <= each["machine"].items()]
     machine |= {"threads": torch.get_num_threads(), "bfloat16": has_bfloat16(torch.device(o.device))}
-    machine |= {"torch": torch.__version__, "pictures": Path(o.folder).name, "date": time.strftime("%Y-%m-%d")}
+    machine |= {"torch": torch.__version__, "pictures": o.folder.name, "date": time.strftime("%Y-%m-%d")}
     write_json(path, [*recorded, {"machine": machine} | found])
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name, and what it can multiply."""
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     name = re.search(r"model name\s*: (.*)", info)

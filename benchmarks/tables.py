@@ -19,27 +19,25 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from accuracy import BASELINES
-from experiment import RESULTS, read_rows
+from experiment import RESULTS, read_rows, recipe_of
 from heat_maps import NONE
 from matplotlib.figure import Figure
 
 from covid_utils.core.files import PROJECT, read_json, replace_file, resolve
-from covid_utils.core.settings import Settings, typed
+from covid_utils.core.settings import Settings
 from covid_utils.data import load_data
 from covid_utils.evaluation import mean_over_seeds, percent
 from covid_utils.explain import cam
-from covid_utils.labs.localization import pointing_game
+from covid_utils.labs.localization import pointing_game, with_lesions
 from covid_utils.plotting import BLUE, RED, compact, outline, styled
 from covid_utils.runs.load_or_train import load_or_train
 from covid_utils.training import predict
 
-PAGES = ("README.md", "docs/results.md", "docs/maintainers.md", "docs/heat-maps.md", "data/weights/README.md")
-PAGES = [PROJECT / name for name in PAGES]
+PAGES = [PROJECT / name for name in ("README.md", "docs/results.md", "docs/heat-maps.md", "data/weights/README.md")]
 MODELS = {  # the models that `benchmarks/accuracy.py` trains
     "1-nearest neighbour": "1-nearest neighbour on pixels (learns nothing)",
     "grey histogram": "logistic regression on the intensity histogram",
     "scratch": "ResNet-18 from scratch",
-    "scratch, 2400 patients": "ResNet-18 from scratch, 2400 patients",
     "bundled": "ResNet-18, in-domain pretraining",
     "lite0 scratch": "EfficientNet-Lite0 from scratch",
     "lite0 bundled": "EfficientNet-Lite0, in-domain pretraining",
@@ -55,6 +53,7 @@ CURVE = {  # what `benchmarks/learning_curve.py` trains, and how it is drawn
     "imagenet": ("EfficientNet-Lite0, ImageNet pretraining", "#E69F00", "D"),
     "grey histogram": ("intensity histogram, no network", "grey", "^"),
 }
+SPLITS = {"random": "random split (leaks)", "patient": "patient-level split"}
 MESSAGE = {  # the kinds of networks in the README's table, and the models of each
     "nearest neighbour on pixels": ["1-nearest neighbour"],
     "from scratch": ["scratch", "lite0 scratch"],
@@ -62,13 +61,11 @@ MESSAGE = {  # the kinds of networks in the README's table, and the models of ea
     "ImageNet pretraining": ["imagenet", "imagenet frozen", "imagenet, longer"],
     "ImageNet, then in-domain pretraining": ["lite0 continued", "continued, longer"],
 }
-POINTING, PRECISION = "pointing game", "average precision"
 WANTED = {  # test accuracy in percent that the phantom's program was made for
     ("grey histogram", "patient"): "0 to 70",
     ("1-nearest neighbour", "patient"): "0 to 70",
     ("1-nearest neighbour", "random"): "85 to 100",
     ("scratch", "patient"): "75 to 92",
-    ("scratch, 2400 patients", "patient"): "97 to 100",
 }
 
 
@@ -86,6 +83,16 @@ def markdown(table: pd.DataFrame | list[dict]) -> str:
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
+def by_group(rows: pd.DataFrame, keys: dict[str, str], cells: dict[str, Callable[[pd.DataFrame], object]]) -> str:
+    """A line for each group of rows: `keys`, columns and their titles; `cells`, titles and what is said of a group."""
+    return markdown(
+        [
+            dict(zip(keys.values(), key, strict=True)) | {title: cell(mine) for title, cell in cells.items()}
+            for key, mine in rows.groupby(list(keys), sort=False)
+        ]
+    )
+
+
 def with_interval(rows: pd.DataFrame, score: str, number: str = "{:.1f}", factor: float = 100) -> str:
     """ "96.8 (94.9 to 98.3)": means over the rows of a score and of both ends of its interval; "" where it is not."""
     ends = [factor * rows[name].mean() for name in (score, f"{score} low", f"{score} high")]
@@ -97,43 +104,58 @@ def with_range(values: pd.Series, number: str = "{:.1f}") -> str:
     return f"{number} ({number} to {number})".format(values.mean(), values.min(), values.max())
 
 
-def gain(table: pd.DataFrame, model: str, against: str) -> dict[str, float]:
+def gain(table: pd.DataFrame, model: object, against: object) -> dict[str, float]:
     """Mean difference of two columns, paired over the seeds that both have, with its interval."""
     return mean_over_seeds((table[model] - table[against]).dropna())
 
 
-def points(table: pd.DataFrame, model: str, against: str) -> str:
+def points(table: pd.DataFrame, model: object, against: object) -> str:
     """The `gain` in words; "" for what it is compared with."""
     return "" if model == against else percent(gain(table, model, against), signed=True)
 
 
-def by_group(rows: pd.DataFrame, keys: dict[str, str], cells: dict[str, Callable[[pd.DataFrame], object]]) -> str:
-    """A line for each group of rows: `keys`, columns and their titles; `cells`, titles and what is said of a group."""
-    return markdown(
-        [
-            dict(zip(keys.values(), key, strict=True)) | {title: cell(mine) for title, cell in cells.items()}
-            for key, mine in rows.groupby(list(keys), sort=False)
-        ]
-    )
-
-
 # ------------------------------------------------------------------------------------------------ accuracy
+
+
+def best_on_validation(rows: pd.DataFrame, kind: str) -> str:
+    """Of the models of a kind (see MESSAGE) the one with the highest mean validation accuracy; "" if there is none."""
+    mine = rows[rows.model.isin(MESSAGE[kind])]
+    return mine.groupby("model").val_accuracy.mean().fillna(0).idxmax() if len(mine) else ""
+
+
+def message() -> str:
+    """The README's table: on real slices, what each split says of each kind of network, means over the seeds.
+
+    Of several networks of one kind it shows, for each split, the one that is best on validation slices.
+    """
+    rows, lines = read("sars-cov-2-ct"), []
+    parts = {split: rows[rows.split == split] for split in SPLITS}
+    accuracy = parts["patient"].pivot(index="seed", columns="model", values="accuracy")
+    baseline = best_on_validation(parts["patient"], "from scratch")
+    for kind in MESSAGE:
+        best = {split: best_on_validation(mine, kind) for split, mine in parts.items()}
+        line = {"accuracy of": kind}
+        for split, title in SPLITS.items():
+            mine = parts[split][parts[split].model == best[split]]
+            line[title] = with_interval(mine, "accuracy", "{:.0f}") or "not run"
+        compared = "pretraining" in kind and best["patient"]
+        line["gain over scratch (patient-level)"] = points(accuracy, best["patient"], baseline) if compared else ""
+        lines.append(line)
+    return markdown(lines)
 
 
 def summary(name: str, split: str) -> str:
     """A line per model: accuracy, AUC and the gain over the best model from scratch, means over seeds."""
     rows, lines = read(name).query("split == @split"), []
     accuracy = rows.pivot(index="seed", columns="model", values="accuracy")
-    scratch = accuracy.filter(regex="scratch$").count()
-    validation = rows[rows.model.isin(scratch.index[scratch == scratch.max()])].groupby("model").val_accuracy.mean()
-    baseline = validation.idxmax()
+    baseline = best_on_validation(rows, "from scratch")
     for model in [model for model in MODELS if model in accuracy]:
         mine = rows[rows.model == model]
         recipe = Settings(**recipe_of(mine.recipe.iloc[0]))
-        learns = {"all": "all trainable", "last": "`layer4` and head trainable"}
-        learns = f", {learns.get(recipe.trainable, f'trainable from `{recipe.trainable}` on')}"
         pretrained = recipe.weights != "scratch"
-        line = {"test slices": MODELS[model] + (learns if pretrained else ""), "px": recipe.image_size}
+        learns = {"all": ", all trainable", "last": ", `layer4` and head trainable"}
+        learns = learns.get(recipe.trainable, f", trainable from `{recipe.trainable}` on") if pretrained else ""
+        line = {"test slices": MODELS[model] + learns, "px": recipe.image_size}
         line |= {"epochs": "–" if model in BASELINES else recipe.epochs}
         line |= {f"{score} %": with_interval(mine, score.lower()) for score in ("accuracy", "AUC")}
         line["accuracy minus the best from scratch"] = points(accuracy, model, baseline) if pretrained else ""
@@ -142,29 +164,6 @@ def summary(name: str, split: str) -> str:
         f"{markdown(lines)}\n\nMeans over the seeds of the score and both ends of its 95 % interval (bootstrap over "
         f"groups); differences are paired over the seeds, against {MODELS[baseline]}, best on validation."
     )
-
-
-def message() -> str:
-    """The README's table: on real slices, what each split says of each kind of network, means over the seeds.
-
-    Of several networks of one kind it shows, for each split, the one that is best on validation slices.
-    """
-    rows, accuracy, lines, baseline = read("sars-cov-2-ct"), accuracies("sars-cov-2-ct"), [], ""
-    for kind, models in MESSAGE.items():
-        line, best = {"accuracy of": kind}, ""
-        for split, title in {"random": "random split (leaks)", "patient": "patient-level split"}.items():
-            mine = rows[(rows.split == split) & rows.model.isin(models)]
-            best = mine.groupby("model").val_accuracy.mean().fillna(0).idxmax() if len(mine) else ""
-            line[title] = with_interval(mine[mine.model == best], "accuracy", "{:.0f}") if best else "not run"
-        line["gain over scratch (patient-level)"] = points(accuracy, best, baseline) if baseline and best else ""
-        lines.append(line)
-        baseline = best if kind == "from scratch" else baseline
-    return markdown(lines)
-
-
-def recipe_of(text: str | float) -> dict:
-    """The settings that a recorded recipe changes; none where the cell is empty."""
-    return {} if pd.isna(text) else typed(dict(each.split("=") for each in text.split()))
 
 
 def difficulty() -> str:
@@ -176,43 +175,13 @@ def difficulty() -> str:
     return by_group(rows.dropna(subset="wanted"), {"name": "test accuracy %", "wanted": "wanted"}, measured)
 
 
-def accuracies(name: str, score: str = "accuracy") -> pd.DataFrame:
-    """The recorded accuracies on a data set, patients kept together: a row per seed, a column per model."""
-    return read(name).query("split == 'patient'").pivot(index="seed", columns="model", values=score)
-
-
-def ways_to_fine_tune() -> pd.DataFrame:
+def ways_to_fine_tune() -> str:
     """Validation accuracy of ways to fine-tune all stages, and their difference to one rate for all."""
     rows = read("fine_tuning")
     best = rows.pivot(index="seed", columns="way", values="best")[rows.way.unique()]
     found = pd.DataFrame({"validation accuracy, %": (100 * best.mean()).map("{:.1f}".format)})
     found["minus one rate"] = [points(best, way, "one rate") for way in best]
-    return found.rename_axis(f"all stages learn ({len(best)} seeds)")
-
-
-def spread() -> pd.DataFrame:
-    """How far the test accuracy spreads, in points, when one thing changes at a time."""
-    rows, found = read("variance"), {}
-    error = 100 * (rows["accuracy high"] - rows["accuracy low"]) / 4
-    for name, fixed in (("the network's seed", rows.patients), ("the patients (drawn and split anew)", rows.network)):
-        value = 100 * rows.accuracy[fixed == 0]
-        found[name] = f"{value.min():.1f} to {value.max():.1f}", f"{value.std():.1f}"
-    found["the test patients (one run's standard error)"] = "", f"{error.mean():.1f}"
-    columns = ["test accuracy, %", "standard deviation, points"]
-    return pd.DataFrame.from_dict(found, orient="index", columns=columns).rename_axis("only this changes")
-
-
-def kept_copies() -> pd.DataFrame:
-    """Accuracy and time of the default transfer run by the number of kept copies of the features."""
-    rows = read("trunk_cache")
-    accuracy, seconds = (rows.pivot(index="seed", columns="copies", values=name) for name in ("accuracy", "seconds"))
-    titles = {0: "none: anew each epoch", 1: "1 copy", 2: "2 copies", 4: "4 copies"}
-    found = {
-        "test accuracy, %": (100 * accuracy.mean()).map("{:.1f}".format),
-        "difference": pd.Series({copies: points(accuracy, copies, 0) for copies in accuracy}),
-        "times as fast": (1 / seconds.div(seconds[0], axis=0)).median().map("{:.1f}".format),
-    }
-    return pd.DataFrame(found).rename(titles).rename_axis(f"kept ({len(accuracy)} seeds)")
+    return markdown(found.rename_axis(f"all stages learn ({len(best)} seeds)"))
 
 
 def pretraining() -> str:
@@ -222,8 +191,7 @@ def pretraining() -> str:
     scores = pd.DataFrame({file: notes["held_out_auc"] for file, notes in files.items()})
     scores.index = "AUC on unseen source patients: " + scores.index
     table = pd.concat([pd.DataFrame(files).loc[facts].fillna("scratch"), scores])
-    table.index = table.index.str.replace("image_size", "image size")
-    return markdown(table.rename_axis(""))
+    return markdown(table.rename({"image_size": "image size"}).rename_axis(""))
 
 
 # ------------------------------------------------------------------------------------------------ few slices
@@ -240,22 +208,22 @@ def learning_curve(score: str = "accuracy", longer: bool = False) -> pd.DataFram
     return table.groupby(["slices", "seed", "model"])[score].last().unstack("model")
 
 
-def gain_by_slices(table: pd.DataFrame, model: str, against: str = "scratch") -> pd.DataFrame:
-    """For each number of slices: mean difference of two models over seeds, with its 95 % interval (Student's t)."""
-    pairs = table[[model, against]].dropna().groupby("slices")
-    return pd.DataFrame.from_dict({slices: gain(each, model, against) for slices, each in pairs}, orient="index")
+def gain_by_slices(table: pd.DataFrame, model: str) -> pd.DataFrame:
+    """For each number of slices: the `gain` over ResNet-18 from scratch, with its 95 % interval (Student's t)."""
+    pairs = table[[model, "scratch"]].dropna().groupby("slices")
+    return pd.DataFrame.from_dict({slices: gain(each, model, "scratch") for slices, each in pairs}, orient="index")
 
 
 def few_slices() -> str:
     """For each number of training slices: means over the seeds, and what pretrained networks gain over ResNet-18."""
-    accuracy, area = (learning_curve(score)[list(CURVE)] for score in ("accuracy", "auc"))
-    means = [scores.groupby("slices").agg(lambda each: f"{100 * each.mean():.1f}") for scores in (accuracy, area)]
+    scores = {title: learning_curve(title.lower())[list(CURVE)] for title in ("accuracy", "AUC")}
+    means = [each.groupby("slices").mean().map(lambda mean: f"{100 * mean:.1f}") for each in scores.values()]
     table = (means[0] + " / " + means[1]).rename(columns=lambda model: CURVE[model][0])
     for model in ("transfer", "imagenet"):
-        for name, scores in {"accuracy": accuracy, "AUC": area}.items():
-            gains = gain_by_slices(scores, model).apply(percent, axis=1, signed=True)
-            table[f"{CURVE[model][0]}: gain, {name}"] = gains
-    seeds = accuracy.scratch.groupby("slices").count().min()
+        for title, each in scores.items():
+            gains = gain_by_slices(each, model).apply(percent, axis=1, signed=True)
+            table[f"{CURVE[model][0]}: gain, {title}"] = gains
+    seeds = scores["accuracy"].scratch.groupby("slices").count().min()
     return (
         f"{markdown(table.rename_axis('training slices'))}\n\nAccuracy / AUC in %, means over {seeds} "
         "seeds; gains over ResNet-18 from scratch, paired over seeds, with 95 % intervals."
@@ -300,19 +268,19 @@ def draw_learning_curve() -> Figure:
 # ------------------------------------------------------------------------------------------------ heat maps
 
 
-def heat_maps_test(rows: pd.DataFrame) -> str:
+def heat_maps_test() -> str:
     """Each network's map that was best on validation patients, and maps that need no network, on test patients."""
-    lines = []
+    rows, chosen = read("heat_maps"), []
     for network, mine in rows[rows.part != "ROAD"].groupby("network", sort=False):
-        test = mine[mine.part == "test"].set_index("map")
-        best = mine[mine.part == "val"].set_index("map")[PRECISION].idxmax()
-        for name in test.index if network == NONE else dict.fromkeys([best, "layer4 GradCAM"]):
-            one = test.loc[[name]]
-            line = {"test patients": network, "map, chosen on validation": name}
-            line["pointing game %"] = with_interval(one, POINTING, "{:.0f}")
-            line["average precision"] = with_interval(one, PRECISION, "{:.2f}", 1)
-            lines.append(line | {"seeds": one.seeds.iloc[0]})
-    return markdown(lines)
+        test, val = (mine[mine.part == part].set_index("map") for part in ("test", "val"))
+        best = [val["average precision"].idxmax(), "layer4 GradCAM"]
+        chosen.append((test if network == NONE else test.loc[dict.fromkeys(best)]).reset_index())
+    cells = {
+        "pointing game %": lambda mine: with_interval(mine, "pointing game", "{:.0f}"),
+        "average precision": lambda mine: with_interval(mine, "average precision", "{:.2f}", 1),
+        "seeds": lambda mine: mine.seeds.iloc[0],
+    }
+    return by_group(pd.concat(chosen), {"network": "test patients", "map": "map, chosen on validation"}, cells)
 
 
 def heat_maps_real() -> str:
@@ -329,45 +297,17 @@ def heat_maps_real() -> str:
     return by_group(read("heat_maps_real"), {"network": "network", "map": "map"}, cells | {"seeds": len})
 
 
-# ------------------------------------------------------------------------------------------------ others
-
-
 def leaks() -> str:
     """The share of planted leaks of each kind that the audit finds, and of other slices that it names."""
     rows = read("leaks")
     real = rows.kind + " (" + rows.data + ", groups of file numbers)"
+    rows["kind"] = rows.kind.where(rows.data == "phantom", real)
     cells = {
         "found": lambda mine: "" if mine.found.isna().all() else f"{mine.found.mean():.0%}",
         "other held-out slices named": lambda mine: f"{mine['false alarms'].mean():.1%}",
         "seeds": len,
     }
-    rows = rows.assign(kind=rows.kind.where(rows.data == "phantom", real))
     return by_group(rows, {"kind": "copy of a training slice"}, cells)
-
-
-def out_of_distribution() -> str:
-    """Which share of inputs each network finds unlike its training slices, and the AUC of its distances."""
-    rows, lines = read("out_of_distribution"), []
-    for kind, mine in rows.groupby("kind", sort=False):
-        line = {"shown": kind}
-        for name, found in mine.groupby("network", sort=False):
-            area = "" if found.AUROC.isna().all() else f" / {with_range(found.AUROC, '{:.2f}')}"
-            line[f"{name}: out of distribution / AUC"] = f"{found.refused.mean():.0%}{area}"
-        lines.append(line)
-    note = f"Means over {rows.seed.nunique()} seeds (lowest to highest); other patients, split and network in each."
-    return f"{markdown(lines)}\n\n{note}"
-
-
-def patients() -> str:
-    """Scores of slices and of patients on test patients, and how often validation chose each rule; means over seeds."""
-    rows = read("patients").rename(columns={"auc": "AUC"})
-    scores = ("accuracy", "sensitivity", "specificity", "AUC")
-    cells = {score: lambda mine, score=score: with_range(100 * mine[score]) for score in scores}
-    cells["chosen by validation"] = lambda mine: (
-        "" if mine.chosen.isna().all() else f"{int(mine.chosen.sum())} of {len(mine)} seeds"
-    )
-    note = f"In %, means over {rows.seed.nunique()} seeds (lowest to highest)."
-    return f"{by_group(rows, {'way': 'counted'}, cells)}\n\n{note}"
 
 
 # ------------------------------------------------------------------------------------------------ the first picture
@@ -383,17 +323,17 @@ def draw_trailer(run_dir: str = "runs/default") -> Figure:
     settings = Settings(run_dir=run_dir)
     data = load_data(settings)
     model, *_ = load_or_train(data, dataclasses.replace(settings, weights="bundled"), "transfer")
-    covid = (data.table.label == 1) & data.lesions.any((1, 2)).numpy()
-    rows = {part: np.flatnonzero(covid & (data.table.split == part)) for part in ("val", "test")}
-    lesions, lungs = (mask[rows["val"]].numpy() for mask in (data.lesions, data.lungs))
+    _, images, lesions, lungs = with_lesions(data, "val")
     hits = {
-        layer: pointing_game(cam(model, data.images[rows["val"]], layer=layer), lesions & lungs, lungs).mean()
+        layer: pointing_game(cam(model, images, layer=layer), lesions & lungs, lungs).mean()
         for layer in ("layer2", "layer3", "layer4")
     }
-    layer, logits = max(hits, key=hits.get), predict(model, data.images[rows["test"]]).numpy()
-    positives = rows["test"][logits > 0][logits[logits > 0].argsort(kind="stable")]
+    layer = max(hits, key=hits.get)
+    _, images, lesions, _ = with_lesions(data, "test")
+    logits = predict(model, images).numpy()
+    order = logits.argsort(kind="stable")
+    positives = order[logits[order] > 0]
     chosen = positives[len(positives) // 2]
-    heat = cam(model, data.images[[chosen]], layer=layer)[0]
 
     figure, axes = plt.subplots(1, 4, figsize=(13, 3.7), width_ratios=(1.5, 1, 1, 0.85), layout="constrained")
     for name, title, style, colour in (("scratch", "from scratch", "o--", BLUE), ("transfer", "transfer", "s-", RED)):
@@ -402,13 +342,12 @@ def draw_trailer(run_dir: str = "runs/default") -> Figure:
     axes[0].set(title="scratch → transfer", xlabel="epoch", ylabel="validation accuracy, %", ylim=(45, 100))
     axes[0].legend(loc="lower right")
     for axis, title in ((axes[1], "test slice, COVID lesions"), (axes[2], f"CAM (Grad-CAM, {layer})")):
-        axis.imshow(data.images[chosen], cmap="gray", vmin=0, vmax=255)
+        axis.imshow(images[chosen], cmap="gray", vmin=0, vmax=255)
         axis.set(title=title, xticks=[], yticks=[])
-    axes[2].imshow(heat, cmap="inferno", alpha=0.5)
-    for axis in axes[1:3]:
-        outline(axis, data.lesions[chosen])
+        outline(axis, lesions[chosen])
+    axes[2].imshow(cam(model, images[[chosen]], layer=layer)[0], cmap="inferno", alpha=0.5)
     found = read_json(resolve(run_dir) / "metrics.json")["data"]["nearest_neighbour"]
-    shares = {f"{name}\nsplit": 100 * found[name]["value"] for name in ("random", "patient")}
+    shares = {f"{name}\nsplit": 100 * found[name]["value"] for name in SPLITS}
     bars = axes[3].bar(list(shares), list(shares.values()), color=["grey", "lightgrey"])
     axes[3].bar_label(bars, fmt="%.0f %%")
     axes[3].axhline(50, color="black", linestyle=":")
@@ -429,15 +368,11 @@ def tables() -> dict[str, str]:
         "phantom": summary("phantom", "patient"),
         "difficulty": difficulty(),
         "weights": pretraining(),
-        "variance": markdown(spread()),
         "learning-curve": few_slices(),
-        "heat-maps-test": heat_maps_test(read("heat_maps")),
+        "heat-maps-test": heat_maps_test(),
         "heat-maps-real": heat_maps_real(),
-        "strangers": out_of_distribution(),
-        "patients": patients(),
-        "craft": markdown(ways_to_fine_tune()),
+        "craft": ways_to_fine_tune(),
         "leaks": leaks(),
-        "kept-features": markdown(kept_copies()),
     }
 
 
