@@ -1,5 +1,8 @@
 """Recorded results: each configuration is measured once, and the tables say what the numbers say."""
 
+import sys
+
+import article
 import pandas as pd
 import pytest
 import tables
@@ -50,3 +53,33 @@ def test_the_readmes_table_shows_the_best_of_a_kind_on_validation(results):
     assert "| not run | 45 (30 to 95) |  |" in neighbour and "| not run | 55 (30 to 95) |  |" in scratch
     assert f"| 65 (30 to 95) | {percent(mean_over_seeds([0.1, 0.1]), signed=True)} |" in in_domain
     assert all(line.count("not run") == 2 for line in others)
+
+
+def test_the_articles_recipe_goes_on_after_a_stop_to_the_same_scores(tmp_path, monkeypatch):
+    small = "--dataset phantom --backbone resnet18 --image-size 32 --epochs 2 --seeds 0 --transfer bundled"
+    monkeypatch.setattr(sys, "argv", ["article.py", *small.split()])
+    monkeypatch.setattr(article, "RECIPE", article.RECIPE | {"patients": 24})
+    trained, found = [], []
+
+    def stop_once(history):
+        trained.append(len(history))
+        if trained == [1]:
+            raise KeyboardInterrupt
+
+    for place in (tmp_path / "stopped", tmp_path / "undisturbed"):
+        monkeypatch.setenv("COVID_UTILS_HOME", str(place))
+        monkeypatch.setattr(article, "RESULTS", place)
+        monkeypatch.setattr(article.PRINTED, "update", stop_once)
+        if not trained:
+            with pytest.raises(KeyboardInterrupt):
+                article.main()
+            assert not list(place.glob("*.csv"))
+        article.main()
+        found.append([read_rows(place / f"{name}.csv") for name in ("article", "article_history")])
+        article.main()  # what is recorded is not measured again
+    assert trained == [1, 2, 1, 2]
+    (rows, history), undisturbed = found
+    assert len(rows) == 1 and rows["accuracy low"][0] < rows.accuracy[0] < rows["accuracy high"][0]
+    assert rows.best_epoch[0] == article.best_epoch(history) and history.epoch.tolist() == [1, 2]
+    for stopped, other in zip((rows, history), undisturbed, strict=True):
+        pd.testing.assert_frame_equal(stopped.drop(columns="seconds"), other.drop(columns="seconds"))
