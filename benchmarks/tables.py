@@ -217,7 +217,7 @@ def gain_by_slices(table: pd.DataFrame, model: str) -> pd.DataFrame:
 def few_slices() -> str:
     """For each number of training slices: means over the seeds, and what pretrained networks gain over ResNet-18."""
     scores = {title: learning_curve(title.lower())[list(CURVE)] for title in ("accuracy", "AUC")}
-    means = [each.groupby("slices").mean().map(lambda mean: f"{100 * mean:.1f}") for each in scores.values()]
+    means = [each.groupby("slices").agg(lambda values: f"{100 * values.mean():.1f}") for each in scores.values()]
     table = (means[0] + " / " + means[1]).rename(columns=lambda model: CURVE[model][0])
     for model in ("transfer", "imagenet"):
         for title, each in scores.items():
@@ -273,8 +273,8 @@ def heat_maps_test() -> str:
     rows, chosen = read("heat_maps"), []
     for network, mine in rows[rows.part != "ROAD"].groupby("network", sort=False):
         test, val = (mine[mine.part == part].set_index("map") for part in ("test", "val"))
-        best = [val["average precision"].idxmax(), "layer4 GradCAM"]
-        chosen.append((test if network == NONE else test.loc[dict.fromkeys(best)]).reset_index())
+        best = dict.fromkeys([val["average precision"].idxmax(), "layer4 GradCAM"])
+        chosen.append(test.loc[list(test.index if network == NONE else best)].reset_index())
     cells = {
         "pointing game %": lambda mine: with_interval(mine, "pointing game", "{:.0f}"),
         "average precision": lambda mine: with_interval(mine, "average precision", "{:.2f}", 1),

@@ -58,7 +58,7 @@ def test_the_readmes_table_shows_the_best_of_a_kind_on_validation(results):
 def test_the_articles_recipe_goes_on_after_a_stop_to_the_same_scores(tmp_path, monkeypatch):
     small = "--dataset phantom --backbone resnet18 --image-size 32 --epochs 2 --seeds 0 --transfer bundled"
     monkeypatch.setattr(sys, "argv", ["article.py", *small.split()])
-    monkeypatch.setattr(article, "RECIPE", article.RECIPE | {"patients": 24})
+    monkeypatch.setattr(article, "RECIPE", article.RECIPE | {"patients": 24, "data_dir": str(tmp_path)})
     trained, found = [], []
 
     def stop_once(history):
