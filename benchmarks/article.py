@@ -40,8 +40,8 @@ def measure(**configuration) -> list[dict]:
         write_rows(path, pd.concat([rows, pd.DataFrame([configuration]).merge(history, how="cross")]))
     test = data.table[data.table.split == "test"]
     logits = predict(model, data.images[test.index])
-    best = history.set_index("epoch").loc[best_epoch(history)]
-    row = {"best_epoch": best.name, "val_accuracy": best.val_accuracy, "seconds": round(history.seconds.sum())}
+    row = {"best_epoch": best_epoch(history), "val_accuracy": history.val_accuracy.max()}
+    row["seconds"] = round(history.seconds.sum())
     row |= metrics_with_intervals(logits, test.label, test.patient)
     row["accuracy, single slices"] = metrics_with_intervals(logits, test.label, range(len(test)))["accuracy"]
     return [row | {"logits": as_text(logits)}]
