@@ -171,7 +171,8 @@ def compare(contenders: list[Callable], o: argparse.Namespace) -> dict[str, dict
     for each in contenders * o.rounds:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             rounds.append({"name": each.__name__} | pool.submit(measure, each, o).result())
-    return pd.DataFrame(rounds).groupby("name", sort=False).median().round(3).to_dict("index")
+    medians = pd.DataFrame(rounds).groupby("name", sort=False).median().round(3)
+    return {name: row.dropna().to_dict() for name, row in medians.iterrows()}
 
 
 def main() -> None:
