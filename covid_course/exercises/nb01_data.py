@@ -31,7 +31,7 @@ def _nearest_neighbour(answer) -> str:
     wrong_if(same(as_float, right) and not same(found, right), "wraps")
     kinds = {"farthest": farthest, "signed": tuple(signed)}
     expect(found, right, kinds, count=int((found == right).sum()))
-    return "The whole nearest-neighbour classifier is one distance and one `argmin`; it knows nothing of lungs."
+    return "The whole nearest-neighbour classifier is one distance and one `argmin`."
 
 
 def _table(patients: int, covid: int, seed: int) -> pd.DataFrame:

@@ -31,7 +31,7 @@ def _convolution(answer) -> str:
             "no kernel": correlate2d(picture, np.ones((size, size)), mode="valid"),
         }
         expect(array(out, right.shape, f"an array of shape {right.shape}"), right, kinds)
-    return "That is a convolution; a network has thousands of such kernels, and learns their numbers."
+    return "That is a convolution; a network has thousands of such kernels, and training sets their weights."
 
 
 def _steps(step) -> tuple[list, np.ndarray]:
@@ -74,7 +74,7 @@ def _step(answer) -> str:
     expect(weights, right, kinds)
     wrong_if(None in losses, "nothing")
     wrong_if(not same([array(loss, (), "one number, the loss") for loss in losses], right_losses), "other loss")
-    return "Four steps on hidden batches, and all weights lie where they should."
+    return "All weights are right after four steps on hidden batches."
 
 
 def _training(answer) -> str:
@@ -107,7 +107,7 @@ def _training(answer) -> str:
     kinds = {"percent": 100 * truth, "batch means": batch_means, "errors": 1 - truth}
     found = array(history, (epochs,), f"a list of {epochs} accuracies")
     wrong_if(not same(found, truth), mistake(found, kinds, otherwise="accuracy"))
-    return "Train mode to learn, eval mode to validate, and the weights rest while you look."
+    return "Train mode to train, eval mode to validate, and validation changes no weight."
 
 
 GRADERS = {"convolution": _convolution, "step": _step, "loop": _training}

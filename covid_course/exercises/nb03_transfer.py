@@ -84,7 +84,7 @@ def _paired(answer) -> str:
         unpaired = 2 * np.hypot(*(standard_error(each.astype(float), patients) for each in (a, b)))
         kind = "unpaired" if np.isclose(half, unpaired, rtol=0.2) else "deviation"
         wrong_if(half > 1.25 * right, kind, times=f"{half / right:.1f}")
-    return "Patients counted, not slices, and both models on the same ones."
+    return "The interval is paired and counts patients, not slices."
 
 
 GRADERS = {"count": _count, "freeze": _freeze, "paired": _paired}

@@ -32,7 +32,7 @@ def _gradcam(answer) -> str:
         kinds.append(mistake(found, mistakes))
     wrong_if(kinds[0], kinds[0])
     wrong_if(kinds[1], "target")
-    return "That is GradCAM, for either class, in three lines."
+    return "That is Grad-CAM, for either class, in three lines."
 
 
 def _sign(answer) -> str:
@@ -61,7 +61,7 @@ def _sign(answer) -> str:
         "largest": largest,
     }
     expect(found, right, kinds, count=sum(map(same, found, right)))
-    return "Now the picture is the same on every machine."
+    return "Now the map is the same on every machine."
 
 
 def _hits(answer) -> str:
@@ -83,7 +83,7 @@ def _hits(answer) -> str:
         "threshold": ((maps > 0.5) & lesions).any((1, 2)),
     }
     expect(array(out, (40,), "40 answers, True or False, one for each map"), right, kinds)
-    return "A hit is a hit of the hottest pixel, and of nothing else."
+    return "Only the highest pixel of each map counts."
 
 
 GRADERS = {"gradcam": _gradcam, "sign": _sign, "hits": _hits}
