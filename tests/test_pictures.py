@@ -13,7 +13,9 @@ from test_folders import dicom
 
 from covid_utils.io.images import read_file, read_slice
 
-RAMP = np.tile(np.linspace(0, 255, 50).round().astype(np.uint8), (50, 1))  # dark at the left, light at the right
+ACROSS, DOWN = np.meshgrid(np.linspace(-0.2, 1.2, 50), np.linspace(0, 6, 50))
+# dark at the left, light at the right, black and white in each row, and not the same upside down
+RAMP = (np.clip(ACROSS + 0.15 * np.sin(DOWN), 0, 1) * 255).round().astype(np.uint8)
 WIDE = 257 * RAMP.astype(np.uint16)
 STORED = (RAMP.astype(np.float32) / 255 * 1500).round().astype(np.uint16)  # -1350 to 150 Hounsfield units
 PIXELS = {"Rows": 50, "Columns": 50, "PixelData": STORED.tobytes()}
@@ -80,7 +82,7 @@ PICTURES = COLOURS | {
     "CMYK.tif": saved(RAMP, "CMYK"),
     **{f"12 bits.{suffix}": ramp(0, 4095, np.uint16) for suffix in ("png", "tif")},
     **{f"16 bits.{suffix}": ramp(1000, 65535, np.uint16) for suffix in ("png", "tif")},
-    "float.tif": ramp(-1, 1, np.float32),
+    "float.tif": ramp(-100, 900, np.float32),
     "white is zero.tif": saved(RAMP, tiffinfo={262: 0}),
     "white is zero of 16 bits.tif": lambda path: white_is_zero(path, 65535 - WIDE),
     "preview of a camera.jpg": saved(RAMP, "RGB", quality=100, **PREVIEW),
@@ -157,7 +159,7 @@ SCANS = {
     "inverted": unscaled(Modality="DX", PhotometricInterpretation="MONOCHROME1", PixelData=(1500 - STORED).tobytes()),
     # converters from NIfTI: https://github.com/Project-MONAI/monai-deploy-app-sdk/pull/236
     "no slope": ramp_scan(RescaleSlope=None),
-    "no slope, a window": ramp_scan(RescaleSlope=None, WindowCenter=-600, WindowWidth=1500),
+    "no slope but a window": ramp_scan(RescaleSlope=None, WindowCenter=-600, WindowWidth=1500),
     "signed": unscaled(PixelRepresentation=1, PixelData=(STORED.astype(np.int16) - 1350).tobytes()),
     "eight bits": unscaled(**EIGHT),
     # eight bits that were windowed before, https://github.com/pydicom/pydicom/issues/2073

@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import re
 from queue import Empty
 from types import SimpleNamespace
 
@@ -11,52 +12,14 @@ import pytest
 
 from covid_course import clean, notebooks
 from covid_course.commands import main, results
-from covid_utils.core import settings
 from covid_utils.core.files import write_json
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "value"),
-    [("learning_rate", "1e-4", 1e-4), ("seed", "017", 17), ("resume", "False", False), ("dataset", "17", "17")],
-)
-def test_values_have_the_type_their_name_wants_on_the_command_line_and_in_yaml(tmp_path, name, text, value):
-    profile = tmp_path / "profile.yaml"
-    profile.write_text(f"{name}: {text}\n")
-    for got in (settings.typed({name: text})[name], settings.read_profile(profile)[name]):
-        assert got == value and type(got) is type(value)
-
-
-@pytest.mark.parametrize(
-    ("texts", "words"),
-    [
-        ({"epoch": "3"}, "Unknown parameter 'epoch': did you mean 'epochs'"),
-        ({"epochs": "1.5"}, "epochs: .* integer"),
-        ({"epochs": "-1"}, "epochs: .* greater than or equal to 1, not '-1'"),
-        ({"resume": "maybe"}, "resume: .* boolean.*, not 'maybe'"),
-        ({"learning_rate": "nan"}, "learning_rate: .* not 'nan'"),
-        ({"backbone": "resnet19"}, "did you mean 'resnet18'"),
-    ],
-)
-def test_a_wrong_parameter_is_one_clear_sentence(texts, words):
-    with pytest.raises(ValueError, match=words):
-        settings.typed(texts)
-
-
-@pytest.mark.parametrize("text", ["epochs: [1, 2]", "epochs:", "- 3", "", "epochs: 3: 4"])
-def test_a_wrong_profile_is_named(tmp_path, text):
-    profile = tmp_path / "mine.yaml"
-    profile.write_text(text)
-    with pytest.raises(ValueError, match=r"mine\.yaml"):
-        settings.read_profile(profile)
 
 
 def test_run_gives_each_notebook_the_parameters_it_declares_in_both_cells(toy, tmp_path, capfd):
     notebook = toy("01_toy", "[settings.epochs, settings.image_size]")
     written = nbformat.read(notebook, 4)
-    lines = written.cells[1].source.splitlines()
-    folded = nbformat.v4.new_code_cell(lines[0], metadata={"tags": ["more-parameters"]})
-    written.cells[1].source = "\n".join(lines[1:])
-    written.cells.insert(1, folded)
+    first, written.cells[1].source = written.cells[1].source.split("\n", 1)
+    written.cells.insert(1, nbformat.v4.new_code_cell(first, metadata={"tags": ["more-parameters"]}))
     nbformat.write(written, notebook)
     assert notebooks.declared(notebook) == {"image_size", "epochs", "run_dir"}
     folder, profile = tmp_path / "run", tmp_path / "small.yaml"
@@ -167,12 +130,9 @@ def test_a_clean_notebook_holds_nothing_of_the_machine_or_the_moment(toy, tmp_pa
     dirty.cells[-2].outputs = [first, progress, second, starter]
     tidy = clean.clean_notebook(dirty)
     text = nbformat.writes(tidy)
-    for word in ("papermill", "widget", "injected", "3.11", "3.12", "3.13", "start_time", "execution.iopub"):
-        assert word not in text
+    assert not re.search(r"papermill|widget|injected|3\.1\d|start_time|execution\.iopub", text)
     assert [cell.execution_count for cell in tidy.cells[1:]] == [1, 2, 3, 4]
-    assert tidy.cells[1].metadata.tags == ["parameters"]
     assert [output.text for output in tidy.cells[-2].outputs] == ["1\n2\n"]
-    assert nbformat.writes(clean.clean_notebook(copy.deepcopy(tidy))) == text
 
 
 def test_refresh_writes_all_notebooks_or_none(toy, tmp_path, monkeypatch):
