@@ -11,7 +11,6 @@ import pytest
 import resolve
 import yaml
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from covid_course import colab
 from covid_utils.core.files import PROJECT
@@ -57,19 +56,8 @@ def test_dependencies_are_listed_once():
         installed = re.findall(r"^\s*(?:uv )?pip install (.*)$", text(name), re.MULTILINE) or [text(name)]
         assert not names & set(re.split(r"[\s\"=<>]+", " ".join(installed))), name
         assert ("-c constraints.txt -e" in text(name)) == (name != ".binder/requirements.txt")
-    lines = text("constraints.txt").splitlines()
-    assert lines[0].startswith("#") and lines[1:] == sorted(
-        lines[1:], key=lambda line: canonicalize_name(Requirement(line).name)
-    )
-    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines[1:])
-
-
-@pytest.mark.skipif(os.name == "nt", reason="scripts of a shell")
-def test_what_binder_and_codespaces_run_is_there():
-    for script in (".binder/postBuild", ".devcontainer/install"):
-        assert subprocess.run(["bash", "-n", PROJECT / script]).returncode == 0
-    assert os.access(PROJECT / ".binder" / "postBuild", os.X_OK)
-    assert '"postCreateCommand": "bash .devcontainer/install"' in text(".devcontainer/devcontainer.json")
+        assert name.endswith(".txt") or subprocess.run(["bash", "-n", PROJECT / name]).returncode == 0
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in text("constraints.txt").splitlines()[1:])
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)

@@ -129,11 +129,10 @@ def test_what_is_odd_is_said_and_predicted_all_the_same(tmp_path):
 
 
 def test_what_makes_no_stack_is_refused(tmp_path):
-    for name, more, axes in (("sizes", chest()[:2, ::2], AXIAL), ("ways", chest()[:2], CORONAL)):
-        shared = series(tmp_path / name, chest())
-        series(tmp_path / name / "b", more, axes, first=0, **shared)
-        with pytest.raises(ValueError, match=f"Patient '{name}' in .* several sizes or directions: put"):
-            stack(tmp_path / name)
+    shared = series(tmp_path / "sizes", chest())
+    series(tmp_path / "sizes" / "b", chest()[:2, ::2], first=0, **shared)
+    with pytest.raises(ValueError, match="Patient 'sizes' in .* several sizes or directions: put"):
+        stack(tmp_path / "sizes")
     series(tmp_path / "inverted", chest(), PhotometricInterpretation="MONOCHROME1")
     with pytest.raises(ValueError, match=r"Patient 'inverted': 6 of 6 slices cannot be read.*MONOCHROME1"):
         stack(tmp_path / "inverted")
@@ -179,8 +178,7 @@ def test_who_is_a_patient(tmp_path):
     (tmp_path / "c").rmdir()
     (tmp_path / "b" / "README").write_text("no slice")
     volumes = [nifti(tmp_path / "d" / "scan.nii.gz", chest(6, 3)), nifti(tmp_path / "e" / "scan.nii", chest(6, 4))]
-    files = sorted((tmp_path / "a").rglob("*.dcm"))
-    other = tmp_path / "b" / "IM0000.dcm"
+    files, other = sorted((tmp_path / "a").rglob("*.dcm")), tmp_path / "b" / "IM0000.dcm"
     for given, names, left in (
         ([tmp_path], ["a/CT", "b", "b-2", "d/scan", "e/scan"], []),
         ([tmp_path / "a", tmp_path / "d"], ["a/CT", "d/scan"], []),  # as a shell writes out scans/*
@@ -240,12 +238,6 @@ def changed(path, place, content):
     return path
 
 
-def test_slope_and_intercept_of_a_volume(tmp_path):
-    even = chest() // 2 * 2
-    path = changed(nifti(tmp_path / "v.nii", (even + 1350) // 2), 112, struct.pack("<2f", 2, -1350))
-    assert np.array_equal(stack(path).images, wanted(even))
-
-
 @pytest.mark.parametrize(("top", "kind"), [(255, np.uint8), (1, np.float32), (4000, np.int16)])
 def test_values_that_are_no_hounsfield_units_are_grey_levels(tmp_path, top, kind):
     greys = np.random.default_rng(0).uniform(0, top, (6, 40, 50)).astype(kind)
@@ -255,9 +247,12 @@ def test_values_that_are_no_hounsfield_units_are_grey_levels(tmp_path, top, kind
     assert np.abs(found.images.astype(int) - wanted(greys, window=(0, top))).max() <= 1
 
 
-def test_what_else_is_said_of_a_volume(tmp_path):
-    path = changed(nifti(tmp_path / "lost.nii", chest()), 252, bytes(4))  # qform_code and sform_code
-    assert stack(path).note == "no orientation in its header: it may be mirrored or upside down"
+def test_what_headers_of_volumes_say(tmp_path):
+    even = chest() // 2 * 2
+    scaled = changed(nifti(tmp_path / "v.nii", (even + 1350) // 2), 112, struct.pack("<2f", 2, -1350))
+    assert np.array_equal(stack(scaled).images, wanted(even))  # slope and intercept
+    lost = changed(nifti(tmp_path / "lost.nii", chest()), 252, bytes(4))  # qform_code and sform_code
+    assert stack(lost).note == "no orientation in its header: it may be mirrored or upside down"
     thick = nifti(tmp_path / "coronal.nii", chest(), affine=np.diag([-0.7, -5, 0.7, 1.0]))
     assert stack(thick).note.startswith("scanned in coronal slices")
 
@@ -272,16 +267,15 @@ def test_volumes_that_are_refused(tmp_path):
         "nothing": np.full((4, 4, 4), np.nan, np.float32),
     }.items():
         nibabel.save(nibabel.Nifti1Image(stored, np.eye(4)), tmp_path / f"{name}.nii.gz")
-    (tmp_path / "broken.nii.gz").write_bytes(nifti(tmp_path / "v.nii.gz", chest()).read_bytes()[:5000])
-    (tmp_path / "plain.nii.gz").write_bytes(nifti(tmp_path / "v.nii", chest()).read_bytes())  # nipy/nibabel issue 966
+    packed, plain = (nifti(tmp_path / name, chest()) for name in ("broken.nii.gz", "plain.nii"))
+    packed.write_bytes(packed.read_bytes()[:5000])
+    plain.rename(tmp_path / "plain.nii.gz")  # nipy/nibabel issue 966
     changed(nifti(tmp_path / "flat.nii", chest()), 280, bytes(48))  # srow_x, srow_y, srow_z
     header = nibabel.Nifti2Header()  # refused before anything is unpacked
     header.set_data_dtype(np.int16)
     header.set_data_shape((12_000, 12_000, 12_000))
     header["vox_offset"] = 544
     (tmp_path / "deep.nii").write_bytes(header.binaryblock + bytes(1000))
-    for name in ("v.nii.gz", "v.nii"):
-        (tmp_path / name).unlink()
     (tmp_path / "empty.nii").write_bytes(b"")
     (tmp_path / "text.nii").write_text("no volume")
     said = {"4d": "three dimensions", "mask": "mask", "lobes": "mask", "colours": "colours", "nothing": "no numbers"}
