@@ -2,7 +2,6 @@
 
 import asyncio
 import copy
-import re
 from queue import Empty
 from types import SimpleNamespace
 
@@ -130,7 +129,8 @@ def test_a_clean_notebook_holds_nothing_of_the_machine_or_the_moment(toy, tmp_pa
     dirty.cells[-2].outputs = [first, progress, second, starter]
     tidy = clean.clean_notebook(dirty)
     text = nbformat.writes(tidy)
-    assert not re.search(r"papermill|widget|injected|3\.1\d|start_time|execution\.iopub", text)
+    for word in ("papermill", "widget", "injected", "3.1", "start_time", "execution.iopub"):
+        assert word not in text
     assert [cell.execution_count for cell in tidy.cells[1:]] == [1, 2, 3, 4]
     assert [output.text for output in tidy.cells[-2].outputs] == ["1\n2\n"]
 
