@@ -139,7 +139,8 @@ def test_the_card_holds_what_the_run_recorded_and_nothing_private(toy_run, tmp_p
         "stages from layer3 on",
     ):  # fmt: skip
         assert words in card
-    assert not re.search("secret|none of this|{", card.split("```")[0] + str(export.described(course, tmp_path)))
+    assert not re.search("secret|none of this|{", card.split("```")[0])
+    assert "secret" not in str(export.described(course, tmp_path))
     found["threshold"]["probability"] = 0.999  # of another network
     record(settings, "evaluation", found, "toy", 1.0)
     assert "50.0 % (25.0 to 75.0)" not in str(model_card(course, tmp_path))

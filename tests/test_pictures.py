@@ -83,7 +83,7 @@ PICTURES = COLOURS | {
     **{f"12 bits.{suffix}": ramp(0, 4095, np.uint16) for suffix in ("png", "tif")},
     **{f"16 bits.{suffix}": ramp(1000, 65535, np.uint16) for suffix in ("png", "tif")},
     "float.tif": ramp(-100, 900, np.float32),
-    **{f"Hounsfield units, {kind}.tif": saved(STORED.astype(kind) - 1350) for kind in ("int32", "float32")},
+    **{f"Hounsfield units of {kind}.tif": saved(STORED.astype(kind) - 1350) for kind in ("int32", "float32")},
     "white is zero.tif": saved(RAMP, tiffinfo={262: 0}),
     "white is zero of 16 bits.tif": lambda path: white_is_zero(path, 65535 - WIDE),
     "preview of a camera.jpg": saved(RAMP, "RGB", quality=100, **PREVIEW),
