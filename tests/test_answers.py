@@ -102,23 +102,23 @@ def test_what_cannot_be_predicted(toy_run, tmp_path, capsys, given, message):
 
 
 @pytest.mark.parametrize(
-    ("changed", "gone", "message"),
+    ("changed", "message"),
     [
-        ({"colour": "blue"}, False, r"of another version of the course \(it has the parameters colour\)"),
-        ({"data": "other"}, False, "slices of toy have changed since"),
-        ({}, True, "needed once, before the first prediction.* nothing in moved and elsewhere"),
+        ({"colour": "blue"}, r"of another version of the course \(it has the parameters colour\)"),
+        ({"data": "other"}, "slices of toy have changed since"),
+        (None, "needed once, before the first prediction.* nothing in moved and elsewhere"),
     ],
 )
 def test_a_run_of_another_version_or_of_slices_that_changed_or_are_gone(
-    toy_run, tmp_path, monkeypatch, changed, gone, message
+    toy_run, tmp_path, monkeypatch, changed, message
 ):
     state, notes = read_weights(toy_run[0] / "scratch" / "checkpoints" / "best.safetensors")
-    parameters = notes["parameters"] | changed
-    save_weights(tmp_path / "network" / "checkpoints" / "best.safetensors", state, notes | {"parameters": parameters})
+    notes["parameters"] |= changed or {}
+    save_weights(tmp_path / "network" / "checkpoints" / "best.safetensors", state, notes)
     write_json(tmp_path / "manifest.json", {"network": {"parameters": {"dataset": "moved", "data_dir": "elsewhere"}}})
 
     def load(settings, **_):
-        if gone:
+        if changed is None:
             raise FileNotFoundError(f"There is nothing in {settings.dataset} and {settings.data_dir}: check the path.")
         return DATA
 

@@ -99,11 +99,3 @@ def test_the_helper_is_listed_whole(site, pages):
     for name in set(MODULES) - {f"covid_utils.{each}" for each in (*TAUGHT, "__main__")}:
         room, _, module = name.rpartition(".")
         assert room in page.text and f">{module}</span>" in page.text, f"{name} is not listed"
-
-
-def test_anchors_of_the_glossary_are_those_of_github(site, pages):
-    """So that `docs/glossary.md#ground-glass` works on GitHub, in JupyterLab and here."""
-    words = re.findall(r"^### (.*)", (PROJECT / "docs" / "glossary.md").read_text(encoding="utf-8"), re.MULTILINE)
-    anchors = [re.sub(r"[^\w\- ]", "", word.lower()).replace(" ", "-") for word in words]
-    assert len(anchors) == len(set(anchors)) > 50
-    assert set(anchors) <= pages[site / "docs" / "glossary.html"].ids

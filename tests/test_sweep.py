@@ -232,7 +232,8 @@ def test_a_run_is_made_once_by_one_process(toy, tmp_path):
     assert sweep.execute_run(run)["status"] == "finished" and result.stat().st_mtime_ns != moment
 
 
-def test_a_changed_notebook_begins_in_an_empty_folder_and_is_noticed_on_the_way(toy, tmp_path):
+def test_a_changed_notebook_begins_in_an_empty_folder_and_is_noticed_on_the_way(toy, tmp_path, monkeypatch):
+    """And an error of any kind is a row."""
     keep = "from covid_utils.core.files import resolve\n(resolve(run_dir) / 'checkpoint').write_text('old')"
     old = one_run(toy("01_toy", keep), tmp_path)
     assert sweep.execute_run(old)["status"] == "finished"
@@ -241,14 +242,7 @@ def test_a_changed_notebook_begins_in_an_empty_folder_and_is_noticed_on_the_way(
     assert row["status"] == "failed" and "01_toy.ipynb was changed while this sweep ran" in row["error"]
     row = sweep.execute_run(one_run(notebook, tmp_path))
     assert row["status"] == "finished" and not (Path(old.folder) / "checkpoint").exists()
-
-
-def test_an_error_of_any_kind_is_a_row(toy, tmp_path, monkeypatch):
-    def ill(*_):
-        raise KeyError("kernel")
-
-    monkeypatch.setattr(sweep, "execute", ill)
-    run = one_run(toy("01_toy"), tmp_path)
-    assert sweep.execute_run(run)["error"] == "KeyError: 'kernel'"
-    elsewhere = dataclasses.replace(run, folder=str(tmp_path / "not shared" / "run"))
+    elsewhere = dataclasses.replace(old, folder=str(tmp_path / "not shared" / "run"))
     assert "The worker does not see" in sweep.execute_run(elsewhere)["error"]
+    monkeypatch.setattr(sweep, "execute", None)
+    assert sweep.execute_run(one_run(toy("02_toy"), tmp_path))["error"].startswith("TypeError: 'NoneType'")
