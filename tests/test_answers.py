@@ -71,7 +71,7 @@ def test_a_patient_is_predicted_by_the_rule_of_validation_patients(reader):
         called += [answer["decision"] == "COVID"]
         assert (answer["probability"] >= answer["threshold"]) == called[-1]
     assert np.mean(called) >= 0.9
-    with pytest.raises(ValueError, match="no rule for whole patients"):
+    with pytest.raises(ValueError, match="no rule for .*patients"):
         predictor.predict_patient(replace(reader, rule=None), logits)
 
 
@@ -104,9 +104,9 @@ def test_what_cannot_be_predicted(toy_run, tmp_path, capsys, given, message):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"colour": "blue"}, r"of another version of the course \(it has the parameters colour\)"),
-        ({"data": "other"}, "slices of toy have changed since"),
-        (None, "needed once, before the first prediction.* nothing in moved and elsewhere"),
+        ({"colour": "blue"}, "of another version of the course .*colour"),
+        ({"data": "other"}, "slices of toy .*changed"),
+        (None, "first prediction.* nothing in moved and elsewhere"),
     ],
 )
 def test_a_run_of_another_version_or_of_slices_that_changed_or_are_gone(
@@ -128,12 +128,7 @@ def test_a_run_of_another_version_or_of_slices_that_changed_or_are_gone(
 
 
 @settings(deadline=None)  # a busy machine takes a second for what takes a millisecond
-@given(
-    logit=st.floats(-30, 30),
-    threshold=st.floats(-30, 30),
-    temperature=st.floats(1, 20),
-    slope=st.floats(-3, 3).filter(lambda slope: abs(slope) > 1e-3),
-)
+@given(st.floats(-30, 30), st.floats(-30, 30), st.floats(1, 20), st.floats(1e-3, 3))
 def test_probability_and_decision_agree(reader, logit, threshold, temperature, slope):
     """Of slices for any threshold and temperature, of patients for any rule that is believed."""
     asked = replace(reader, threshold=threshold, temperature=temperature)
@@ -141,11 +136,8 @@ def test_probability_and_decision_agree(reader, logit, threshold, temperature, s
         patch.setattr(predictor, "predict", lambda *_: torch.tensor([logit], dtype=torch.float64))
         patch.setattr(predictor, "ood_score", lambda *_: np.zeros(1))
         (row,) = predictor.predict_slices(asked, torch.zeros(1, 8, 8, dtype=torch.uint8))
-    rows = [row]
     rule = replace(reader.rule, slope=slope, limit=threshold)
-    if slope > 0:
-        rows.append(predictor.predict_patient(replace(asked, rule=rule), np.array([logit])))
-    for each in rows:
+    for each in (row, predictor.predict_patient(replace(asked, rule=rule), np.array([logit]))):
         assert (each["probability"] > each["threshold"]) <= (each["decision"] == "COVID")
         assert (each["probability"] < each["threshold"]) <= (each["decision"] == "non-COVID")
 
