@@ -111,7 +111,7 @@ def by_export(reader, run, monkeypatch, paths):
     return [each[0] for each in given]
 
 
-@pytest.mark.parametrize("window", [None, (-500.0, 1500.0)])
+@pytest.mark.parametrize("window", [None, (-1200.0, 1500.0)])
 def test_every_format_by_every_way(asked, toy_run, tmp_path, monkeypatch, window):
     folder = tmp_path / "set"
     folder.mkdir()
@@ -129,7 +129,7 @@ def test_every_format_by_every_way(asked, toy_run, tmp_path, monkeypatch, window
     found = by_command(asked, monkeypatch, tmp_path, trained)
     assert found.keys() == trained.keys()
     notes = pd.read_csv(tmp_path / "out" / "answers.csv", keep_default_na=False).note.str.contains("shown in its own")
-    assert notes.sum() == (0 if window else 12), "where nothing says which values are black and white, that is said"
+    assert notes.sum() == (0 if window else 18), "where nothing says which values are black and white, that is said"
     ways = {
         "predict": list(found[path] for path in trained),
         "export": by_export(asked[0], toy_run[0], monkeypatch, trained),

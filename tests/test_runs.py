@@ -9,7 +9,7 @@ import pytest
 
 from covid_utils.core import settings
 from covid_utils.core.device import pick_device
-from covid_utils.core.files import PROJECT, read_json, replace_file, resolve, write_json
+from covid_utils.core.files import read_json, replace_file, write_json
 from covid_utils.core.settings import Settings, check_parameters
 from covid_utils.runs.records import record
 
@@ -64,11 +64,6 @@ def test_notebook_parameters_are_checked():
     cells = ["epochs = 2\nmodel = 1", "# Parameters of mine\nthickness = 3\n", "  # Parameters\nepochs = 5"]
     for given, epochs in ((cells[:2], 2), (cells, 5)):
         assert check_parameters({"In": given, "epochs": epochs, "model": 1, "thickness": 3}).epochs == epochs
-
-
-def test_relative_paths_start_at_the_project(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert resolve("data") == PROJECT / "data" and resolve(tmp_path) == tmp_path
 
 
 def test_files_are_written_whole_or_not_at_all(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import time
@@ -110,14 +111,11 @@ def test_files_that_are_no_notebook_no_plan_or_no_folder(toy, tmp_path, capsys):
     notebook, path = toy("01_toy"), tmp_path / "02_toy.ipynb"
     for content in ("{}", "no JSON", notebook.read_text().replace("epochs = ", "%epochs = ")):
         path.write_text(content)
-        with pytest.raises(ValueError, match="can't be read as a notebook") as caught:
+        with pytest.raises(ValueError, match="^[^\n]*can't be read as a notebook[^\n]*$"):
             read_plan({"notebooks": [path], "folder": tmp_path / "all"})
-        assert "\n" not in str(caught.value)
-    (tmp_path / "file").touch()
-    plan = written(tmp_path, notebooks=[str(notebook)], folder=str(tmp_path / "file" / "all"))
+    plan = written(tmp_path, notebooks=[str(notebook)], folder=str(path / "all"))  # in a file
     assert main(["sweep", str(plan)]) == main(["sweep", str(tmp_path / "none.yaml")]) == 1
-    told = capsys.readouterr().err.strip().splitlines()
-    assert "Cannot write" in told[0] and "choose another folder" in told[0] and "Cannot read" in told[-1]
+    assert re.search("Cannot write.*choose another folder(.|\n)*Cannot read", capsys.readouterr().err)
 
 
 def test_profiles_and_the_plans_of_the_benchmarks_can_be_used():
