@@ -1,9 +1,6 @@
 """Notebooks executed from the command line, and cleaned for git."""
 
-import asyncio
 import copy
-from queue import Empty
-from types import SimpleNamespace
 
 import nbformat
 import papermill
@@ -70,28 +67,6 @@ def test_a_kernel_start_is_tried_twice(toy, tmp_path, monkeypatch):
     monkeypatch.setattr(papermill, "execute_notebook", flaky)
     notebook = toy("01_toy")
     assert notebooks.execute(notebook, tmp_path / "run" / notebook.name, {}).exists() and len(starts) == 2
-
-
-def test_a_reply_whose_wake_up_was_lost_is_found(monkeypatch):
-    """A channel that never says that something has come, and has it: who looks again gets it."""
-    asked = []
-
-    async def deaf(timeout=None):
-        asked.append(timeout)
-        if timeout is None or timeout > 1:
-            await asyncio.Event().wait()
-        if len(asked) < 3:
-            raise Empty
-        return {"reply": 1}
-
-    async def wait_for_reply(self, *_):
-        return await self.kc.shell_channel.get_msg(timeout=None)
-
-    monkeypatch.setattr(notebooks.PapermillNotebookClient, "_async_poll_for_reply", wait_for_reply)
-    client = object.__new__(notebooks._Client)
-    client.kc = SimpleNamespace(shell_channel=SimpleNamespace(get_msg=deaf))
-    assert asyncio.run(asyncio.wait_for(client._async_poll_for_reply(), 10)) == {"reply": 1} and len(asked) == 3
-    assert client.kc.shell_channel.get_msg is deaf
 
 
 def test_a_parameter_without_effect_and_a_missing_notebook_stop_before_the_start(toy, tmp_path, capsys):
