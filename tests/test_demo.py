@@ -39,9 +39,10 @@ def test_a_phantom_slice_is_predicted_as_any_other(toy_run, monkeypatch, tmp_pat
 def test_it_serves_this_machine_only_and_ends_with_ctrl_c(toy_run):
     """With a token, on a free port, with a policy that keeps the browser from other hosts; no kernel stays."""
     browser = os.environ | {"BROWSER": f"{sys.executable} -c pass %s"}  # one that does nothing
-    with socket.socket() as taken, started("demo", str(toy_run[0]), env=browser) as served:
-        with contextlib.suppress(OSError):  # another program's, then
-            taken.bind(("127.0.0.1", 8866))  # Voilà's own choice
+    taken = socket.socket()
+    with contextlib.suppress(OSError):  # another program's, then
+        taken.bind(("127.0.0.1", 8866))  # Voilà's own choice
+    with taken, started("demo", str(toy_run[0]), env=browser) as served:
         address = re.search(r"http://127\.0\.0\.1:\d+/\?token=\w{40,}", served.stdout.readline())[0]
         assert ":8866" not in address
         open_to = [each for each in psutil.net_connections("inet") if each.pid == served.pid]
