@@ -38,43 +38,26 @@ def compile_(requirements: str, system: str, python: str, *options: str) -> subp
     return subprocess.run(call, cwd=PROJECT, input=requirements, env=environment, capture_output=True, text=True)
 
 
-def chosen(extras: list[str], system: str, python: str) -> tuple[list[str], str]:
-    """Pins such as "numpy==2.4.6" with these extras under constraints.txt, and uv's error (empty if there is none)."""
-    ended = compile_(f".[{','.join(extras)}]", system, python, "--constraint=constraints.txt")
-    pins = [line.split(";")[0].strip() for line in ended.stdout.splitlines() if "==" in line]
-    return pins, "" if ended.returncode == 0 else " ".join(ended.stderr.split())
-
-
-def without_wheel(pins: list[str], system: str, python: str) -> list[str]:
-    """Those pins that come without a wheel for that system: halves of the list, until one remains."""
-    pins = [pin for pin in pins if pin.split("==")[0] not in SOURCE_ONLY]
-    if not pins or not compile_("\n".join(pins), system, python, "--no-deps", "--only-binary=:all:").returncode:
-        return []
-    if len(pins) == 1:
-        return pins
-    middle = len(pins) // 2
-    return without_wheel(pins[:middle], system, python) + without_wheel(pins[middle:], system, python)
-
-
-def unpinned(pins: list[str], constraints: str) -> list[str]:
-    """Those pins that constraints.txt does not hold, GPU packages aside."""
-    tested = {re.sub(r"[-_.]+", "-", line).lower() for line in constraints.splitlines()}
-    names = [pin for pin in pins if not pin.startswith(UNPINNED)]
-    return [pin for pin in names if re.sub(r"[-_.]+", "-", pin).lower() not in tested]
+def plain(pin: str) -> str:
+    """A pin in the index's spelling."""
+    return re.sub(r"[-_.]+", "-", pin).lower()
 
 
 def verdict(system: str, python: str) -> str:
-    """ "ok", or what is wrong there: no solution, wheels that are missing, versions that nobody has tested."""
+    """ "ok", or what is wrong there: no solution, versions that nobody has tested, wheels that are missing."""
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = list(project["optional-dependencies"])
-    pins, error = chosen(extras, system, python)
-    if error:
-        return f"no solution: {error}"
-    missing = without_wheel(pins, system, python)
-    loose = unpinned(pins, (PROJECT / "constraints.txt").read_text(encoding="utf-8"))
-    said = [f"no wheel: {', '.join(missing)}"] if missing else []
-    said += [f"not in constraints.txt: {', '.join(loose)}"] if loose else []
-    return "; ".join(said) or "ok"
+    extras = ",".join(project["optional-dependencies"])
+    ended = compile_(f".[{extras}]", system, python, "--constraint=constraints.txt")
+    if ended.returncode:
+        return f"no solution: {' '.join(ended.stderr.split())}"
+    pins = [line.split(";")[0].strip() for line in ended.stdout.splitlines() if "==" in line]
+    tested = {plain(line) for line in (PROJECT / "constraints.txt").read_text(encoding="utf-8").splitlines()}
+    loose = [pin for pin in pins if plain(pin) not in tested and not pin.startswith(UNPINNED)]
+    if loose:
+        return f"not in constraints.txt: {', '.join(loose)}"
+    pins = [pin for pin in pins if not pin.startswith(SOURCE_ONLY)]
+    ended = compile_("\n".join(pins), system, python, "--no-deps", "--only-binary=:all:")
+    return f"no wheel: {' '.join(ended.stderr.split())}" if ended.returncode else "ok"
 
 
 def main() -> int:

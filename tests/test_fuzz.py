@@ -4,7 +4,6 @@
 """
 
 import gzip
-import io
 import os
 import shutil
 
@@ -18,8 +17,6 @@ from PIL import Image
 from test_folders import dicom
 
 from covid_utils.core.settings import Settings, read_profile
-from covid_utils.data import load_data
-from covid_utils.io.folders import SPLITS, folder_table
 from covid_utils.io.images import read_slice
 from covid_utils.io.scans import find_scans, read_stack
 from covid_utils.io.weights import read_weights, save_weights
@@ -117,77 +114,3 @@ def test_damaged_files(files, tmp_path_factory, data, ending, changes):
     answer(lambda: check(path))
     assert path.read_bytes() == content
     shutil.rmtree(path.parent)
-
-
-# ---------------------------------------------------------------------------------------------------- folders
-
-BUFFER = io.BytesIO()
-Image.fromarray(GREYS).save(BUFFER, "png")
-PICTURE = BUFFER.getvalue()
-NAMES = st.sampled_from(
-    ["COVID", "non-COVID", "covid-19", "normal", "COVID?", "-1", "0", "1", "images", "masks", "p1", "7", "scan_2",
-     "train", "val", "test", ".hidden", "__MACOSX", "@eaDir", "ü", "a b", "new folder"]
-)  # fmt: skip
-FILES = st.sampled_from(["1.png", "2.PNG", "1_mask.png", "x.gif", "notes.txt", ".1.png", "Covid (3).png", "no ending"])
-
-
-@settings(**FAST)
-@given(
-    places=st.lists(st.tuples(st.lists(NAMES, max_size=3), FILES), max_size=12),
-    base=st.booleans(),
-    links=st.lists(st.tuples(NAMES, st.sampled_from([".", "COVID", "..", "nowhere"])), max_size=2),
-)
-def test_folders(tmp_path_factory, places, base, links):
-    home = tmp_path_factory.mktemp("x") / "set"
-    home.mkdir()
-    whole = [([label, f"{label}{i}"], "1.png") for label in ("COVID", "non-COVID") for i in range(4)] if base else []
-    for names, file in places + whole:
-        path = home.joinpath(*names, file)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(PICTURE)
-    for name, target in links:
-        link = home / "COVID" / name
-        if base and not os.path.lexists(link):
-            link.symlink_to(home / target)
-    before = sorted(str(path) for path in home.rglob("*"))
-    found = answer(lambda: folder_table(home))
-    assert sorted(str(path) for path in home.rglob("*")) == before
-    if found is not None:
-        table, _ = found
-        assert table.path.is_unique and set(table.label) == {0, 1} and table.patient.notna().all()
-        real = {os.path.realpath(home / path) for path in table.path}
-        assert len(real) == len(table)
-        for path, label in zip(table.path, table.label, strict=True):  # the class folder's own word, nothing else
-            own = [name for name in path.split("/")[:-1] if name in ("COVID", "covid-19", "non-COVID", "normal")]
-            assert not own or label == int(own[0] in ("COVID", "covid-19")), path
-            assert "masks" not in path and "/." not in path and "__MACOSX" not in path and "@eaDir" not in path
-    shutil.rmtree(home.parent)
-
-
-@settings(**FAST)
-@given(changes=edits, which=st.sampled_from(SPLITS))
-def test_csv_files(tmp_path_factory, changes, which):
-    home = tmp_path_factory.mktemp("x") / "set"
-    (home / "images").mkdir(parents=True)
-    number, truth = 0, {}
-    for split in SPLITS:
-        lines = ["filename,label,patient"]
-        for label in (0, 1):
-            (home / "images" / f"s{number}.png").write_bytes(PICTURE)
-            lines.append(f"images/s{number}.png,{label},p{number}")
-            truth[f"images/s{number}.png"] = label
-            number += 1
-        (home / f"{split}.csv").write_text("\n".join(lines) + "\n")
-    content = edited((home / f"{which}.csv").read_bytes(), changes)
-    (home / f"{which}.csv").write_bytes(content)
-    found = answer(lambda: load_data(Settings(home, home.parent / "data", image_size=32), progress=False))
-    assert (home / f"{which}.csv").read_bytes() == content
-    if found is not None:
-        for path, label, split in zip(found.table.path, found.table.label, found.table.split, strict=True):
-            assert path in truth
-            if split != which:
-                assert label == truth[path]
-            else:  # a flipped label that is a label is nobody's fault: it must be what the file says
-                rows = [line for line in content.decode("utf-8-sig").splitlines() if path in line]
-                assert any(line.split(",")[1].strip(' "') == str(label) for line in rows if line.count(",") >= 1)
-    shutil.rmtree(home.parent)

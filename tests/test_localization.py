@@ -32,27 +32,18 @@ def test_masks_are_bool_and_as_large_as_the_maps():
                 call(MAPS, wrong)
 
 
-def test_energy_by_hand():
+def test_shares_of_the_lesion_by_hand():
+    """A map that is empty counts as a flat one: as good as chance."""
     maps, masks = np.zeros((3, 4, 4)), np.zeros((3, 4, 4), bool)
     masks[:, :2] = True
     maps[0, 0, 0], maps[0, 3, 3] = 3, 1
     maps[1, 3] = 1
-    assert lo.relevance_mass_accuracy(maps, masks).tolist() == [0.75, 0, 0.5]  # an empty map counts as a flat one
-
-
-def test_iou_by_hand_and_with_ties():
-    lesion, heat = np.zeros((1, 4, 4), bool), np.zeros((1, 4, 4))
-    lesion[0, 0] = True
-    heat[0, 0, :2], heat[0, 3, :2] = 1, 1  # the four highest: two of them in the lesion
-    assert lo.iou_at_lesion_area(heat, lesion)[0] == pytest.approx(2 / 6)
-    assert lo.iou_at_lesion_area(lesion * 1.0, lesion)[0] == 1
-    flat = lo.iou_at_lesion_area(np.zeros((1, 4, 4)), lesion)[0]  # four of sixteen at random: one in the lesion
-    assert flat == pytest.approx(1 / 7)
-
-
-def test_a_flat_map_gets_the_lesions_share_as_average_precision():
-    assert np.allclose(lo.average_precision(np.zeros((6, 32, 32)), LESIONS), LESIONS.mean((1, 2)))
-    assert np.allclose(lo.average_precision(LESIONS * 1.0, LESIONS), 1)
+    assert lo.relevance_mass_accuracy(maps, masks).tolist() == [0.75, 0, 0.5]
+    lesion, heat = np.zeros((3, 4, 4), bool), np.zeros((3, 4, 4))
+    lesion[:, 0] = True
+    heat[0, 0, :2], heat[0, 3, :2], heat[1] = 1, 1, lesion[1]  # of the four highest two lie in the lesion; all; one
+    assert lo.iou_at_lesion_area(heat, lesion) == pytest.approx([2 / 6, 1, 1 / 7])
+    assert lo.average_precision(heat, lesion)[1:] == pytest.approx([1, 1 / 4])
     assert np.isnan(lo.average_precision(MAPS, LESIONS & False)).all()
 
 

@@ -1,9 +1,6 @@
 """Notebooks executed from the command line, and cleaned for git."""
 
-import asyncio
 import copy
-from queue import Empty
-from types import SimpleNamespace
 
 import nbformat
 import papermill
@@ -11,52 +8,14 @@ import pytest
 
 from covid_course import clean, notebooks
 from covid_course.commands import main, results
-from covid_utils.core import settings
 from covid_utils.core.files import write_json
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "value"),
-    [("learning_rate", "1e-4", 1e-4), ("seed", "017", 17), ("resume", "False", False), ("dataset", "17", "17")],
-)
-def test_values_have_the_type_their_name_wants_on_the_command_line_and_in_yaml(tmp_path, name, text, value):
-    profile = tmp_path / "profile.yaml"
-    profile.write_text(f"{name}: {text}\n")
-    for got in (settings.typed({name: text})[name], settings.read_profile(profile)[name]):
-        assert got == value and type(got) is type(value)
-
-
-@pytest.mark.parametrize(
-    ("texts", "words"),
-    [
-        ({"epoch": "3"}, "Unknown parameter 'epoch': did you mean 'epochs'"),
-        ({"epochs": "1.5"}, "epochs: .* integer"),
-        ({"epochs": "-1"}, "epochs: .* greater than or equal to 1, not '-1'"),
-        ({"resume": "maybe"}, "resume: .* boolean.*, not 'maybe'"),
-        ({"learning_rate": "nan"}, "learning_rate: .* not 'nan'"),
-        ({"backbone": "resnet19"}, "did you mean 'resnet18'"),
-    ],
-)
-def test_a_wrong_parameter_is_one_clear_sentence(texts, words):
-    with pytest.raises(ValueError, match=words):
-        settings.typed(texts)
-
-
-@pytest.mark.parametrize("text", ["epochs: [1, 2]", "epochs:", "- 3", "", "epochs: 3: 4"])
-def test_a_wrong_profile_is_named(tmp_path, text):
-    profile = tmp_path / "mine.yaml"
-    profile.write_text(text)
-    with pytest.raises(ValueError, match=r"mine\.yaml"):
-        settings.read_profile(profile)
 
 
 def test_run_gives_each_notebook_the_parameters_it_declares_in_both_cells(toy, tmp_path, capfd):
     notebook = toy("01_toy", "[settings.epochs, settings.image_size]")
     written = nbformat.read(notebook, 4)
-    lines = written.cells[1].source.splitlines()
-    folded = nbformat.v4.new_code_cell(lines[0], metadata={"tags": ["more-parameters"]})
-    written.cells[1].source = "\n".join(lines[1:])
-    written.cells.insert(1, folded)
+    first, written.cells[1].source = written.cells[1].source.split("\n", 1)
+    written.cells.insert(1, nbformat.v4.new_code_cell(first, metadata={"tags": ["more-parameters"]}))
     nbformat.write(written, notebook)
     assert notebooks.declared(notebook) == {"image_size", "epochs", "run_dir"}
     folder, profile = tmp_path / "run", tmp_path / "small.yaml"
@@ -110,28 +69,6 @@ def test_a_kernel_start_is_tried_twice(toy, tmp_path, monkeypatch):
     assert notebooks.execute(notebook, tmp_path / "run" / notebook.name, {}).exists() and len(starts) == 2
 
 
-def test_a_reply_whose_wake_up_was_lost_is_found(monkeypatch):
-    """A channel that never says that something has come, and has it: who looks again gets it."""
-    asked = []
-
-    async def deaf(timeout=None):
-        asked.append(timeout)
-        if timeout is None or timeout > 1:
-            await asyncio.Event().wait()
-        if len(asked) < 3:
-            raise Empty
-        return {"reply": 1}
-
-    async def wait_for_reply(self, *_):
-        return await self.kc.shell_channel.get_msg(timeout=None)
-
-    monkeypatch.setattr(notebooks.PapermillNotebookClient, "_async_poll_for_reply", wait_for_reply)
-    client = object.__new__(notebooks._Client)
-    client.kc = SimpleNamespace(shell_channel=SimpleNamespace(get_msg=deaf))
-    assert asyncio.run(asyncio.wait_for(client._async_poll_for_reply(), 10)) == {"reply": 1} and len(asked) == 3
-    assert client.kc.shell_channel.get_msg is deaf
-
-
 def test_a_parameter_without_effect_and_a_missing_notebook_stop_before_the_start(toy, tmp_path, capsys):
     run_dir = ["-p", "run_dir", str(tmp_path / "run")]
     for arguments, words in [
@@ -167,12 +104,10 @@ def test_a_clean_notebook_holds_nothing_of_the_machine_or_the_moment(toy, tmp_pa
     dirty.cells[-2].outputs = [first, progress, second, starter]
     tidy = clean.clean_notebook(dirty)
     text = nbformat.writes(tidy)
-    for word in ("papermill", "widget", "injected", "3.11", "3.12", "3.13", "start_time", "execution.iopub"):
+    for word in ("papermill", "widget", "injected", "3.1", "start_time", "execution.iopub"):
         assert word not in text
     assert [cell.execution_count for cell in tidy.cells[1:]] == [1, 2, 3, 4]
-    assert tidy.cells[1].metadata.tags == ["parameters"]
     assert [output.text for output in tidy.cells[-2].outputs] == ["1\n2\n"]
-    assert nbformat.writes(clean.clean_notebook(copy.deepcopy(tidy))) == text
 
 
 def test_refresh_writes_all_notebooks_or_none(toy, tmp_path, monkeypatch):

@@ -8,7 +8,6 @@ from urllib.parse import unquote, urlsplit
 
 import nbformat
 import pytest
-from test_house import MODULES, TAUGHT
 
 from covid_course.notebooks import find_notebooks
 from covid_utils.core.files import PROJECT
@@ -88,22 +87,3 @@ def test_the_course_is_on_it(site, pages):
             said += [kind["alt"] for kind in kinds if "alt" in kind]
         assert page.pictures == said and said, f"{path.name}: figures, each with its alternative text, in order"
     assert "ground" in (site / "searchindex.js").read_text(encoding="utf-8")
-
-
-def test_the_helper_is_listed_whole(site, pages):
-    page = pages[site / "docs" / "api.html"]
-    for name in TAUGHT:
-        code = MODULES[f"covid_utils.{name}"].read_text(encoding="utf-8")
-        functions = re.findall(r"^def ([a-z]\w+)", code, re.MULTILINE)
-        assert {f"covid_utils.{name}.{function}" for function in functions} <= page.ids
-    for name in set(MODULES) - {f"covid_utils.{each}" for each in (*TAUGHT, "__main__")}:
-        room, _, module = name.rpartition(".")
-        assert room in page.text and f">{module}</span>" in page.text, f"{name} is not listed"
-
-
-def test_anchors_of_the_glossary_are_those_of_github(site, pages):
-    """So that `docs/glossary.md#ground-glass` works on GitHub, in JupyterLab and here."""
-    words = re.findall(r"^### (.*)", (PROJECT / "docs" / "glossary.md").read_text(encoding="utf-8"), re.MULTILINE)
-    anchors = [re.sub(r"[^\w\- ]", "", word.lower()).replace(" ", "-") for word in words]
-    assert len(anchors) == len(set(anchors)) > 50
-    assert set(anchors) <= pages[site / "docs" / "glossary.html"].ids

@@ -2,9 +2,9 @@
 
 import dataclasses
 import os
+import re
 import signal
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +16,7 @@ import psutil
 import pytest
 import yaml
 from distributed.system import memory_limit
+from toy import started
 
 from covid_course import sweep
 from covid_course.commands import GOES_ON, main
@@ -45,8 +46,8 @@ if epochs == 3 and not os.path.exists({cure!r}):
 WAIT = "import os, time\n\nwhile epochs == 2 and not os.path.exists({file!r}):\n    time.sleep(0.1)"
 
 
-def until(true, seconds=60):
-    """Wait until a function says something true, and return that."""
+def until(true, seconds=300):
+    """Wait until a function says something true, also on a busy machine, and return that."""
     for _ in range(10 * seconds):
         if found := true():
             return found
@@ -73,9 +74,6 @@ def test_a_plan_becomes_checked_runs_in_folders_of_their_own(toy, tmp_path, monk
     folder, runs = read_plan({"notebooks": [notebook], "folder": tmp_path / "all", "grid": {"epochs": [10, 11]}})
     assert folder == tmp_path / "all" and [run.parameters for run in runs] == [{"epochs": 10}, {"epochs": 11}]
     assert [run.name[:-13] for run in runs] == ["epochs=10", "epochs=11"] and len({run.folder for run in runs}) == 2
-    fixed = {"notebooks": [notebook], "folder": "x", "parameters": {"image_size": 64}, "list": [{"epochs": 10}]}
-    (other,) = read_plan(fixed)[1]
-    assert other.name.startswith("epochs=10-") and other.name != runs[0].name, "other parameters, another run"
     path = written(tmp_path, notebooks=[str(notebook)], grid={"epochs": ["10", "11"]})
     folder, texts = read_plan(path)
     assert folder.name == path.stem and [run.name for run in texts] == [run.name for run in runs]
@@ -91,18 +89,15 @@ def test_a_plan_becomes_checked_runs_in_folders_of_their_own(toy, tmp_path, monk
     [
         ({"notebook": "02"}, "Unknown key 'notebook': did you mean 'notebooks'"),
         ({"notebooks": ["77_none"]}, "No notebook 77_none: give a file, or one of"),
-        ({"notebooks": []}, "`notebooks` must be a list of at least one entry"),
         ({"folder": None}, "`folder` must be the path"),
         ({"parameters": {"epoch": 3}}, "Unknown parameter 'epoch': did you mean 'epochs'"),
         ({"parameters": {"weights": "bundled"}}, "weights has no effect on 02_scratch.ipynb"),
         ({"parameters": {"run_dir": "runs/x"}}, "name their common folder with `folder`"),
         ({"list": [3]}, "`list` must hold `name: value`"),
         ({"grid": {"epochs": []}}, "`epochs` must be a list of at least one entry"),
-        ({"grid": {"epochs": [3, "1e1"]}}, "epochs: .* integer.*, not '1e1'"),
         ({"grid": {"epochs": [3, "3"]}}, "Two runs are the same"),
         ({"list": [{"seed": 3}], "seeds": [1]}, "seed is given twice"),
         ({"seeds": 5}, "`seeds` must be a list"),
-        ({"parameters": {"dataset": "phantom-c"}}, "Unknown dataset 'phantom-c', and nothing at .*: did you mean"),
         ({"notebooks": ["03"], "grid": {"weights": ["scratch", "bundeld"]}}, "Unknown weights 'bundeld'.*'bundled'"),
     ],
 )
@@ -116,14 +111,11 @@ def test_files_that_are_no_notebook_no_plan_or_no_folder(toy, tmp_path, capsys):
     notebook, path = toy("01_toy"), tmp_path / "02_toy.ipynb"
     for content in ("{}", "no JSON", notebook.read_text().replace("epochs = ", "%epochs = ")):
         path.write_text(content)
-        with pytest.raises(ValueError, match="can't be read as a notebook") as caught:
+        with pytest.raises(ValueError, match="^[^\n]*can't be read as a notebook[^\n]*$"):
             read_plan({"notebooks": [path], "folder": tmp_path / "all"})
-        assert "\n" not in str(caught.value)
-    (tmp_path / "file").touch()
-    plan = written(tmp_path, notebooks=[str(notebook)], folder=str(tmp_path / "file" / "all"))
+    plan = written(tmp_path, notebooks=[str(notebook)], folder=str(path / "all"))  # in a file
     assert main(["sweep", str(plan)]) == main(["sweep", str(tmp_path / "none.yaml")]) == 1
-    told = capsys.readouterr().err.strip().splitlines()
-    assert "Cannot write" in told[0] and "choose another folder" in told[0] and "Cannot read" in told[-1]
+    assert re.search("Cannot write.*choose another folder(.|\n)*Cannot read", capsys.readouterr().err)
 
 
 def test_profiles_and_the_plans_of_the_benchmarks_can_be_used():
@@ -182,24 +174,19 @@ def test_ctrl_c_leaves_what_is_finished(toy, tmp_path):
     """While it runs, nobody outside this machine can reach it, and a second process is refused."""
     notebook, folder = toy("01_toy", WAIT.format(file="/none"), RECORD), tmp_path / "all"
     plan = written(tmp_path, notebooks=[str(notebook)], folder=str(folder), grid={"epochs": [1, 2]})
-    old = signal.signal(signal.SIGINT, signal.default_int_handler)  # a new process ignores what this one ignores
-    running = subprocess.Popen(
-        [sys.executable, "-m", "covid_utils", "sweep", plan], cwd=PROJECT, start_new_session=True, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    signal.signal(signal.SIGINT, old)
-    until(lambda: sorted(read_json(path)["status"] for path in folder.glob("*/run.json")) == ["finished", "missing"])
-    tree = [psutil.Process(running.pid), *psutil.Process(running.pid).children(recursive=True)]
-    pids = {process.pid for process in tree}
-    open_to = [each for each in psutil.net_connections("tcp") if each.status == "LISTEN" and each.pid in pids]
-    assert len(open_to) > 3 and {each.laddr.ip for each in open_to} == {"127.0.0.1"}
-    with pytest.raises(OSError, match="Another process is at work in .*all: wait"):
-        sweep.sweep(plan)
-    os.killpg(running.pid, signal.SIGINT)  # as a terminal does
-    out, err = running.communicate(timeout=60)
-    assert (running.returncode, out, err.strip()) == (130, "", f"Stopped. {GOES_ON[True]}")
-    assert pd.read_csv(folder / "results.csv").status.tolist() == ["finished", "missing"]
-    assert not psutil.wait_procs(tree, timeout=15)[1], "no worker and no kernel stays behind"
+    with started("sweep", str(plan), stderr=subprocess.PIPE) as running:
+        until(lambda: {read_json(each)["status"] for each in folder.glob("*/run.json")} == {"finished", "missing"})
+        tree = [psutil.Process(running.pid), *psutil.Process(running.pid).children(recursive=True)]
+        pids = {process.pid for process in tree}
+        open_to = [each for each in psutil.net_connections("tcp") if each.status == "LISTEN" and each.pid in pids]
+        assert len(open_to) > 3 and {each.laddr.ip for each in open_to} == {"127.0.0.1"}
+        with pytest.raises(OSError, match="Another process is at work in .*all: wait"):
+            sweep.sweep(plan)
+        os.killpg(running.pid, signal.SIGINT)  # as a terminal does
+        out, err = running.communicate(timeout=300)
+        assert (running.returncode, out, err.strip()) == (130, "", f"Stopped. {GOES_ON[True]}")
+        assert pd.read_csv(folder / "results.csv").status.tolist() == ["finished", "missing"]
+        assert not psutil.wait_procs(tree, timeout=60)[1], "no worker and no kernel stays behind"
 
 
 @pytest.mark.weekly
@@ -216,7 +203,7 @@ def test_a_cluster_that_exists(toy, tmp_path):
         until(lambda: list(folder.glob("epochs=2*/run.json")))
         pool.submit(cluster.close)
         with pytest.raises(OSError, match="scheduler went away. Finished runs stay: start the same sweep again."):
-            running.result(timeout=60)
+            running.result(timeout=300)
         assert pd.read_csv(folder / "results.csv").status.tolist() == ["finished", "missing"]
         go_on.touch()
     with pytest.raises(OSError, match="No scheduler answers at tpc://127.0.0.1:9 "):
@@ -237,13 +224,14 @@ def test_a_run_is_made_once_by_one_process(toy, tmp_path):
             second = pool.submit(sweep.execute_run, run)
             time.sleep(0.5)
             (tmp_path / "run.json").rename(record)
-        assert second.result(timeout=60) == first and first["status"] == "finished"
+        assert second.result(timeout=300) == first and first["status"] == "finished"
     assert result.stat().st_mtime_ns == moment
     record.write_text(record.read_text()[:40])  # damaged, it counts for nothing
     assert sweep.execute_run(run)["status"] == "finished" and result.stat().st_mtime_ns != moment
 
 
-def test_a_changed_notebook_begins_in_an_empty_folder_and_is_noticed_on_the_way(toy, tmp_path):
+def test_a_changed_notebook_begins_in_an_empty_folder_and_is_noticed_on_the_way(toy, tmp_path, monkeypatch):
+    """And an error of any kind is a row."""
     keep = "from covid_utils.core.files import resolve\n(resolve(run_dir) / 'checkpoint').write_text('old')"
     old = one_run(toy("01_toy", keep), tmp_path)
     assert sweep.execute_run(old)["status"] == "finished"
@@ -252,14 +240,7 @@ def test_a_changed_notebook_begins_in_an_empty_folder_and_is_noticed_on_the_way(
     assert row["status"] == "failed" and "01_toy.ipynb was changed while this sweep ran" in row["error"]
     row = sweep.execute_run(one_run(notebook, tmp_path))
     assert row["status"] == "finished" and not (Path(old.folder) / "checkpoint").exists()
-
-
-def test_an_error_of_any_kind_is_a_row(toy, tmp_path, monkeypatch):
-    def ill(*_):
-        raise KeyError("kernel")
-
-    monkeypatch.setattr(sweep, "execute", ill)
-    run = one_run(toy("01_toy"), tmp_path)
-    assert sweep.execute_run(run)["error"] == "KeyError: 'kernel'"
-    elsewhere = dataclasses.replace(run, folder=str(tmp_path / "not shared" / "run"))
+    elsewhere = dataclasses.replace(old, folder=str(tmp_path / "not shared" / "run"))
     assert "The worker does not see" in sweep.execute_run(elsewhere)["error"]
+    monkeypatch.setattr(sweep, "execute", None)
+    assert sweep.execute_run(one_run(toy("02_toy"), tmp_path))["error"].startswith("TypeError: 'NoneType'")

@@ -3,7 +3,6 @@
 import dataclasses
 
 import numpy as np
-import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 from toy import tiny_data
@@ -77,10 +76,8 @@ def test_whole_lungs_of_phantom_patients_are_drawn(tmp_path):
 def test_whole_lungs_of_real_patients_are_the_slices_that_are_there():
     data = tiny_data()
     data.table.loc[data.table.index[data.table.split == "test"][1], "label"] = 0
-    mixed = whole_lungs(data, Settings(), "test")
-    test = data.table[data.table.split == "test"]
+    mixed, test = whole_lungs(data, Settings(), "test"), data.table[data.table.split == "test"]
     assert mixed.table.path.tolist() == test.path.tolist() and mixed.table.shows.tolist() == test.label.tolist()
     assert mixed.table.label.tolist() == test.groupby("patient").label.transform("max").tolist()
     assert (mixed.images == data.images[test.index]).all() and len(mixed.lesions) == len(test)
-    bare = whole_lungs(dataclasses.replace(data, lesions=None, lungs=None), Settings(), "test")
-    assert bare.lesions is None and isinstance(bare.table, pd.DataFrame)
+    assert whole_lungs(dataclasses.replace(data, lesions=None, lungs=None), Settings(), "test").lesions is None

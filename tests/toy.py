@@ -1,13 +1,19 @@
 """A tiny data set that needs no drawing, a network whose step takes a millisecond, and what is asked of a training."""
 
+import contextlib
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import torch
 from torch import Tensor, nn
 
 from covid_utils.core import backbones
+from covid_utils.core.files import PROJECT
 from covid_utils.core.settings import Settings
 from covid_utils.data import CTData
 from covid_utils.io.weights import read_weights
@@ -92,3 +98,20 @@ class Bomb:
 
     def __reduce__(self):
         return Path.touch, (self.path,)
+
+
+@contextlib.contextmanager
+def started(*arguments: str, **options):
+    """A process of `python -m covid_utils` that hears Ctrl-C; it and what it started are killed in the end."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a new process ignores what this one ignores
+    command = [sys.executable, "-m", "covid_utils", *arguments]
+    options = {"stdout": subprocess.PIPE, "text": True, "cwd": PROJECT, "start_new_session": True} | options
+    process = subprocess.Popen(command, **options)
+    signal.signal(signal.SIGINT, before)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+                each.kill()
+        process.wait()
