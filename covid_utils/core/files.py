@@ -48,13 +48,9 @@ def did_you_mean(name: object, choices: Iterable[str]) -> str:
 
 
 def replace_file(path: str | Path, write: Callable[[Path], Any]) -> None:
-    """Write a file whole or not at all.
+    """Write a file whole or not at all: `write(temporary)` fills a file next to `path`, which then takes its name.
 
-    `write(temporary)` fills a temporary file next to `path`, which then takes its name in one step, so that
-    a reader, a full disk or a kill never leaves half a file there.
-
-    Raises OSError, in one sentence, if the folder cannot be written to or the disk is full; what was there
-    before is unchanged then.
+    Raises OSError, in one sentence, if the folder cannot be written to or the disk is full: `path` is unchanged then.
     """
     path = Path(path)
     try:
@@ -81,9 +77,7 @@ def lock_folder(folder: Path) -> filelock.AcquireReturnProxy:
         folder.mkdir(parents=True, exist_ok=True)
         return filelock.FileLock(folder / ".lock").acquire(blocking=False)
     except filelock.Timeout:
-        raise OSError(
-            f"Another process is at work in {display_path(folder)}: wait, or choose another folder."
-        ) from None
+        raise OSError(f"Another process is at work in {display_path(folder)}: wait, or choose another one.") from None
     except OSError as error:
         raise _cannot_write(folder, error) from error
 

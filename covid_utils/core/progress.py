@@ -58,12 +58,3 @@ def progress(iterable: Iterable, desc: str = "", total: int | None = None, delay
     if type(ipython).__name__ == "ZMQInteractiveShell":  # a Jupyter kernel
         return _NotebookLine(iterable, desc, total, file=io.StringIO(), ncols=80, **options)
     return tqdm(iterable, desc, total, file=sys.stderr, disable=None, **options)
-
-
-def time_left(seconds: float) -> str:
-    """How long it still takes, for people.
-
-    >>> time_left(30), time_left(3725)
-    ('0:30 left', '1:02:05 left')
-    """
-    return f"{tqdm.format_interval(round(seconds)).removeprefix('0')} left"
