@@ -14,9 +14,6 @@ from .slices import AIR, LUNG_WINDOW, OWN_RANGE, Header, Slice, Window, check_si
 
 NO_PICTURE = "objects without a picture"  # reports, directories and the like
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # begins the UIDs of screenshots, such as reports of the dose
-GROUPS = (  # where enhanced objects keep what others have at the top of their headers
-    "PixelValueTransformationSequence", "FrameVOILUTSequence", "PlanePositionSequence", "PlaneOrientationSequence",
-)  # fmt: skip
 
 
 def read_dicom(path: Path, window: Window | None = None) -> Slice:
@@ -87,10 +84,7 @@ def to_radiological(image: np.ndarray, axes: np.ndarray | None) -> np.ndarray:
 
 
 def read_header(path: Path) -> Header | None:
-    """What a file's header says of a slice, or of what is no slice; None if it says nothing of where it belongs.
-
-    Raises ImportError if pydicom is not installed.
-    """
+    """The header of a slice, or of no slice; None if it does not say where it belongs. ImportError without pydicom."""
     if find_spec("pydicom") is None:
         raise ImportError("DICOM files need a package that is not installed: run 'python -m pip install pydicom'.")
     with contextlib.suppress(Exception), warnings.catch_warnings(action="ignore"):  # reading the pixels will say so
@@ -152,7 +146,7 @@ def _coloured(dataset) -> bool:
 def _value(dataset, name: str) -> Any:
     """A tag at the top of the header or in the functional groups of an enhanced object; None if absent or empty."""
     groups = [each for kind in ("Shared", "PerFrame") for each in dataset.get(f"{kind}FunctionalGroupsSequence") or []]
-    inner = [each for group in groups for sequence in GROUPS for each in group.get(sequence) or []]
+    inner = [each for group in groups for element in group if element.VR == "SQ" for each in element.value]
     return next((value for each in [dataset, *inner] if (value := each.get(name)) not in (None, "")), None)
 
 

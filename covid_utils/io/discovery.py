@@ -15,11 +15,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", 
 # endings of pictures and scans that are not read
 UNREAD = set(".gif .heic .avif .jp2 .pgm .gz .mha .mhd .nrrd .hdr .npy .npz .mat .h5 .zip .tar .rar .7z".split())
 LINK = "links to what is read elsewhere"
-SERVICE = re.compile(r"[._@$~].*|#recycle|#snapshot|lost\+found|system volume information", re.IGNORECASE)
-MASK = re.compile(
-    r"(.*[ _.-])?(masks?|segs?|segmentations?|annotations?|ground[ _-]?truths?|gt)([ _.-].*)?", re.IGNORECASE
-)
-MASK_FOLDER = re.compile(r"labels?(tr|ts)?|infections?|lesions?", re.IGNORECASE)  # as in images/ and labels/
+SERVICE = re.compile(r"[._@$~].*|#recycle|#snapshot|lost\+found|system volume information", re.I)
+MASK = re.compile(r"(.*[ _.-])?(masks?|segs?|segmentations?|annotations?|ground[ _-]?truths?|gt)([ _.-].*)?", re.I)
+MASK_FOLDER = re.compile(r"labels?(tr|ts)?|infections?|lesions?", re.I)  # as in images/ and labels/
 
 
 def slices_below(folder: Path) -> tuple[list[Path], Counter]:

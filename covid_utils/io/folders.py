@@ -12,7 +12,7 @@ import pandas as pd
 from ..core.files import display_path
 from .discovery import NIFTI, SUFFIXES, ending, sentence, slices_below
 from .nifti import file_of
-from .patients import canonical, describe_source, disambiguate_ids, from_headers, says_no_patient, with_blocks
+from .patients import NO_PATIENT, canonical, describe_source, disambiguate_ids, from_headers, with_blocks
 from .scans import usable_slices
 
 CLASSES = ("non-COVID", "COVID")  # the names of the labels 0 and 1
@@ -26,10 +26,8 @@ LAYOUT = (
     "file lists the labels, make it one CSV file with the columns filename and label, and patient and split if known"
 )
 SPLITS = ("train", "val", "test")
-SPLIT_NAMES = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
-    "testing": "test",
-}  # fmt: skip
+SPELLINGS = ("train", "training", "val", "valid", "validation", "test", "testing")
+SPLIT_NAMES = {name: split for split in SPLITS for name in SPELLINGS if name.startswith(split)}
 MEANT_AS_PATIENT = re.compile(r"(patient|subject|person|participant|case|p\B)s?[ _-]?(id|name|no|number)?s?|mrn")
 RARE = 0.2  # share of the slices below which a class is named: accuracy says little then
 
@@ -37,13 +35,10 @@ RARE = 0.2  # share of the slices below which a class is named: accuracy says li
 def folder_table(folder: Path) -> tuple[pd.DataFrame, str]:
     """The slices of a folder with class folders, or with CSV files, laid out as data/README.md says.
 
-    Returns:
-        table with `path` (from `folder`), `label` (1 = COVID), `patient`, and where they are given `split`, `low` and
-        `high`, in natural order; and sentences on where the patients come from, and on what was left out.
-
-    Raises:
-        FileNotFoundError: no such folder, or a CSV file or a link's target is missing.
-        ValueError: a class that is unknown or missing, a missing column or slice, or splits that overlap.
+    Returns a table with `path` (from `folder`), `label` (1 = COVID), `patient`, and where they are given `split`, `low`
+    and `high`, in natural order; and sentences on where the patients come from, and on what was left out. Raises
+    FileNotFoundError if the folder, a CSV file or a link's target is missing; ValueError for anything else that is
+    wrong.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}: check the path.")
@@ -101,10 +96,7 @@ def _read_class_folders(folder: Path) -> tuple[pd.DataFrame, Counter]:
 
 
 def _class_folder(folder: Path, file: Path) -> Path | None:
-    """The class folder in which a slice lies, in a split folder or not; None if in neither.
-
-    Raises ValueError if it lies in a folder that names neither.
-    """
+    """The class folder, in a split folder or not, in which a slice lies; None if in neither, ValueError in others."""
     parts = file.relative_to(folder).parts[:-1]
     depth = 2 if parts and parts[0].lower() in SPLIT_NAMES else 1
     if len(parts) < depth:
@@ -126,7 +118,7 @@ def _patient(class_folder: Path, file: Path) -> str | None:
         label = None if name.isdigit() else class_of(name)
         if label not in (None, class_of(class_folder.name)):
             raise ValueError(f"In {display_path(class_folder)} lies {name!r}, of the other class: move it out.")
-        if label is None and not says_no_patient(name):
+        if label is None and not NO_PATIENT.fullmatch(re.sub(r"[ _-]+", " ", name.strip().lower())):
             patient = name
     return patient
 
@@ -164,7 +156,8 @@ def _read_csv(path: Path, split: str | None) -> pd.DataFrame:
     for column in ("filename", "label", *window, *filter("nan".__ne__, names)):
         if (count := names.count(column)) != 1:
             number = "several columns" if count else "no column"
-            raise ValueError(f"{display_path(path)} has {number} {column!r} (it has {', '.join(names)}).")
+            wanted = f"(it has {', '.join(names)}): let it begin with filename,label"
+            raise ValueError(f"{display_path(path)} has {number} {column!r} {wanted}.")
     if "patient" not in names and (near := [name for name in names if MEANT_AS_PATIENT.fullmatch(name)]):
         raise ValueError(f"{display_path(path)} has a column {near[0]!r}: call it patient, or leave it out.")
     table = rows[1:].set_axis(names, axis=1).drop(columns="nan", errors="ignore")

@@ -22,11 +22,6 @@ NO_PATIENT = re.compile(  # names of sub-folders that say what lies in them, not
 )
 
 
-def says_no_patient(name: str) -> bool:
-    """Whether a sub-folder's name says what lies in it (`images`, `png`, `train`) and not whose it is."""
-    return bool(NO_PATIENT.fullmatch(re.sub(r"[ _-]+", " ", name.strip().lower())))
-
-
 def canonical(names: pd.Series) -> pd.Series:
     """Names of patients in one spelling: composed letters, no spaces around them, and of a number `1`, not `01`, `1.0`.
 

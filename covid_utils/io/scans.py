@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterable
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,10 +79,7 @@ def find_scans(paths: list[Path]) -> tuple[list[Scan], list[Path], Counter]:
 
 
 def headers_of(file: Path) -> list[Header]:
-    """The header of each slice in a DICOM or NIfTI file; none of a picture, or of what cannot be read.
-
-    Raises ImportError if the package that reads it is not installed.
-    """
+    """The header of each slice of a DICOM or NIfTI file; none if it cannot be read. ImportError without its package."""
     if ending(file) not in NIFTI:
         header = read_header(file) if is_dicom(file) else None
         return [header] if header else []
@@ -102,9 +99,8 @@ def usable_slices(files: list[Path]) -> tuple[list[Path], Counter]:
     """Of a class folder's files the slices that `read_stack` would take too, each volume as its slices.
 
     Scouts, screenshots, other modalities, objects without a picture, all but the largest axial series of an
-    examination, and its slices where another one lies are left out. What says nothing of itself is kept.
-
-    Returns: the slices, in the order of the files; how many files or slices were left out, for which reason.
+    examination, and its slices where another one lies are left out. What says nothing of itself is kept. Returns the
+    slices, in the order of the files; and how many files or slices were left out, for which reason.
     """
     left_out, studies, paths, unused = Counter(), {}, [], set()
     for file in files:
@@ -168,7 +164,7 @@ def read_stack(scan: Scan, image_size: int, window: Window | None = None) -> Sta
     if wrong:
         place = display_path(scan.headers[0].path.parent)
         raise ValueError(f"Patient {scan.name!r} in {place} cannot be predicted ({wrong}).")
-    images, slices, errors, seen, blank = [], [], [], [], 0
+    images, slices, errors, seen = [], [], [], []
     for number, header in enumerate(series, start=1):
         try:
             found = read_file(header.path, image_size, window)
@@ -177,12 +173,11 @@ def read_stack(scan: Scan, image_size: int, window: Window | None = None) -> Sta
                 raise
             errors.append(str(error))
             continue
-        if found.blank:  # of a volume; of other files it is an error
-            blank += 1
-            continue
-        images.append(found.image)
-        slices.append({"file": str(file_of(header.path)), "slice": number, "position": header.place})
-        seen.append(found.note)
+        if not found.blank:  # of a volume; of other files it is an error
+            images.append(found.image)
+            slices.append({"file": str(file_of(header.path)), "slice": number, "position": header.place})
+            seen.append(found.note)
+    blank = len(series) - len(images) - len(errors)
     unread = f"{len(errors)} of {len(series)} slices cannot be read" if errors else ""
     told = f"Patient {scan.name!r}: {unread}. {errors[0]}" if errors else ""
     if not images:
@@ -198,8 +193,8 @@ def unique_names(names: Iterable[str]) -> list[str]:
     >>> unique_names(["1", "1-2", "1"])
     ['1', '1-2', '1-3']
     """
-    names, unique = list(names), {}  # a dictionary keeps the order
+    unique = {}  # a dictionary keeps the order
     for name in names:
-        new = (each for n in count(2) if (each := f"{name}-{n}") not in {*names, *unique})
-        unique[next(new) if name in unique else name] = None
+        numbered = (f"{name}-{n}" for n in count(2))
+        unique[next(each for each in chain([name], numbered) if each not in unique)] = None
     return list(unique)
