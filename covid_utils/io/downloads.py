@@ -31,8 +31,8 @@ def from_kaggle(handle: str, folder: Path, _progress: bool = True) -> Path:
     except Exception as error:  # no network, no account, no package: kagglehub raises errors of many kinds
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise ConnectionError(
-            f"Could not fetch them ({reason}): download them by hand from https://www.kaggle.com/datasets/{handle}, so "
-            f"that {display_path(folder)} holds the folders COVID and non-COVID; {OFFLINE}."
+            f"Could not fetch {handle} ({reason}): download it by hand from https://www.kaggle.com/datasets/{handle}, "
+            f"so that {display_path(folder)} holds the folders COVID and non-COVID; {OFFLINE}."
         ) from error
     with temporary_beside(folder) as temporary:
         shutil.copytree(next(found.rglob("COVID"), found / "COVID").parent, temporary, dirs_exist_ok=True)

@@ -31,19 +31,12 @@ def decode(
 ) -> tuple[Tensor, np.ndarray]:
     """All slices as one tensor, read once and kept in `cache_dir`; blank slices of volumes are left out.
 
-    The cache is found by the folder's place, the files' names, sizes, times and first bytes, and `image_size`; a
-    damaged one is made anew.
+    The cache is found by the folder's place, the files' names, sizes, times and first bytes, and the other arguments; a
+    damaged one is made anew. The aspect ratio is not kept, as in the article. `windows` are as for `read_file`.
 
-    Args:
-        folder: where `paths`, the slice files, start.
-        image_size: height and width in pixels; the aspect ratio is not kept, as in the article.
-        windows: for each slice the values that become black and white, or None.
-
-    Returns:
-        uint8 (N, image_size, image_size), 0 black to 255 white, mapped from the file if it would fill more than a
-        quarter of the free memory; and which of `paths` these are, bool.
-
-    Raises as `read_file`, and OSError if `cache_dir` cannot be written to, or the disk is full.
+    Returns uint8 (N, image_size, image_size), 0 black to 255 white, mapped from the file if it would fill more than a
+    quarter of the free memory; and which of `paths` these are, bool. Raises as `read_file`, and OSError if `cache_dir`
+    cannot be written to, or the disk is full.
     """
     windows = windows or [None] * len(paths)
     files = [_traits(file) for file in dict.fromkeys(file_of(folder / path) for path in paths)]

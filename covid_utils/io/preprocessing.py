@@ -44,9 +44,7 @@ class Preprocessing:
         if kind != torch.uint8 or len(shape) != 3 or shape[1] != shape[2]:
             raise ValueError(f"Slices must be a torch tensor, uint8 (N, H, H) from 0 to 255, not {kind} {shape}.")
         if self.crop_fraction < 1:
-            size = images.shape[-1]
-            enlarged = resize(
-                images.unsqueeze(1), [round(size / self.crop_fraction)], InterpolationMode(self.interpolation)
-            )
-            images = center_crop(enlarged, [size])
+            larger = [round(shape[-1] / self.crop_fraction)]
+            images = resize(images.unsqueeze(1), larger, InterpolationMode(self.interpolation))
+            images = center_crop(images, [shape[-1]])
         return normalise(images, self.mean, self.std).contiguous(memory_format=torch.channels_last)

@@ -39,7 +39,7 @@ def pretrained(backbone: str, weights: str) -> tuple[dict[str, Tensor], dict]:
         state = _lite0_state() if backbone == LITE0 else _imagenet_state(backbone)
         return state, {"preprocessing": imagenet_preprocessing(backbone)}
     path = BUNDLED / f"{backbone}.safetensors" if weights == "bundled" else resolve(weights)
-    if not path.is_file() and weights == "bundled":
+    if weights == "bundled" and not path.is_file():
         known = " or ".join(sorted(each.stem for each in BUNDLED.glob("*.safetensors") if each.stem in BACKBONES))
         raise ValueError(f"No bundled weights for {backbone!r} in {BUNDLED}: use backbone {known}.")
     if not path.is_file():
@@ -54,8 +54,8 @@ def pretrained(backbone: str, weights: str) -> tuple[dict[str, Tensor], dict]:
 def imagenet_preprocessing(backbone: str) -> dict:
     """What the ImageNet weights of a backbone expect of their input: torchvision's as they publish it.
 
-    EfficientNet-Lite0's want a mean and deviation of 0.5. Its authors test on the middle seven eighths of a photograph;
-    nothing is cut off here, since lungs reach to the slice's edge.
+    EfficientNet-Lite0's authors test on the middle seven eighths of a photograph; nothing is cut off here, since lungs
+    reach to the slice's edge.
     """
     if backbone == LITE0:
         return {"mean": [0.5], "std": [0.5]}
@@ -84,8 +84,8 @@ def _imagenet_state(backbone: str) -> dict[str, Tensor]:
         return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except OSError as error:
         raise ConnectionError(
-            f"The ImageNet weights could not be downloaded ({error}): use backbone={LITE0!r}, whose weights are "
-            f"installed, or weights='bundled', or copy them from another machine to {file}."
+            f"The ImageNet weights could not be downloaded ({error}): without a network use backbone={LITE0!r} or "
+            f"weights='bundled', or copy them from another machine to {file}."
         ) from None
     except Exception as error:  # a damaged file raises anything from EOFError to KeyError
         raise ValueError(f"{file} is damaged ({error!r}): delete it, so that it is downloaded anew.") from None
@@ -112,7 +112,6 @@ def load_pretrained(network: nn.Module, state: dict[str, Tensor], what: str, bac
     """Put tensors into a network, all but those of the layer `spared`, which stays as it is.
 
     Prefixes that all names share ("module.", "backbone." and the like) are taken off; batch counters may be missing.
-
     Raises ValueError, saying that `what` does not fit `backbone`, if a name or a shape differs.
     """
     shared = PREFIX.match(os.path.commonprefix(list(state))).group()
@@ -122,7 +121,7 @@ def load_pretrained(network: nn.Module, state: dict[str, Tensor], what: str, bac
     names = [name for name in [*own, *given] if not name.startswith(f"{spared}.")]
     wrong = [name for name in names if name not in own or name not in given or given[name].shape != own[name].shape]
     if wrong:
-        raise ValueError(f"{what} are of another architecture than {backbone} (see {wrong[0]}): give their backbone.")
+        raise ValueError(f"{what} are of another architecture than {backbone}, {wrong[0]} differs: give theirs.")
     network.load_state_dict({name: given[name] for name in names}, strict=False)
 
 
@@ -144,10 +143,7 @@ def _digest(state: dict[str, Tensor], notes: str) -> str:
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """Tensors and notes of a safetensors file; kernels that `benchmarks/pretrain.py` packed come back as float32.
-
-    Raises ValueError, naming the file, if it is damaged.
-    """
+    """Tensors and notes of a safetensors file, packed kernels as float32. ValueError, naming it, if it is damaged."""
     try:
         with safe_open(path, "pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}
