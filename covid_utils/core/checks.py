@@ -19,8 +19,6 @@ def checked_scores(logits, labels) -> tuple[np.ndarray, np.ndarray]:
 
 def check_masks(maps: np.ndarray, *masks: np.ndarray) -> None:
     """Raise ValueError if a mask is not bool, or not of the maps' shape, (N, H, W)."""
-    for mask in masks:
-        if np.asarray(mask).dtype != bool or np.shape(mask) != np.shape(maps):
-            raise ValueError(
-                f"A mask must be bool {np.shape(maps)} as the maps are, not {np.asarray(mask).dtype} {np.shape(mask)}."
-            )
+    for mask in map(np.asarray, masks):
+        if mask.dtype != bool or mask.shape != np.shape(maps):
+            raise ValueError(f"A mask must be bool {np.shape(maps)} as the maps are, not {mask.dtype} {mask.shape}.")

@@ -69,7 +69,7 @@ def replace_file(path: str | Path, write: Callable[[Path], Any]) -> None:
 
 
 def lock_folder(folder: Path) -> filelock.AcquireReturnProxy:
-    """A context manager that keeps other processes out of a folder, which is made if it is not there.
+    """Keep other processes out of a folder, which is made if need be: with lock_folder(folder): …
 
     Raises OSError, in one sentence, if another process is in it, or it cannot be written to.
     """
@@ -90,13 +90,10 @@ def _cannot_write(path: Path, error: OSError) -> OSError:
 
 @contextlib.contextmanager
 def temporary_beside(path: Path) -> Iterator[Path]:
-    """The path of a new hidden file or folder next to `path`, to be written and renamed to it; else it is deleted.
-
-    One that a killed process left is deleted when the same path is written a day later.
-    """
+    """The path of a new hidden file or folder next to `path`, to be written and renamed to it; else it is deleted."""
     path.parent.mkdir(parents=True, exist_ok=True)
     name = f".{path.name[:40]}.new-"  # a long name is cut, as systems have a limit
-    for leftover in path.parent.glob(f"{glob.escape(name)}*"):
+    for leftover in path.parent.glob(f"{glob.escape(name)}*"):  # of processes that were killed
         with contextlib.suppress(OSError):  # another process was faster, or the folder cannot be written to
             if time.time() - leftover.stat().st_mtime > DAY:
                 delete(leftover)

@@ -17,8 +17,7 @@ class InPlace:
     Live in JupyterLab without flicker, unlike `clear_output`, which also wipes what else the cell shows.
     """
 
-    def __init__(self):
-        self.handle = None
+    handle = None
 
     def draw(self, content: Any, metadata: dict | None = None, raw: bool = False) -> None:
         """Show `content` where the last one stood; the arguments are those of `IPython.display.display`."""

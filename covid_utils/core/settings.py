@@ -14,20 +14,12 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, Validation
 from .backbones import BACKBONES
 from .files import did_you_mean
 
-Text = Annotated[
-    str, Field(min_length=1), BeforeValidator(lambda given: str(given) if isinstance(given, Path) else given)
-]
+Text = Annotated[str, Field(min_length=1), BeforeValidator(lambda it: str(it) if isinstance(it, Path) else it)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The parameters that the notebooks share; every value is checked when it is made.
-
-    Raises ValueError, naming the parameter, if a value has the wrong type, is out of range or unknown.
-
-    >>> Settings(epochs=3).batch_size
-    32
-    """
+    """The parameters that the notebooks share, checked: ValueError, naming the parameter, if a value is wrong."""
 
     dataset: Text = "phantom"  # a name in io.datasets.DATASETS, or a folder of your own
     data_dir: Text = "data"  # where drawn and downloaded data are cached
