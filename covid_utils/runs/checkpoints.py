@@ -18,9 +18,8 @@ from ..training import best_epoch
 def run_key(settings: Settings, fingerprint: str) -> dict:
     """What makes two runs the same run: all parameters but paths and the device, and the data's fingerprint."""
     parameters = dataclasses.asdict(settings)
-    for name in ("run_dir", "data_dir", "resume", "device", "seeds", "keep_network"):
+    for name in ("run_dir", "data_dir", "data_seed", "resume", "device", "seeds", "keep_network"):
         del parameters[name]
-    del parameters["data_seed"]  # it is in the fingerprint
     if settings.weights == "scratch":
         parameters["trainable"] = "all"  # whatever the setting: nothing is frozen then
     if parameters["trainable"] == "all":

@@ -53,6 +53,7 @@ class CachedFeatures:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return iter(make_loader(self.features(), self.batch_size, self.shuffle))
 
+    @torch.no_grad()
     def features(self) -> TensorDataset:
         """All features of this epoch's copy and their labels, in the order of the slices."""
         if self.copy not in self.cached:
@@ -60,7 +61,6 @@ class CachedFeatures:
                 self.cached[self.copy] = self._computed()
         return self.cached[self.copy]
 
-    @torch.no_grad()
     def _computed(self) -> TensorDataset:
         device, stage = next(self.model.parameters()).device, first_trainable_stage(self.model)
         for part in self.model.parts(*STAGES[: STAGES.index(stage)]):

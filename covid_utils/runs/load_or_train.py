@@ -104,15 +104,10 @@ def scratch_settings(settings: Settings) -> Settings:
     but for an EfficientNet, which trains too slowly from scratch (docs/results.md), those of notebook 2's ResNet-18.
     """
     last = resolve(settings.run_dir) / "scratch" / "checkpoints" / "last.pt"
-    changed = {"weights": "scratch"}
-    if last.exists():
-        found = read_last(last)["parameters"]
-        changed |= {name: found[name] for name in ("backbone", "batch_size", "learning_rate")}
-    elif settings.backbone == LITE0:
-        changed |= {"backbone": Settings.backbone, "batch_size": Settings.batch_size}
-        if settings.optimizer == "adamw":
-            changed["learning_rate"] = Settings.learning_rate
-    return dataclasses.replace(settings, **changed)
+    default = vars(Settings() if settings.backbone == LITE0 else settings)
+    found = read_last(last)["parameters"] if last.exists() else default
+    same = {name: found[name] for name in ("backbone", "batch_size", "learning_rate")}
+    return dataclasses.replace(settings, weights="scratch", **same)
 
 
 def load_model(path: Path) -> tuple[Net, dict]:
