@@ -210,7 +210,8 @@ def test_caches_with_a_program_inside_are_made_anew(tmp_path, capsys):
     first = both()
     (npz,), (npy,) = (tmp_path / "phantom").iterdir(), (tmp_path / "cache").iterdir()
     np.savez(npz, images=bomb)
-    np.save(npy, bomb, allow_pickle=True)
+    with npy.open("wb") as file:
+        np.save(file, bomb, allow_pickle=True)
     assert both() == first and capsys.readouterr().out.count("is damaged") == 2 and not (tmp_path / "ran").exists()
 
 
