@@ -136,12 +136,12 @@ def series_in_order(headers: list[Header]) -> tuple[list[Header], list[str]]:
     best.sort(key=lambda each: (each.order, natural(each.path.as_posix())))
     if any(each.place is None for each in best):
         return best, [*notes, "no positions in the headers: in the order of InstanceNumber, or of the file names"]
-    placed = {each.place: each for each in reversed(best)}  # the first of each place
+    placed = {(each.place, each.size, each.plane): each for each in reversed(best)}  # the first of each place
     if best[0].plane != "axial":
         notes.append(OTHER_PLANE.format(best[0].plane))
     if len(placed) < len(best):
         notes.append(f"{len(best) - len(placed)} slices lie where another one does, which is taken")
-    steps = np.diff(sorted(placed))
+    steps = np.diff(sorted({each.place for each in best}))
     missing = int((np.round(steps / np.median(steps)) - 1).clip(0).sum()) if len(steps) else 0
     if missing:
         notes.append(f"gaps: about {missing} slices are missing")
