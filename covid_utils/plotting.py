@@ -12,8 +12,9 @@ import pandas as pd
 from IPython.display import Image, display
 from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay
+from tqdm import tqdm
 
-from .core.progress import InPlace, time_left
+from .core.progress import InPlace
 from .io.folders import CLASSES
 from .training import best_epoch
 
@@ -123,7 +124,8 @@ def draw_curves(history: pd.DataFrame, epochs: int, title: str = "") -> Figure:
     seconds = history.seconds.mean()
     left = epochs - len(history)
     text = f"{title}  epoch {len(history)} of {epochs}, {seconds:.1f} s each"
-    figure.suptitle((text + (f", {time_left(seconds * left)}" if left else "")).strip(), fontsize=11)
+    text += f", {tqdm.format_interval(round(seconds * left))} left" if left else ""
+    figure.suptitle(text.strip(), fontsize=11)
     figure.tight_layout()
     return figure
 

@@ -191,5 +191,5 @@ def test_nothing_written_is_for_more_people_than_the_umask_says(asked, toy_run, 
     finally:
         os.umask(before)
     new = [path for path in set(tmp_path.rglob("*")) - known if path.is_file() and path.name != ".lock"]
-    kinds = {".png", ".csv", ".npy", ".onnx", ".md", ".pt", ".safetensors", ".json"}
+    kinds = {".png", ".csv", ".bin", ".onnx", ".md", ".pt", ".safetensors", ".json"}
     assert {path.suffix for path in new} == kinds and {path.stat().st_mode & 0o777 for path in new} == {mode}

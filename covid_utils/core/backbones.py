@@ -10,28 +10,19 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-    """How a network is made, and which of its modules make up its stages (their names, in the order they compute).
+    """How a network is made, and which of its modules make up its stages (their names, in the order they compute)."""
 
-    Attributes:
-        make: "package:function", or a function; called with `arguments`, it returns the network with random weights.
-        stem, layer1, layer2, layer3, layer4, head: module names, separated by spaces; pooling comes before the head.
-        output: the linear layer at the head's end, replaced by one with a single output.
-        first_convolution: whose kernels notebooks 03 and 04 show.
-        amp: whether it trains faster in bfloat16, where the hardware multiplies in it (automatic mixed precision).
-        arguments: of `make`.
-    """
-
-    make: str | Callable[..., Any]
-    stem: str
+    make: str | Callable[..., Any]  # "package:function", or a function; it returns the network with random weights
+    stem: str  # names of modules, separated by spaces
     layer1: str
     layer2: str
     layer3: str
     layer4: str
-    head: str
-    output: str
-    first_convolution: str
-    amp: bool = False
-    arguments: tuple = ()
+    head: str  # pooling comes before it
+    output: str  # the linear layer at the head's end, replaced by one with a single output
+    first_convolution: str  # whose kernels notebooks 03 and 04 show
+    amp: bool = False  # whether it trains faster in bfloat16, where the hardware multiplies in it
+    arguments: tuple = ()  # of `make`
 
     def network(self) -> Any:
         """The network, a torch.nn.Module, with random weights from torch's global generator."""

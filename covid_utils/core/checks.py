@@ -1,16 +1,8 @@
-"""Whether slices and scores are what the taught functions take."""
+"""Whether scores and masks are what the functions that judge them take."""
 
 from __future__ import annotations
 
 import numpy as np
-import torch
-
-
-def check_slices(images: torch.Tensor) -> None:
-    """Raise ValueError unless slices are square grey-level images, uint8 (N, H, H)."""
-    kind, shape = getattr(images, "dtype", type(images).__name__), tuple(getattr(images, "shape", ()))
-    if kind != torch.uint8 or len(shape) != 3 or shape[1] != shape[2]:
-        raise ValueError(f"Slices must be a torch tensor, uint8 (N, H, H) from 0 to 255, not {kind} {shape}.")
 
 
 def checked_scores(logits, labels) -> tuple[np.ndarray, np.ndarray]:
@@ -27,8 +19,6 @@ def checked_scores(logits, labels) -> tuple[np.ndarray, np.ndarray]:
 
 def check_masks(maps: np.ndarray, *masks: np.ndarray) -> None:
     """Raise ValueError if a mask is not bool, or not of the maps' shape, (N, H, W)."""
-    for mask in masks:
-        if np.asarray(mask).dtype != bool or np.shape(mask) != np.shape(maps):
-            raise ValueError(
-                f"A mask must be bool {np.shape(maps)} as the maps are, not {np.asarray(mask).dtype} {np.shape(mask)}."
-            )
+    for mask in map(np.asarray, masks):
+        if mask.dtype != bool or mask.shape != np.shape(maps):
+            raise ValueError(f"A mask must be bool {np.shape(maps)} as the maps are, not {mask.dtype} {mask.shape}.")

@@ -48,13 +48,9 @@ def did_you_mean(name: object, choices: Iterable[str]) -> str:
 
 
 def replace_file(path: str | Path, write: Callable[[Path], Any]) -> None:
-    """Write a file whole or not at all.
+    """Write a file whole or not at all: `write(temporary)` fills a file next to `path`, which then takes its name.
 
-    `write(temporary)` fills a temporary file next to `path`, which then takes its name in one step, so that
-    a reader, a full disk or a kill never leaves half a file there.
-
-    Raises OSError, in one sentence, if the folder cannot be written to or the disk is full; what was there
-    before is unchanged then.
+    Raises OSError, in one sentence, if the folder cannot be written to or the disk is full: `path` is unchanged then.
     """
     path = Path(path)
     try:
@@ -73,7 +69,7 @@ def replace_file(path: str | Path, write: Callable[[Path], Any]) -> None:
 
 
 def lock_folder(folder: Path) -> filelock.AcquireReturnProxy:
-    """A context manager that keeps other processes out of a folder, which is made if it is not there.
+    """Keep other processes out of a folder, which is made if need be: with lock_folder(folder): …
 
     Raises OSError, in one sentence, if another process is in it, or it cannot be written to.
     """
@@ -81,9 +77,7 @@ def lock_folder(folder: Path) -> filelock.AcquireReturnProxy:
         folder.mkdir(parents=True, exist_ok=True)
         return filelock.FileLock(folder / ".lock").acquire(blocking=False)
     except filelock.Timeout:
-        raise OSError(
-            f"Another process is at work in {display_path(folder)}: wait, or choose another folder."
-        ) from None
+        raise OSError(f"Another process is at work in {display_path(folder)}: wait, or choose another one.") from None
     except OSError as error:
         raise _cannot_write(folder, error) from error
 
@@ -96,13 +90,10 @@ def _cannot_write(path: Path, error: OSError) -> OSError:
 
 @contextlib.contextmanager
 def temporary_beside(path: Path) -> Iterator[Path]:
-    """The path of a new hidden file or folder next to `path`, to be written and renamed to it; else it is deleted.
-
-    One that a killed process left is deleted when the same path is written a day later.
-    """
+    """The path of a new hidden file or folder next to `path`, to be written and renamed to it; else it is deleted."""
     path.parent.mkdir(parents=True, exist_ok=True)
     name = f".{path.name[:40]}.new-"  # a long name is cut, as systems have a limit
-    for leftover in path.parent.glob(f"{glob.escape(name)}*"):
+    for leftover in path.parent.glob(f"{glob.escape(name)}*"):  # of processes that were killed
         with contextlib.suppress(OSError):  # another process was faster, or the folder cannot be written to
             if time.time() - leftover.stat().st_mtime > DAY:
                 delete(leftover)

@@ -26,9 +26,7 @@ def explain_out_of_memory(lower: str) -> Iterator[None]:
         if not (said or isinstance(error, MemoryError)):
             raise
         reason = f" ({said[0]})" if said else ""
-        raise MemoryError(
-            f"Out of memory: lower {lower}, or close other programs and notebooks, and run this again{reason}."
-        ) from error
+        raise MemoryError(f"Out of memory: lower {lower} or close programs, and run this again{reason}.") from error
 
 
 def free_memory() -> int:

@@ -17,8 +17,7 @@ class InPlace:
     Live in JupyterLab without flicker, unlike `clear_output`, which also wipes what else the cell shows.
     """
 
-    def __init__(self):
-        self.handle = None
+    handle = None
 
     def draw(self, content: Any, metadata: dict | None = None, raw: bool = False) -> None:
         """Show `content` where the last one stood; the arguments are those of `IPython.display.display`."""
@@ -58,12 +57,3 @@ def progress(iterable: Iterable, desc: str = "", total: int | None = None, delay
     if type(ipython).__name__ == "ZMQInteractiveShell":  # a Jupyter kernel
         return _NotebookLine(iterable, desc, total, file=io.StringIO(), ncols=80, **options)
     return tqdm(iterable, desc, total, file=sys.stderr, disable=None, **options)
-
-
-def time_left(seconds: float) -> str:
-    """How long it still takes, for people.
-
-    >>> time_left(30), time_left(3725)
-    ('0:30 left', '1:02:05 left')
-    """
-    return f"{tqdm.format_interval(round(seconds)).removeprefix('0')} left"

@@ -14,20 +14,12 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, Validation
 from .backbones import BACKBONES
 from .files import did_you_mean
 
-Text = Annotated[
-    str, Field(min_length=1), BeforeValidator(lambda given: str(given) if isinstance(given, Path) else given)
-]
+Text = Annotated[str, Field(min_length=1), BeforeValidator(lambda it: str(it) if isinstance(it, Path) else it)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The parameters that the notebooks share; every value is checked when it is made.
-
-    Raises ValueError, naming the parameter, if a value has the wrong type, is out of range or unknown.
-
-    >>> Settings(epochs=3).batch_size
-    32
-    """
+    """The parameters that the notebooks share, checked: ValueError, naming the parameter, if a value is wrong."""
 
     dataset: Text = "phantom"  # a name in io.datasets.DATASETS, or a folder of your own
     data_dir: Text = "data"  # where drawn and downloaded data are cached
@@ -80,12 +72,11 @@ def check_names(names: Iterable[str]) -> None:
 
 
 def check_parameters(namespace: dict[str, Any]) -> Settings:
-    """The notebook's parameters as checked `Settings`.
+    """A notebook's parameters, in its `globals()`, as checked `Settings`.
 
-    `namespace` is the notebook's `globals()`. papermill only warns of a parameter that a notebook does not
-    know, so the names in the cell it injects (its first line is `# Parameters`) are checked here.
-
-    Raises ValueError, naming the parameter, if one is unknown, has no effect in this notebook, or is wrong.
+    papermill only warns of a parameter that a notebook does not know, so the names in the cell it injects (its first
+    line is `# Parameters`) are checked here. Raises ValueError, naming the parameter, if one is unknown, has no effect
+    in this notebook, or is wrong.
     """
     own, injected = set(), set()
     for cell in namespace.get("In", []):
@@ -128,9 +119,7 @@ def read_profile(path: str | Path) -> dict[str, Any]:
 
 
 def typed(texts: dict[str, str]) -> dict[str, Any]:
-    """Parameters given as text, as the types that `Settings` wants.
-
-    Raises ValueError, naming the parameter, if a name is unknown or a value wrong.
+    """Parameters given as text, as the types that `Settings` wants. ValueError, naming the parameter, if one is wrong.
 
     >>> typed({"learning_rate": "1e-4", "seed": "017", "resume": "False"})
     {'learning_rate': 0.0001, 'seed': 17, 'resume': False}

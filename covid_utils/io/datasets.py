@@ -32,25 +32,15 @@ from .nifti import in_volume
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """One data set.
-
-    Attributes:
-        title: what it is.
-        licence: under which its slices may be used.
-        patients: one sentence on what stands for a patient; empty if its folder says that.
-        hospital: of the phantom, if its slices are drawn.
-        fetch: from a folder of its own, and whether to show progress, to the folder that holds the slices.
-        patient_of: from a slice's path to its patient, where neither folders nor CSV files tell.
-        elsewhere: the data set of another hospital that an external test takes.
-    """
+    """One data set."""
 
     title: str
-    licence: str
-    patients: str = ""
-    hospital: str | None = None
-    fetch: Callable[[Path, bool], Path] | None = None
-    patient_of: Callable[[str], str] | None = None
-    elsewhere: str | None = None
+    licence: str  # under which its slices may be used
+    patients: str = ""  # one sentence on what stands for a patient; empty if its folder says that
+    hospital: str | None = None  # of the phantom, if its slices are drawn
+    fetch: Callable[[Path, bool], Path] | None = None  # from its folder, and whether to show progress, to the slices'
+    patient_of: Callable[[str], str] | None = None  # from a slice's path, where neither folders nor CSV files tell
+    elsewhere: str | None = None  # the data set of another hospital that an external test takes
 
 
 IMAGINED = "Every imaginary patient is a group of its own."
@@ -79,24 +69,19 @@ def fingerprint(table: pd.DataFrame, images: Tensor) -> str:
 def open_dataset(settings: Settings, progress: bool) -> tuple[str, pd.DataFrame, str, Callable[[], tuple]]:
     """A data set up to its pixels, which take their time: a wrong table or split can be told before.
 
-    Returns:
-        name; table with `path`, `label`, `patient`, and `split` where it is given; one sentence on the patients; and a
-        function that reads, in the table's order, the slices, uint8 (N, H, W), their masks of lesions and lungs, bool
-        (N, H, W) or None, and the window that all of them share, or None.
-
-    Raises: as `data.load_data`.
+    Returns its name; a table with `path`, `label`, `patient`, and `split` where it is given; one sentence on the
+    patients; and a function that reads, in the table's order, the slices, uint8 (N, H, W), their masks of lesions and
+    lungs, bool (N, H, W) or None, and the window that all of them share, or None. Raises as `data.load_data`.
     """
     name, home = settings.dataset, resolve(settings.data_dir)
     entry = DATASETS.get(name, DataSet("a folder of one's own", ""))
-    hint = f" For the folder of this name give ./{name}." if name in DATASETS and resolve(name).is_dir() else ""
     if entry.hospital:
-        entry = dataclasses.replace(entry, patients=entry.patients + hint)
         return _drawn(entry, settings, home / "phantom", progress)
     folder = entry.fetch(home / name, progress) if entry.fetch else resolve(name)
     if not folder.is_dir() and not set(name) & set("/\\.~"):
         raise ValueError(f"Unknown dataset {name!r}, and {folder} is no folder: {did_you_mean(name, DATASETS)}")
     table, patients = folder_table(folder)
-    patients = (entry.patients or patients) + hint
+    patients = entry.patients or patients
     if entry.patient_of:
         table["patient"] = table.path.map(entry.patient_of)
     paths, windows = table.path.tolist(), [None] * len(table)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,25 +14,17 @@ from .slices import AIR, LUNG_WINDOW, OWN_RANGE, Header, Slice, Window, check_si
 
 NO_PICTURE = "objects without a picture"  # reports, directories and the like
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # begins the UIDs of screenshots, such as reports of the dose
-GROUPS = (  # where enhanced objects keep what others have at the top of their headers
-    "PixelValueTransformationSequence", "FrameVOILUTSequence", "PlanePositionSequence", "PlaneOrientationSequence",
-)  # fmt: skip
 
 
 def read_dicom(path: Path, window: Window | None = None) -> Slice:
-    """A DICOM slice.
+    """A DICOM slice, in `window` or in that of its kind; axial ones turned as `to_radiological` says.
 
     A CT slice in Hounsfield units (with a negative intercept, or some values below -200) is shown in the lung window,
     -1350 to 150. Others, also of eight bits without a slope, are shown in the window that the file gives, or from the
-    lowest to the highest value; inverted if it is MONOCHROME1. Axial slices are turned so that the patient's right is
-    at the left and the front at the top.
+    lowest to the highest value; inverted if it is MONOCHROME1.
 
-    Args:
-        window: the values that are black and white, instead.
-
-    Raises:
-        ImportError: pydicom is not installed, or what it needs to decompress this file.
-        ValueError: no picture, a colour picture, several slices, too many pixels, or an inverted CT slice.
+    Raises ImportError if pydicom is not installed, or what it needs to decompress this file; ValueError for no picture,
+    a colour picture, several slices, too many pixels, or an inverted CT slice.
     """
     import pydicom
 
@@ -93,10 +84,7 @@ def to_radiological(image: np.ndarray, axes: np.ndarray | None) -> np.ndarray:
 
 
 def read_header(path: Path) -> Header | None:
-    """What a file's header says of a slice, or of what is no slice; None if it says nothing of where it belongs.
-
-    Raises ImportError if pydicom is not installed.
-    """
+    """The header of a slice, or of no slice; None if it does not say where it belongs. ImportError without pydicom."""
     if find_spec("pydicom") is None:
         raise ImportError("DICOM files need a package that is not installed: run 'python -m pip install pydicom'.")
     with contextlib.suppress(Exception), warnings.catch_warnings(action="ignore"):  # reading the pixels will say so
@@ -114,18 +102,16 @@ def read_header(path: Path) -> Header | None:
             normal *= np.sign(normal[np.abs(normal).argmax()])  # to the left, the back or the head
             place = round(float(np.array(position, float) @ normal), 2)
         order = tuple(_number(head, name) or 0 for name in ("AcquisitionNumber", "InstanceNumber"))
-        header = Header(path, study, "", series, (int(head.Rows), int(head.Columns)), axes, place, order)
-        return header if series or place is not None else None
+        if series or place is not None:
+            return Header(path, study, "", series, (int(head.Rows), int(head.Columns)), axes, place, order)
     return None
 
 
-def patient_ids(paths: Iterable[Path]) -> dict[Path, str]:
-    """The PatientID of each file that has one; none of a damaged header (reading the pixels says so)."""
-    found = {}
-    for path in paths:
-        with contextlib.suppress(Exception), warnings.catch_warnings(action="ignore"):
-            found[path] = str(_head(path).get("PatientID") or "").strip()
-    return {path: name for path, name in found.items() if name}
+def patient_id(path: Path) -> str | None:
+    """The PatientID in a file's header; None if there is none, or it is damaged (reading the pixels says so)."""
+    with contextlib.suppress(Exception), warnings.catch_warnings(action="ignore"):
+        return str(_head(path).get("PatientID") or "").strip() or None
+    return None
 
 
 def _head(path: Path):
@@ -160,7 +146,7 @@ def _coloured(dataset) -> bool:
 def _value(dataset, name: str) -> Any:
     """A tag at the top of the header or in the functional groups of an enhanced object; None if absent or empty."""
     groups = [each for kind in ("Shared", "PerFrame") for each in dataset.get(f"{kind}FunctionalGroupsSequence") or []]
-    inner = [each for group in groups for sequence in GROUPS for each in group.get(sequence) or []]
+    inner = [each for group in groups for element in group if element.VR == "SQ" for each in element.value]
     return next((value for each in [dataset, *inner] if (value := each.get(name)) not in (None, "")), None)
 
 

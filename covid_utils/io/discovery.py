@@ -12,26 +12,20 @@ from ..core.files import display_path
 DICOM = (".dcm", ".dicom", ".dic", ".ima")
 NIFTI = (".nii", ".nii.gz")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", *DICOM, *NIFTI)
-UNREAD = (  # endings of pictures and scans that are not read
-    ".gif", ".svg", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".ppm", ".pgm", ".pnm", ".psd", ".gz", ".mha", ".mhd",
-    ".nrrd", ".hdr", ".npy", ".npz", ".mat", ".h5", ".hdf5", ".zip", ".tar", ".rar", ".7z",
-)  # fmt: skip
-SERVICE = re.compile(r"[._@$~].*|#recycle|#snapshot|lost\+found|system volume information", re.IGNORECASE)
-MASK = re.compile(
-    r"(.*[ _.-])?(masks?|segs?|segmentations?|annotations?|ground[ _-]?truths?|gt)([ _.-].*)?", re.IGNORECASE
-)
-MASK_FOLDER = re.compile(r"labels?(tr|ts)?|infections?|lesions?", re.IGNORECASE)  # as in images/ and labels/
+# endings of pictures and scans that are not read
+UNREAD = set(".gif .heic .avif .jp2 .pgm .gz .mha .mhd .nrrd .hdr .npy .npz .mat .h5 .zip .tar .rar .7z".split())
+LINK = "links to what is read elsewhere"
+SERVICE = re.compile(r"[._@$~].*|#recycle|#snapshot|lost\+found|system volume information", re.I)
+MASK = re.compile(r"(.*[ _.-])?(masks?|segs?|segmentations?|annotations?|ground[ _-]?truths?|gt)([ _.-].*)?", re.I)
+MASK_FOLDER = re.compile(r"labels?(tr|ts)?|infections?|lesions?", re.I)  # as in images/ and labels/
 
 
 def slices_below(folder: Path) -> tuple[list[Path], Counter]:
     """The slice files below a folder, in natural order, and how many files were left out for which reason.
 
     A link is left out if it leads to something in the folder, or to a folder above one that is read; other links are
-    followed, to each place once.
-
-    Raises:
-        FileNotFoundError: a link that leads nowhere.
-        ValueError: a name that is not UTF-8, and could neither be shown nor written down.
+    followed, to each place once. Raises FileNotFoundError for a link that leads nowhere, ValueError for a name that is
+    not UTF-8, and could neither be shown nor written down.
     """
     home, found, left_out, places = folder.resolve(), [], Counter(), [folder]
     seen = {home, *home.parents}  # what was read, and the folders above it; links are resolved
@@ -39,22 +33,16 @@ def slices_below(folder: Path) -> tuple[list[Path], Counter]:
         for path in sorted(places.pop().iterdir()):
             real = Path(os.path.realpath(path))
             linked = real in seen or (path.is_symlink() and real.is_relative_to(home))
-            if path.is_dir():
-                if SERVICE.fullmatch(path.name):
-                    left_out["hidden and service folders"] += 1
-                elif (path / "answers.csv").is_file():
-                    left_out["folders of earlier predictions"] += 1
-                elif linked:
-                    left_out["links to what is read elsewhere"] += 1
-                else:
-                    seen.update([real, *real.parents])
-                    places.append(path)
-            elif is_slice(path) or ending(path) in UNREAD:
-                if why := _why_left_out(path, path.relative_to(folder).parts[:-1], linked):
-                    left_out[why] += 1
-                else:
-                    seen.add(real)
-                    found.append(path)
+            if not (path.is_dir() or is_slice(path) or ending(path) in UNREAD):
+                continue
+            if why := _why_left_out(path, path.relative_to(folder).parts[:-1]) or (linked and LINK):
+                left_out[why] += 1
+            elif path.is_dir():
+                seen.update([real, *real.parents])
+                places.append(path)
+            else:
+                seen.add(real)
+                found.append(path)
     return sorted(found, key=lambda file: natural(file.as_posix())), left_out
 
 
@@ -102,8 +90,11 @@ def natural(text: str) -> list:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", text.lower())]
 
 
-def _why_left_out(path: Path, folders: tuple[str, ...], linked: bool) -> str:
-    """Why a file in these folders is left out; empty if it is a slice to be read. Raises as `slices_below`."""
+def _why_left_out(path: Path, folders: tuple[str, ...]) -> str:
+    """Why a folder, or a file in these folders, is left out; empty if it is to be read. Raises as `slices_below`."""
+    if path.is_dir():
+        hidden = "hidden and service folders" if SERVICE.fullmatch(path.name) else ""
+        return hidden or ("folders of earlier predictions" if (path / "answers.csv").is_file() else "")
     if path.name.startswith("."):
         return "hidden files"
     if MASK.fullmatch(path.stem) or any(MASK.fullmatch(name) or MASK_FOLDER.fullmatch(name) for name in folders):
@@ -115,4 +106,4 @@ def _why_left_out(path: Path, folders: tuple[str, ...], linked: bool) -> str:
     shown = os.fsencode(path).decode("utf-8", "replace")
     if shown != str(path):
         raise ValueError(f"The name of slice {shown!r} is not UTF-8 (� stands for the wrong letters): rename it.")
-    return "links to what is read elsewhere" if linked else ""
+    return ""

@@ -31,9 +31,8 @@ def from_kaggle(handle: str, folder: Path, _progress: bool = True) -> Path:
     except Exception as error:  # no network, no account, no package: kagglehub raises errors of many kinds
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise ConnectionError(
-            f"Could not fetch {handle} from Kaggle ({reason}): download it by hand from "
-            f"https://www.kaggle.com/datasets/{handle} and unpack it so that {display_path(folder)} holds the "
-            f"folders COVID and non-COVID; {OFFLINE}."
+            f"Could not fetch {handle} ({reason}): download it by hand from https://www.kaggle.com/datasets/{handle}, "
+            f"so that {display_path(folder)} holds the folders COVID and non-COVID; {OFFLINE}."
         ) from error
     with temporary_beside(folder) as temporary:
         shutil.copytree(next(found.rglob("COVID"), found / "COVID").parent, temporary, dirs_exist_ok=True)
@@ -94,16 +93,15 @@ def fetch(url: str, path: Path, progress: bool = True) -> None:
             temporary.replace(path)
     except OSError as error:  # errors of requests are such, too
         raise ConnectionError(
-            f"Could not download {url} to {display_path(path)} ({error}): run it again, or put the file there by hand; "
-            f"{OFFLINE}."
+            f"Could not download {display_path(path)} from {url} ({error}): run it again, or get it by hand; {OFFLINE}."
         ) from error
 
 
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack a zip archive into a new folder, which appears whole or not at all.
 
-    No member lands outside the folder: `zipfile` drops `..` and absolute paths, and writes links as files. Raises
-    ValueError if the archive is damaged; it is deleted then, so that the next run fetches it anew.
+    No member lands outside it: `zipfile` drops `..` and absolute paths, and writes links as files. Raises ValueError if
+    the archive is damaged, which is deleted then.
     """
     try:
         with zipfile.ZipFile(archive) as content, temporary_beside(folder) as temporary:
@@ -112,6 +110,4 @@ def unpack(archive: Path, folder: Path) -> None:
                 temporary.replace(folder)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         archive.unlink()
-        raise ValueError(
-            f"{display_path(archive)} is damaged ({error}) and was deleted: run it again to download it anew."
-        ) from error
+        raise ValueError(f"{display_path(archive)} is damaged ({error}) and was deleted: run it again.") from error

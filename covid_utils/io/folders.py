@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pandas as pd
 from ..core.files import display_path
 from .discovery import NIFTI, SUFFIXES, ending, sentence, slices_below
 from .nifti import file_of
-from .patients import canonical, describe_source, disambiguate_ids, from_headers, says_no_patient, with_blocks
+from .patients import NO_PATIENT, canonical, describe_source, disambiguate_ids, from_headers, with_blocks
 from .scans import usable_slices
 
 CLASSES = ("non-COVID", "COVID")  # the names of the labels 0 and 1
@@ -23,38 +22,23 @@ LABELS = {  # of the class names in folders and files, in any case, with a space
     "negative": 0, "normal": 0, "ctnoncovid": 0, "1": 1, "0": 0,
 }  # fmt: skip
 LAYOUT = (
-    "call the class folders COVID (or positive, SARS-CoV-2 …) and non-COVID (or negative, normal …; data/README.md has "
-    "all names) and move other folders out; or give one CSV file, or train.csv, val.csv and test.csv, with the columns "
-    "filename and label"
+    "call the class folders COVID and non-COVID (data/README.md has other names) and move other folders out; or, if a "
+    "file lists the labels, make it one CSV file with the columns filename and label, and patient and split if known"
 )
-LISTS = (".csv", ".tsv", ".txt", ".xls", ".xlsx", ".json")  # files in which labels may stand
 SPLITS = ("train", "val", "test")
-SPLIT_NAMES = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
-    "testing": "test",
-}  # fmt: skip
-PATIENT = re.compile(  # columns meant as `patient`
-    r"(patient|subject|person|participant|individual|case|p)s?[ _-]?(ids?|names?|numbers?|no)|"
-    r"(patient|subject|person|participant|individual|case)s?|mrn"
-)
+SPELLINGS = ("train", "training", "val", "valid", "validation", "test", "testing")
+SPLIT_NAMES = {name: split for split in SPLITS for name in SPELLINGS if name.startswith(split)}
+MEANT_AS_PATIENT = re.compile(r"(patient|subject|person|participant|case|p\B)s?[ _-]?(id|name|no|number)?s?|mrn")
 RARE = 0.2  # share of the slices below which a class is named: accuracy says little then
 
 
 def folder_table(folder: Path) -> tuple[pd.DataFrame, str]:
-    """The slices of a folder with class folders, or with `train.csv`, `val.csv` and `test.csv`.
+    """The slices of a folder with class folders, or with CSV files, laid out as data/README.md says.
 
-    Class folders hold the slices, or a folder for each patient; they lie in the folder, or in its folders `train`,
-    `val` and `test`. The CSV files have the columns `filename` (from `folder`), `label` (0, 1 or a class name) and
-    perhaps `patient`, and `low` and `high`: the values of a 16-bit picture or scan that become black and white. One
-    CSV file of another name may hold all slices; its column `split` is used if there is one.
-
-    Returns:
-        table with `path` (from `folder`), `label` (1 = COVID), `patient`, and where they are given `split`, `low` and
-        `high`, in natural order; and sentences on where the patients come from, and on what was left out.
-
-    Raises:
-        FileNotFoundError: no such folder, or a CSV file or a link's target is missing.
-        ValueError: a class that is unknown or missing, a missing column or slice, or splits that overlap.
+    Returns a table with `path` (from `folder`), `label` (1 = COVID), `patient`, and where they are given `split`, `low`
+    and `high`, in natural order; and sentences on where the patients come from, and on what was left out. Raises
+    FileNotFoundError if the folder, a CSV file or a link's target is missing; ValueError for anything else that is
+    wrong.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}: check the path.")
@@ -96,8 +80,8 @@ def _read_class_folders(folder: Path) -> tuple[pd.DataFrame, Counter]:
     missing = [name for label, name in enumerate(CLASSES) if label not in {class_of(place.name) for place in inside}]
     if missing:
         raise ValueError(
-            f"Folder {display_path(folder)} has no slices of class {' and '.join(missing)}: {_advice(folder)}. Slices "
-            f"end in {', '.join(SUFFIXES)}.{sentence(left_out)}"
+            f"Folder {display_path(folder)} has no slices of class {' and '.join(missing)}: {LAYOUT}. Slices end in "
+            f"{', '.join(SUFFIXES)}.{sentence(left_out)}"
         )
     rows = []
     for place in sorted(inside):
@@ -111,18 +95,8 @@ def _read_class_folders(folder: Path) -> tuple[pd.DataFrame, Counter]:
     return pd.DataFrame(rows, columns=["path", "label", "split", "patient", "place"]), left_out
 
 
-def _advice(folder: Path) -> str:
-    """What to do with a folder in which no classes are found; a list of labels in it is named."""
-    lists = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in LISTS)
-    columns = "with the columns filename and label (COVID or non-COVID), and patient and split if they are known"
-    return f"if {' or '.join(lists[:3])} holds the labels, make it one CSV file {columns}" if lists else LAYOUT
-
-
 def _class_folder(folder: Path, file: Path) -> Path | None:
-    """The class folder in which a slice lies, in a split folder or not; None if in neither.
-
-    Raises ValueError if it lies in a folder that names neither.
-    """
+    """The class folder, in a split folder or not, in which a slice lies; None if in neither, ValueError in others."""
     parts = file.relative_to(folder).parts[:-1]
     depth = 2 if parts and parts[0].lower() in SPLIT_NAMES else 1
     if len(parts) < depth:
@@ -133,7 +107,7 @@ def _class_folder(folder: Path, file: Path) -> Path | None:
     holder = display_path(folder.joinpath(*parts[:deeper]))
     raise ValueError(
         f"Folder {display_path(folder)} holds slices in {'/'.join(parts)!r}, and {parts[depth - 1]!r} names neither "
-        f"class: {f'give {holder}, in which the class folders lie' if deeper else _advice(folder)}."
+        f"class: {f'give {holder}, in which the class folders lie' if deeper else LAYOUT}."
     )
 
 
@@ -143,11 +117,8 @@ def _patient(class_folder: Path, file: Path) -> str | None:
     for name in reversed(file.relative_to(class_folder).parts[:-1]):
         label = None if name.isdigit() else class_of(name)
         if label not in (None, class_of(class_folder.name)):
-            raise ValueError(
-                f"In {display_path(class_folder)} lies a folder {name!r}, which names the other class: move it out, or "
-                "rename it if it is a patient."
-            )
-        if label is None and not says_no_patient(name):
+            raise ValueError(f"In {display_path(class_folder)} lies {name!r}, of the other class: move it out.")
+        if label is None and not NO_PATIENT.fullmatch(re.sub(r"[ _-]+", " ", name.strip().lower())):
             patient = name
     return patient
 
@@ -162,8 +133,8 @@ def _tables(folder: Path) -> list[tuple[Path, str | None]]:
     found = []
     for path in sorted(folder.glob("*.csv")):
         with path.open(encoding="utf-8-sig", errors="replace") as file:  # other tables may be in any form
-            names = file.readline().lower().replace('"', "").split(",")
-        if {"filename", "label"} <= {name.strip() for name in names}:
+            names = re.split(r"[\s\",]+", file.readline().lower())
+        if {"filename", "label"} <= set(names):
             found.append((path, None))
     return found
 
@@ -177,26 +148,26 @@ def _read_csv(path: Path, split: str | None) -> pd.DataFrame:
             path, header=None, dtype=str, encoding="utf-8-sig", skip_blank_lines=False, skipinitialspace=True
         )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{display_path(path)} is not a readable CSV file ({' '.join(str(error).split())}): save it anew, in "
-            "UTF-8, with quotes around a name that has a comma in it."
-        ) from None
+        reason = " ".join(str(error).split())
+        wanted = "save it anew, in UTF-8, with quotes around a name that has a comma in it"
+        raise ValueError(f"{display_path(path)} is not a readable CSV file ({reason}): {wanted}.") from None
     names = [str(name).strip().lower() for name in rows.loc[0]]  # an empty one is nan
     window = ("low", "high") if {"low", "high"} & set(names) else ()
     for column in ("filename", "label", *window, *filter("nan".__ne__, names)):
-        if names.count(column) != 1:
-            raise ValueError(
-                f"{display_path(path)} has {'several columns' if column in names else 'no column'} {column!r} (it has "
-                f"{', '.join(map(repr, names))}): its first line must be filename,label or filename,label,patient."
-            )
-    if "patient" not in names and (near := [name for name in names if PATIENT.fullmatch(name)]):
+        if (count := names.count(column)) != 1:
+            number = "several columns" if count else "no column"
+            wanted = f"(it has {', '.join(names)}): let it begin with filename,label"
+            raise ValueError(f"{display_path(path)} has {number} {column!r} {wanted}.")
+    if "patient" not in names and (near := [name for name in names if MEANT_AS_PATIENT.fullmatch(name)]):
         raise ValueError(f"{display_path(path)} has a column {near[0]!r}: call it patient, or leave it out.")
     table = rows[1:].set_axis(names, axis=1).drop(columns="nan", errors="ignore")
     table["place"] = [f"{path.name} row {row + 1}" for row in table.index]
     table = table[table[["filename", "label"]].notna().any(axis=1)].copy()
-    paths = pd.Series([_file_of(path.parent, str(name).strip()) for name in table.filename], table.index, dtype=object)
+    paths = [str(name).strip() for name in table.filename]
+    paths = [name if (path.parent / name).is_file() else name.replace("\\", "/") for name in paths]
+    lost = pd.Series([not (path.parent / name).is_file() for name in paths], table.index, dtype=bool)
     labels = table.label.map(class_of)
-    _refuse(table, "filename", paths.isna(), f"which is not there: file names start from {path.parent}")
+    _refuse(table, "filename", lost, f"which is not there: file names start from {path.parent}")
     _refuse(table, "label", labels.isna(), "which is unknown: write 1 or COVID, 0 or non-COVID")
     if split is None and "split" in table:
         split = table.split.str.strip().str.lower().map(SPLIT_NAMES)
@@ -215,28 +186,14 @@ def _refuse(table: pd.DataFrame, column: str, wrong: pd.Series, why: str) -> Non
         raise ValueError(f"{row['place']} has {column} {row[column]!r}, {why}.")
 
 
-def _file_of(folder: Path, name: str) -> str | None:
-    """The path of a slice from the folder, as the file system spells it; None if it isn't there."""
-    forms = (name, *(unicodedata.normalize(kind, name.replace("\\", "/")) for kind in ("NFC", "NFD")))
-    return next((form for form in forms if (folder / form).is_file()), None)
-
-
 def _check_splits(table: pd.DataFrame, folder: Path) -> None:
     """Raise ValueError if a slice has no split, a split lacks a class, or a patient is in two splits."""
-    lost = table.path[table.split.isna()]
-    if len(lost):
-        raise ValueError(
-            f"{len(lost)} slices in {display_path(folder)} lie in no split folder, {lost.iloc[0]!r} for one: move them "
-            "into train, val or test, or give these folders other names."
-        )
+    _refuse(table, "path", table.split.isna(), "which lies in no split folder, but others do: move it or rename these")
     for split in SPLITS:
-        labels = table.label[table.split == split]
-        if labels.nunique() < 2:
-            there = f"only {CLASSES[labels.iloc[0]]} slices" if len(labels) else "no slices"
-            raise ValueError(
-                f"The {split} split of {display_path(folder)} holds {there}: put slices of both classes in it, or no "
-                "score can be computed."
-            )
+        labels = table.label[table.split == split].unique()
+        if len(labels) < 2:
+            kind = f"only {CLASSES[labels[0]]}" if len(labels) else "no"
+            raise ValueError(f"The {split} split of {display_path(folder)} holds {kind} slices: put both classes in.")
     _refuse_twice(table.dropna(subset="patient").drop_duplicates(["patient", "split"]), "patient")
 
 

@@ -7,7 +7,6 @@ import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -21,9 +20,9 @@ from ..core.progress import progress as progress_bar
 from .dicom import read_dicom
 from .discovery import NIFTI, ending, is_dicom
 from .nifti import file_of, in_volume, read_volume_slice, volume_headers
-from .slices import AIR, LUNG_WINDOW, OWN_RANGE, Slice, Window, check_size, own_range, reading, windowed
+from .slices import Slice, Window, check_size, default_window, reading, windowed
 
-CACHE_VERSION = 6  # raise it when decoding changes, so that no older cache is used
+CACHE_VERSION = 7  # raise it when decoding changes, so that no older cache is used
 BITS, PHOTOMETRIC = 258, 262  # TIFF's tags BitsPerSample and PhotometricInterpretation, 0 where 0 is white
 
 
@@ -32,37 +31,26 @@ def decode(
 ) -> tuple[Tensor, np.ndarray]:
     """All slices as one tensor, read once and kept in `cache_dir`; blank slices of volumes are left out.
 
-    The cache is found by the folder's place, the files' names, sizes, times and first bytes, and `image_size`; a
-    damaged one is made anew.
+    The cache is found by the folder's place, the files' names, sizes, times and first bytes, and the other arguments; a
+    damaged one is made anew. The aspect ratio is not kept, as in the article. `windows` are as for `read_file`.
 
-    Args:
-        folder: where `paths` start.
-        paths: slice files, in the order wanted.
-        image_size: height and width in pixels; the aspect ratio is not kept, as in the article.
-        windows: for each slice the values that become black and white, or None; by default None for all.
-
-    Returns:
-        uint8 (N, image_size, image_size), 0 black to 255 white, mapped from the file if it would fill more than a
-        quarter of the free memory; and which of `paths` these are, bool.
-
-    Raises:
-        ValueError, ImportError: as `read_file`.
-        OSError: `cache_dir` cannot be written to, or the disk is full.
+    Returns uint8 (N, image_size, image_size), 0 black to 255 white, mapped from the file if it would fill more than a
+    quarter of the free memory; and which of `paths` these are, bool. Raises as `read_file`, and OSError if `cache_dir`
+    cannot be written to, or the disk is full.
     """
     windows = windows or [None] * len(paths)
     files = [_traits(file) for file in dict.fromkeys(file_of(folder / path) for path in paths)]
     about = (CACHE_VERSION, image_size, str(folder.resolve()), paths, windows, files)
-    cache = cache_dir / f"{folder.name}-{image_size}-{hashlib.sha256(repr(about).encode()).hexdigest()[:16]}.npy"
+    cache = cache_dir / f"{folder.name}-{image_size}-{hashlib.sha256(repr(about).encode()).hexdigest()[:16]}.bin"
     if cache.exists():
-        if found := _read_cache(cache, len(paths)):
-            return found
+        with contextlib.suppress(OSError, ValueError):
+            return _read_cache(cache, len(paths), image_size)
         print(f"The cache {display_path(cache)} is damaged: reading the slices again.")
     digest, notes, kept = hashlib.sha256(), {}, np.zeros(len(paths), bool)
 
     def write(path: Path) -> None:
         """One slice after the other, so that a set may be larger than the memory; `kept` and the SHA-256 come last."""
         with path.open("wb") as file, ThreadPoolExecutor(min(8, max(2, os.cpu_count() or 2))) as pool:
-            _write_header(file, len(paths), image_size)
             slices = pool.map(lambda name, window: read_file(folder / name, image_size, window), paths, windows)
             slices = progress_bar(slices, f"reading {folder.name}", len(paths)) if progress else slices
             for row, found in enumerate(slices):
@@ -73,19 +61,12 @@ def decode(
                     notes.setdefault(found.note, []).append(paths[row])
             digest.update(kept)
             file.write(kept.tobytes() + digest.digest())
-            file.seek(0)
-            _write_header(file, int(kept.sum()), image_size)  # as long as before
 
     replace_file(cache, write)
     notes.pop("", None)
     for note, names in notes.items():
         print(f"{len(names)} of {len(paths)} slices, the first of them {names[0]!r}: {note}.")
-    return _in_memory(np.load(cache, mmap_mode="c")), kept
-
-
-def _write_header(file: BinaryIO, count: int, image_size: int) -> None:
-    shape = (count, image_size, image_size)
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return _read_cache(cache, len(paths), image_size)
 
 
 def _traits(file: Path) -> tuple:
@@ -94,23 +75,14 @@ def _traits(file: Path) -> tuple:
         return file.stat().st_size, file.stat().st_mtime_ns, hashlib.sha256(stream.read(2**16)).hexdigest()
 
 
-def _read_cache(cache: Path, count: int) -> tuple[Tensor, np.ndarray] | None:
-    """What `decode` returns for so many paths, from the cached file; None if the file is damaged."""
-    with contextlib.suppress(OSError, ValueError, EOFError):
-        images = np.load(cache, mmap_mode="c")  # what is written to it never reaches the file
-        digest = hashlib.sha256(images)
-        with cache.open("rb") as file:
-            file.seek(-count - 32, os.SEEK_END)
-            kept = np.frombuffer(file.read(count), bool)
-            digest.update(kept)
-            if digest.digest() == file.read():
-                return _in_memory(images), kept
-    return None
-
-
-def _in_memory(images: np.ndarray) -> Tensor:
-    """Mapped slices as a tensor in memory, or still mapped if they are too many."""
-    return torch.from_numpy(images if too_large(images.nbytes) else images.copy())
+def _read_cache(cache: Path, count: int, image_size: int) -> tuple[Tensor, np.ndarray]:
+    """What `decode` returns for so many paths, from the cached file. Raises ValueError if the file is damaged."""
+    content = np.memmap(cache, mode="c")  # what is written to it never reaches the file
+    images, kept, digest = np.split(content, [len(content) - count - 32, len(content) - 32])
+    if hashlib.sha256(content[:-32]).digest() != digest.tobytes():
+        raise ValueError("its SHA-256 is not the one it was written with")
+    images = images.reshape(-1, image_size, image_size)
+    return torch.from_numpy(images if too_large(images.nbytes) else images.copy()), kept.astype(bool)
 
 
 def read_slice(path: Path, image_size: int, window: Window | None = None) -> np.ndarray:
@@ -126,13 +98,10 @@ def read_file(path: Path, image_size: int, window: Window | None = None) -> Slic
     units, if some values are below -200; so is DICOM, or in its own window (`dicom.read_dicom`); of a NIfTI volume
     `path` names a slice, as in `nifti.in_volume`. Resized by Lanczos' filter.
 
-    Args:
-        window: the values that become black and white, of scans and of pictures with more than 256 grey levels.
+    `window`: the values that become black and white, of scans and of pictures with more than 256 grey levels.
 
-    Raises:
-        ValueError, naming the file: empty, damaged, not a single picture; one grey level throughout, which only a slice
-            of a volume may be, or two, as masks have.
-        ImportError: DICOM or NIfTI, and the package that reads it is not installed.
+    Raises ValueError, naming the file, if it is empty, damaged, not a single picture, of one grey level throughout
+    (which only a slice of a volume may be) or of two, as masks are; ImportError if a package that reads it is missing.
     """
     volume = in_volume(path)
     if not volume and ending(path) in NIFTI:
@@ -166,8 +135,7 @@ def _read_picture(path: Path, window: Window | None) -> Slice:
             if image.has_transparency_data:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
             return Slice(np.array(image.convert("L")))
-    low, high = own_range(values)
-    own, note = (LUNG_WINDOW, "") if low < AIR else ((low, high), OWN_RANGE)
+    own, note = default_window(values)
     return windowed(values, window or own, "" if window else note, inverted)
 
 

@@ -11,19 +11,7 @@ import numpy as np
 
 from ..core.memory import too_large
 from .discovery import NIFTI, ending
-from .slices import (
-    AIR,
-    LUNG_WINDOW,
-    OTHER_PLANE,
-    OWN_RANGE,
-    PLANES,
-    Header,
-    Slice,
-    Window,
-    own_range,
-    reading,
-    windowed,
-)
+from .slices import OTHER_PLANE, PLANES, Header, Slice, Window, default_window, reading, windowed
 
 FEW = 32  # distinct values in a volume: so few are labels, no scan
 LOCK = threading.Lock()  # several threads ask for slices of one volume, which one of them reads
@@ -40,17 +28,13 @@ def file_of(path: Path) -> Path:
 
 
 def read_volume_slice(path: Path, window: Window | None = None) -> Slice:
-    """A slice of a volume, as `in_volume` says, turned as DICOM shows it. The last two volumes stay in memory.
+    """A slice of a volume, as `in_volume` says, in `window` or its own. The last two volumes stay in memory.
 
     Values some of which are below -200 are taken for Hounsfield units and shown in the lung window. Others are taken
     for grey values, 0…255 or 0…1, or go from their lowest to their highest value; a note says so.
 
-    Args:
-        window: the values that become black and white, instead.
-
-    Raises:
-        ImportError: nibabel is not installed.
-        ValueError: damaged, too large, 4-D, colours, labels instead of intensities.
+    Raises ImportError if nibabel is not installed; ValueError for a file that is damaged, too large, 4-D, in colours,
+    or of labels instead of intensities.
     """
     with LOCK:
         values, own, note = _read(path.parent, path.parent.stat().st_mtime_ns)
@@ -100,13 +84,11 @@ def _read(path: Path, _time: int) -> tuple[np.ndarray, Window, str]:
     values = np.asarray(turned.dataobj).transpose(2, 1, 0)[:, ::-1, ::-1]
     step = max(1, round((values.size / 2e6) ** (1 / 3)))
     some = values[::step, ::step, ::step]  # judged by some millions of values
-    low, high = own_range(some)
+    (low, high), note = default_window(some)
     if len(np.unique(some)) <= FEW:
         raise ValueError(f"it holds no more than {FEW} different values, as a mask does")
-    window, notes = LUNG_WINDOW, []
-    if low >= AIR:
-        window = next(((0.0, top) for top in (1.0, 255.0) if low >= 0 and high <= top), (low, high))
-        notes.append(OWN_RANGE)
+    window = next(((0.0, top) for top in (1.0, 255.0) if note and low >= 0 and high <= top), (low, high))
+    notes = [note] if note else []
     if not (image.header.get("qform_code", 0) or image.header.get("sform_code", 0)):
         notes.append("no orientation in its header: it may be mirrored or upside down")
     spacing = np.linalg.norm(turned.affine[:3, :3], axis=0)

@@ -5,12 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
-from .dicom import patient_ids
+from .dicom import patient_id
 from .discovery import is_dicom, natural
 from .nifti import in_volume
 
@@ -23,11 +20,6 @@ NO_PATIENT = re.compile(  # names of sub-folders that say what lies in them, not
     r"scans?|patients|cases|subjects|studies|"
     r"data|dataset|raw|originals?|frames?|all|new folder|train(ing)?|val(id(ation)?)?|test(ing)?)"
 )
-
-
-def says_no_patient(name: str) -> bool:
-    """Whether a sub-folder's name says what lies in it (`images`, `png`, `train`) and not whose it is."""
-    return bool(NO_PATIENT.fullmatch(re.sub(r"[ _-]+", " ", name.strip().lower())))
 
 
 def canonical(names: pd.Series) -> pd.Series:
@@ -44,10 +36,8 @@ def disambiguate_ids(table: pd.DataFrame) -> tuple[pd.Series, str]:
 
     Taken for that where at least half of the counters (`7`, `scan_7`, `patient 07`) of a folder stand in another one.
 
-    Args:
-        table: `patient` is the sub-folder's name or None, `place` the class folder (with its split).
-
-    Returns: the patients, and a sentence if counters had to be told apart.
+    In the table `patient` is the sub-folder's name or None, `place` the class folder (with its split). Returns the
+    patients, and a sentence if counters had to be told apart.
     """
     counter = table.patient.str.lower().str.fullmatch(COUNTER.pattern).fillna(False).astype(bool)
     places = table[counter].groupby("patient").place.nunique()
@@ -62,25 +52,23 @@ def from_headers(table: pd.DataFrame, folder: Path) -> tuple[pd.Series, str, str
     """Patients by the PatientID of DICOM files, as numbers of ours, since an id must not be shown.
 
     Slices belong to one patient if they share an id or a sub-folder. An id that nine of ten files have is no id but
-    what an anonymiser wrote.
-
-    Returns: the patients; where they come from if headers name them; and a sentence if headers are not believed.
+    what an anonymiser wrote. Returns the patients; where they come from if headers name them; and a sentence if headers
+    are not believed.
     """
     files = [folder / path for path in table.path]
-    found = patient_ids([file for file in files if is_dicom(file) and not in_volume(file)])
-    ids = pd.Series([found.get(file) for file in files], table.index, dtype=object)
-    share = ids.value_counts().max() / len(ids)
-    if ids.nunique() and share > ANONYMISED:
+    found = [patient_id(file) if is_dicom(file) and not in_volume(file) else None for file in files]
+    ids = pd.Series(found, table.index, dtype=object)
+    if not ids.notna().any():
+        return table.patient, "", ""
+    if (share := ids.value_counts().max() / len(ids)) > ANONYMISED:
         said = f" {share:.0%} of the slices share one PatientID, as anonymisers write: the DICOM headers are not used."
         return table.patient, "", said
-    if not ids.nunique():
-        return table.patient, "", ""
-    names = [ids.map("id {}".format, na_action="ignore"), table.patient.map("in {}".format, na_action="ignore")]
-    code, unique = pd.factorize(pd.concat(names))  # -1 where there is no name
-    by_id, by_folder = code[: len(table)], code[len(table) :]
-    both, known = (by_id >= 0) & (by_folder >= 0), (by_id >= 0) | (by_folder >= 0)
-    links = coo_matrix((both[both], (by_id[both], by_folder[both])), (len(unique), len(unique)))
-    person = connected_components(links, directed=False)[1][np.where(by_id >= 0, by_id, by_folder)]
+    person, before = pd.Series(range(len(table)), table.index), None
+    while not person.equals(before):  # whoever shares a name gets the smallest number among them
+        before = person
+        for names in (ids, table.patient):
+            person = person.groupby(names).transform("min").fillna(person).astype(int)
+    known = ids.notna() | table.patient.notna()
     number = pd.Series(pd.factorize(person[known])[0] + 1, table.index[known])
     patients = number.map("patient {:04d}".format).reindex(table.index).astype(object)
     return patients, "the DICOM headers, whose ids are replaced by numbers of ours", ""

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from torchvision.transforms.functional import InterpolationMode, center_crop, resize
 
-from ..core.checks import check_slices
-
 # Mean and standard deviation of chest CT slices in a lung window, intensities from 0 to 1; notebook 01 checks them.
 CT_MEAN, CT_STD = 0.6, 0.3
 
@@ -28,18 +26,12 @@ def normalise(images: Tensor, mean: float | Sequence[float] = CT_MEAN, std: floa
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """What weights expect of their input: a mean and a deviation, and for ImageNet's a centre crop of a larger slice.
+    """What weights expect of their input: a mean and a deviation, and for ImageNet's a centre crop when enlarged."""
 
-    Attributes:
-        mean, std: one number, or one for each of the three channels, for intensities from 0 to 1.
-        crop_fraction: how much of the slice's width and height is kept, 0 to 1.
-        interpolation: how the slice is enlarged before the crop.
-    """
-
-    mean: Sequence[float] = (CT_MEAN,)
+    mean: Sequence[float] = (CT_MEAN,)  # one number, or one for each channel, for intensities from 0 to 1
     std: Sequence[float] = (CT_STD,)
-    crop_fraction: float = 1.0
-    interpolation: str = "bilinear"
+    crop_fraction: float = 1.0  # of the slice's width and height
+    interpolation: str = "bilinear"  # how the slice is enlarged before the crop
 
     def __call__(self, images: Tensor) -> Tensor:
         """Slices, uint8 (N, H, H), as input, float32 (N, 3, H, H), channels last (the fastest layout).
@@ -48,11 +40,11 @@ class Preprocessing:
         """
         if getattr(images, "ndim", 0) == 4 and images.is_floating_point():
             return images
-        check_slices(images)
+        kind, shape = getattr(images, "dtype", type(images).__name__), tuple(getattr(images, "shape", ()))
+        if kind != torch.uint8 or len(shape) != 3 or shape[1] != shape[2]:
+            raise ValueError(f"Slices must be a torch tensor, uint8 (N, H, H) from 0 to 255, not {kind} {shape}.")
         if self.crop_fraction < 1:
-            size = images.shape[-1]
-            enlarged = resize(
-                images.unsqueeze(1), [round(size / self.crop_fraction)], InterpolationMode(self.interpolation)
-            )
-            images = center_crop(enlarged, [size])
+            larger = [round(shape[-1] / self.crop_fraction)]
+            images = resize(images.unsqueeze(1), larger, InterpolationMode(self.interpolation))
+            images = center_crop(images, [shape[-1]])
         return normalise(images, self.mean, self.std).contiguous(memory_format=torch.channels_last)

