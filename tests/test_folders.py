@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 
 import numpy as np
 import pandas as pd
@@ -153,9 +154,14 @@ def test_names_that_are_not_utf8(folder):
 # -------------------------------------------------------------------------------------------------- CSV files
 
 
-def test_names_with_backslashes(csv_folder):
-    path = csv_folder / "train.csv"
-    path.write_text(path.read_text().replace("images/0.png", "images\\0.png"))
+@pytest.mark.parametrize("written", ["NFC", "NFD"])
+def test_names_that_are_written_otherwise(csv_folder, written):
+    other = {"NFC": "NFD", "NFD": "NFC"}[written]
+    (csv_folder / "images" / "0.png").rename(csv_folder / "images" / unicodedata.normalize(other, "ü.png"))
+    text = (
+        (csv_folder / "train.csv").read_text().replace("images/0.png", unicodedata.normalize(written, "images\\ü.png"))
+    )
+    (csv_folder / "train.csv").write_text(text, encoding="utf-8")
     assert len(load(csv_folder).table) == 12
 
 

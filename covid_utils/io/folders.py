@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -163,11 +164,9 @@ def _read_csv(path: Path, split: str | None) -> pd.DataFrame:
     table = rows[1:].set_axis(names, axis=1).drop(columns="nan", errors="ignore")
     table["place"] = [f"{path.name} row {row + 1}" for row in table.index]
     table = table[table[["filename", "label"]].notna().any(axis=1)].copy()
-    paths = [str(name).strip() for name in table.filename]
-    paths = [name if (path.parent / name).is_file() else name.replace("\\", "/") for name in paths]
-    lost = pd.Series([not (path.parent / name).is_file() for name in paths], table.index, dtype=bool)
+    paths = pd.Series([_file_of(path.parent, str(name).strip()) for name in table.filename], table.index, dtype=object)
     labels = table.label.map(class_of)
-    _refuse(table, "filename", lost, f"which is not there: file names start from {path.parent}")
+    _refuse(table, "filename", paths.isna(), f"which is not there: file names start from {path.parent}")
     _refuse(table, "label", labels.isna(), "which is unknown: write 1 or COVID, 0 or non-COVID")
     if split is None and "split" in table:
         split = table.split.str.strip().str.lower().map(SPLIT_NAMES)
@@ -184,6 +183,12 @@ def _refuse(table: pd.DataFrame, column: str, wrong: pd.Series, why: str) -> Non
     """Raise ValueError for the first row that is wrong."""
     for row in table[wrong].to_dict("records"):
         raise ValueError(f"{row['place']} has {column} {row[column]!r}, {why}.")
+
+
+def _file_of(folder: Path, name: str) -> str | None:
+    """The path of a slice from the folder, as the file system spells it; None if it isn't there."""
+    forms = (name, *(unicodedata.normalize(kind, name.replace("\\", "/")) for kind in ("NFC", "NFD")))
+    return next((form for form in forms if (folder / form).is_file()), None)
 
 
 def _check_splits(table: pd.DataFrame, folder: Path) -> None:

@@ -25,6 +25,8 @@ from .feature_cache import CachedFeatures
 
 def new_model(settings: Settings) -> Net:
     """The network that `settings` describe: seeded, its weights loaded, frozen unless it starts from scratch."""
+    if torch.get_default_dtype() != torch.float32:
+        raise ValueError("PyTorch's default dtype is not float32 here: run torch.set_default_dtype(torch.float32).")
     with seeded(settings.seed):
         model = build_model(settings.backbone, settings.weights)
     return freeze(model, "all" if settings.weights == "scratch" else settings.trainable)
