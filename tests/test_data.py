@@ -186,12 +186,13 @@ def test_splits_are_as_large_as_the_article_s_with_both_classes_and_whole_groups
 
 UNEVEN = [1, 1, 100, 100, 1, 1]  # slices of each patient
 SMALL = {  # labels, slices of each patient, and the splits of patients a, b, c, … for seed 0: r(train), v(al), t(est)
-    "one class each": ([0, 1] * 6, [1] * 12, ""),
-    "half and half": ([0, 1] * 6, [2] * 6, ""),  # field cases: labels_in_one_file, slices_labelled_one_by_one
-    "more COVID": ([0, 1, 1] * 6, [3] * 6, ""),
-    "less COVID": ([0, 0, 1] * 6, [3] * 6, ""),
-    "uneven": ([1] * 102 + [0] * 102, UNEVEN, ""),
-    "many": ([0] * 30 + [1] * 18, [3] * 16, ""),
+    "one class each": ([0, 1] * 6, [1] * 12, "rrrrrrrvttvr"),
+    "half and half": ([0, 1] * 6, [2] * 6, "vtrrtv"),  # field cases: labels_in_one_file, slices_labelled_one_by_one
+    "more COVID": ([0, 1, 1] * 6, [3] * 6, "vtrrtv"),
+    "three of eight": ([0, 0, 1] * 5 + [1, 1, 0] * 3, [3] * 8, "rvrrtrtv"),
+    "five of eight": ([1, 1, 0] * 5 + [0, 0, 1] * 3, [3] * 8, "rvrrtrtv"),
+    "uneven": ([1] * 102 + [0] * 102, UNEVEN, "vtrrtv"),
+    "many": ([0] * 30 + [1] * 18, [3] * 16, "rrrrtrvrtvvrrtrr"),
 }
 
 
@@ -258,7 +259,7 @@ def test_loader(drawn):
     assert all(torch.equal(batch, augment(plain)) for (batch, _), (plain, _) in zip(changed, in_order, strict=True))
     assert torch.equal(torch.cat([labels for _, labels in changed]), labels)
 
-    orders, n = [], (drawn.table.split == "train").sum()
+    orders, n = [], len(Slices(drawn, "train"))
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
         orders.append(torch.cat([images for images, _ in loader(drawn, "train", shuffle=True)]))
