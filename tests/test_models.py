@@ -87,6 +87,7 @@ def test_what_is_trainable_and_the_head_that_trains_on_features(trainable, first
     head = models.FeatureHead(model)
     assert torch.equal(head(features), model(SLICES)) and head(features.bfloat16()).dtype == torch.float32
     assert head.amp == model.amp == TOY.amp and model.origin == "scratch"
+    assert torch.equal(model.embed(model.forward_features(model.preprocess(SLICES))), model.embed(features, first))
     model.net.bn1.bias.requires_grad_(True)
     assert models.first_trainable_stage(model) == "stem"
 
@@ -146,6 +147,7 @@ def test_a_file_gives_the_trunk_and_a_new_head(tmp_path):
     [
         (lambda: Net("resnet15"), ValueError, "Unknown backbone 'resnet15': did you mean 'resnet"),
         (lambda: freeze(Net("toy"), "lats"), ValueError, "Unknown stage 'lats': did you mean 'last'"),
+        (lambda: freeze(Net("toy"), "al"), ValueError, "Unknown stage 'al': did you mean 'all'"),
         (lambda: build_model("toy", "imagnet"), ValueError, "Unknown weights 'imagnet'.*did you mean 'imagenet'"),
         (lambda: build_model("resnet34", "bundled"), ValueError, "No bundled weights for 'resnet34'.*resnet18"),
         (lambda: load_model(PROJECT / "x.safetensors"), FileNotFoundError, "No checkpoint .*: train the model first"),
@@ -162,16 +164,11 @@ def test_packed_kernels_are_close_and_small(tmp_path, step, size):
     save_weights(path, pack_kernels(state, step), {"note": 1})
     back, notes = read_weights(path)
     assert notes == {"note": 1} and back.keys() == state.keys()
-    kernel, restored = state["net.layer4.0.conv1.weight"], back["net.layer4.0.conv1.weight"]
+    kernel, restored = (tensors["net.layer4.0.conv1.weight"] for tensors in (state, back))
     largest, spread = kernel.flatten(1).abs().amax(1) / 127, step * kernel.flatten(1).std(1)
-    assert restored.shape == kernel.shape
     assert ((kernel - restored).flatten(1).abs().amax(1) <= torch.maximum(largest, spread) / 2 + 1e-7).all()
     assert torch.equal(back["net.bn1.running_var"], state["net.bn1.running_var"])
     assert path.stat().st_size < size * 4 * sum(t.numel() for t in state.values())
-    spoilt = {"a": torch.zeros(9, dtype=torch.uint8), "a.shape": torch.tensor([3, 3]), "a.scale": torch.ones(3)}
-    save_weights(path, spoilt, {})
-    with pytest.raises(ValueError, match="w.safetensors is damaged or holds no weights of ours"):
-        read_weights(path)
 
 
 @pytest.mark.parametrize("path", sorted(weights.BUNDLED.glob("*.safetensors")), ids=lambda path: path.stem)
