@@ -189,6 +189,7 @@ SMALL = {  # labels, slices of each patient, and the splits of patients a, b, c,
     "one class each": ([0, 1] * 6, [1] * 12, "rrrrrrrvttvr"),
     "half and half": ([0, 1] * 6, [2] * 6, "vtrrtv"),  # field cases: labels_in_one_file, slices_labelled_one_by_one
     "more COVID": ([0, 1, 1] * 6, [3] * 6, "vtrrtv"),
+    "one of both classes": ([0, 1] + [1] * 6 + [0] * 8, [2] * 8, "vtrrtrvr"),  # counts as COVID
     "three of eight": ([1, 1, 0] * 3 + [0, 0, 1] * 5, [3] * 8, "vtrrtrvr"),
     "five of eight": ([1, 1, 0] * 4 + [0, 0, 1, 1, 1, 0] + [0, 0, 1] * 2, [3] * 8, "rtrrtvvr"),
     "uneven": ([1] * 102 + [0] * 102, UNEVEN, "vtrrtv"),
