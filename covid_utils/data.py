@@ -25,15 +25,14 @@ class CTData:
     """Slices in memory; row i of the table is image i.
 
     Attributes:
-        table: a row per slice: `path`, `label` (1 = COVID, 0 = non-COVID), `patient` (who must not be divided between
-            splits), `split` ("train", "val" or "test"); the phantom also has `findings`, names with commas between.
+        table: a row per slice: `path`, `label` (1 = COVID, 0 = non-COVID), `patient` (the group that stays in one
+            split), `split` ("train", "val" or "test"); for the phantom also `findings`, names separated by commas.
         images: uint8 (N, H, W), 0 black to 255 white.
-        lesions: bool (N, H, W), where disease was drawn; None for real slices.
-        lungs: bool (N, H, W); None for real slices.
+        lesions, lungs: masks, bool (N, H, W), of the disease and the lungs; None for real slices.
         name: the dataset's name.
-        window: the values that became black and white, where CSV files name the same for all slices; else None.
-        patient_source: one sentence on where the patients come from.
-        fingerprint: SHA-256 of pixels and table, as hexadecimal text.
+        patient_source: where the patients come from, in a sentence or more for the reader.
+        fingerprint: SHA-256 of pixels and table, in hexadecimal.
+        window: the intensities shown as black and white, if CSV files give the same for all slices; else None.
     """
 
     table: pd.DataFrame
@@ -55,7 +54,7 @@ def load_data(settings: Settings, progress: bool = True) -> CTData:
         progress: show a progress bar.
 
     Raises:
-        ValueError: an unknown data set; a damaged slice; a wrong CSV file; too few slices to split.
+        ValueError: an unknown data set, a damaged slice, a wrong CSV file, or too few slices to split.
         FileNotFoundError: a missing folder or file.
         ConnectionError: a download failed.
     """
@@ -63,28 +62,28 @@ def load_data(settings: Settings, progress: bool = True) -> CTData:
     if "split" not in table:
         table["split"] = split_groups(table, settings.split, settings.seed)
         patient_source += " The random split ignores patients." if settings.split == "random" else ""
-    images, lesions, lungs, window = read()  # decoding comes last, so that what cannot be split says so at once
+    images, lesions, lungs, window = read()  # last, as it takes long: what cannot be split is refused before
     return CTData(table, images, lesions, lungs, name, patient_source, fingerprint(table, images), window)
 
 
 def split_groups(table: pd.DataFrame, split: str = "patient", seed: int = 0) -> pd.Series:
-    """Assign whole groups to the splits, so that each has about the same share of both classes.
+    """Assign patients (or single slices) to train, val and test, each with about the same share of both classes.
 
-    Validation and test get 400/2481 of the slices each, exactly so with single slices. The groups are assigned in the
-    order of a hash of seed and name: the same on every machine, in whatever order the files are listed.
+    Validation and test get 400/2481 of the slices each, exactly so with single slices. The order is that of a hash of
+    seed and name: the same on every machine, in whatever order the files are listed.
 
     Args:
         table: with `path`, `label`, `patient`.
-        split: "patient" assigns patients, "random" single slices.
+        split: "patient" keeps each patient's slices together, "random" assigns single slices.
 
-    Returns "train", "val" or "test" for each row. Raises ValueError if a class has fewer than three groups.
+    Returns "train", "val" or "test" for each row. ValueError if a class has fewer than three patients (or slices).
     """
     name = table.patient if split == "patient" else table.path
     groups = table.groupby(name).label.agg(["size", "mean"])
     groups["label"] = (groups["mean"] >= 0.5).astype(int)  # a patient with slices of both classes: the majority
     groups = groups.loc[sorted(groups.index, key=lambda g: hashlib.sha256(f"{seed} {g}".encode()).digest())]
     mixed = groups["mean"].between(0, 1, inclusive="neither")
-    if mixed.all() and not 3 <= groups["label"].sum() <= len(groups) - 3:  # then each may count for either class
+    if mixed.all() and not 3 <= groups["label"].sum() <= len(groups) - 3:  # each patient can stand for either class
         groups["label"] = [number % 2 for number in range(len(groups))]
     held_out = round(HELD_OUT * len(table))
     covid = round(held_out * groups["size"][groups.label == 1].sum() / len(table))
@@ -97,7 +96,7 @@ def split_groups(table: pd.DataFrame, split: str = "patient", seed: int = 0) -> 
                 f"Class {CLASSES[label]} has too few slices, {left.sum()} in {len(left)} {unit}: {hint}add slices, as "
                 "train, val and test need one each."
             )
-        for part, spare in (("test", 2), ("val", 1)):
+        for part, spare in (("test", 2), ("val", 1)):  # at least so many groups are left for the other splits
             taken = _fill(left, target, most=len(left) - spare)
             assigned |= dict.fromkeys(taken, part)
             left = left.drop(taken)
@@ -105,7 +104,7 @@ def split_groups(table: pd.DataFrame, split: str = "patient", seed: int = 0) -> 
 
 
 def _fill(sizes: pd.Series, target: int, most: int) -> list:
-    """At most `most` groups whose sizes add up to about `target`; the smallest group if all are too large."""
+    """The first groups whose sizes add up to about `target`, at most `most`; the smallest if all are too large."""
     taken, total = [], 0
     for group, size in sizes.items():
         if total + size / 2 <= target and len(taken) < most:
@@ -117,8 +116,8 @@ def _fill(sizes: pd.Series, target: int, most: int) -> list:
 class Slices(Dataset):
     """The slices of one split as a PyTorch dataset; ValueError if there is no such split.
 
-    `slices[i]` is an image, uint8 (H, W), and its label, float32 (), 1 = COVID; `slices[[i, j, …]]` is a
-    whole batch at once, uint8 (N, H, W) and float32 (N,). `slices.rows`, int64: which rows of `data.table` these are.
+    `slices[i]` is an image, uint8 (H, W), and its label, float32 (), 1 = COVID; `slices[[i, j, …]]` is a whole batch,
+    uint8 (N, H, W) and float32 (N,). `slices.rows`, int64 (N,): their rows in `data.table`.
     """
 
     def __init__(self, data: CTData, split: str):
@@ -144,10 +143,10 @@ def loader(
     return make_loader(Slices(data, split), batch_size, shuffle, transform)
 
 
-def make_loader(dataset: Dataset, batch_size: int = 32, shuffle: bool = False, transform: Callable | None = None):
+def make_loader(dataset: Dataset, batch_size: int, shuffle: bool, transform: Callable | None = None) -> DataLoader:
     """Batches of any data set that takes a list of indices, each changed by `transform` if it is given.
 
-    The sampler hands out whole batches of indices, so that one indexing makes a batch, with no Python per slice
+    The sampler yields lists of indices, and the data set returns a whole batch for each: no Python code per slice
     (https://pytorch.org/docs/stable/data.html#disable-automatic-batching). Shuffling uses torch's global generator. A
     last batch of a single slice is left out of a shuffled epoch: batch normalisation needs more than one.
     """
@@ -173,7 +172,7 @@ def augment(images: Tensor) -> Tensor:
     angle, scale, shift_x, shift_y, _, _ = torch.rand(6, n) * 2 - 1  # recorded runs depend on drawing six
     angle, scale = torch.deg2rad(10 * angle), 1 + 0.1 * scale
     cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
-    # from coordinates in the result to coordinates in the slice, both from -1 to 1
+    # affine maps (N, 2, 3) from coordinates in the result to coordinates in the slice, both from -1 to 1
     entries = [cos * flip, -sin, 0.1 * shift_x, sin * flip, cos, 0.1 * shift_y]
     matrix = torch.stack(entries, dim=1).view(n, 2, 3).to(images.device)
     grid = affine_grid(matrix, [n, 1, *images.shape[1:]], align_corners=False)

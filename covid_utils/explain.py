@@ -20,10 +20,10 @@ BATCH = 32  # slices at a time, as all activations are kept
 
 
 def first_component(activations: np.ndarray) -> np.ndarray:
-    """The activations' first principal component, seen as a map: where they vary most.
+    """Eigen-CAM: the activations' first principal component as a map, which shows where they vary most.
 
-    EigenCAM: Muhammad and Yeasin 2020, https://arxiv.org/abs/2008.00299, section III; centred, as in the library. A
-    principal component's sign is arbitrary; here it is chosen so that strongly active locations are positive.
+    Muhammad and Yeasin 2020, https://arxiv.org/abs/2008.00299, section III; centred, as in the library. A principal
+    component's sign is arbitrary; here it is chosen so that strongly active locations are positive.
 
     Args:
         activations: float32 (C, h, w) of one slice.
@@ -41,7 +41,7 @@ def first_component(activations: np.ndarray) -> np.ndarray:
 
 
 class OrientedEigenCAM(EigenCAM):
-    """The library's EigenCAM with a fixed sign, and some forty times faster."""
+    """The library's Eigen-CAM with a fixed sign, and some forty times faster."""
 
     def get_cam_image(self, input_tensor, target_layer, targets, activations, grads, eigen_smooth):
         return np.stack([first_component(each) for each in activations])
@@ -73,10 +73,10 @@ def cam(
         model: any network with one logit; its parameters stay as they are, and it is left in eval mode.
         images: what it takes: for a `Net` slices, uint8 (N, H, H), or input, float32 (N, 3, H, W).
         method: a name in METHODS.
-        layer: a module of the model, or its name; for a `Net` also "layer1" to "layer4". Its output is explained.
+        layer: the module whose output the map is made of, or its name; for a `Net` also "layer1" to "layer4".
         targets: the class to explain for each slice, 0 or 1, (N,); by default the model's own decision.
-        reshape_transform: from the layer's output to a feature map, (N, C, h, w), where it is none (the tokens of a
-            transformer), as the library takes it.
+        reshape_transform: turns the layer's output into a feature map, (N, C, h, w), for layers whose output is none
+            (the tokens of a transformer); see the library.
 
     Returns:
         float32 (N, H, W), each map scaled to 0…1 by itself: brightness can't be compared between maps. A map is 0
@@ -165,7 +165,7 @@ def network_input(model: nn.Module, images: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def _gradients_from(model: nn.Module, layer: nn.Module):
-    """As in `gradients_at_layer`, the graph begins at the layer; and no parameter gets a gradient meanwhile."""
+    """Inside, the graph begins at the layer, as in `gradients_at_layer`, and no parameter requires a gradient."""
     model.eval()
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     hook = layer.register_forward_hook(lambda _module, _input, output: output.detach().requires_grad_())
@@ -180,19 +180,19 @@ def _gradients_from(model: nn.Module, layer: nn.Module):
             parameter.requires_grad = True
 
 
-def on_slice(maps: np.ndarray, size: int, crop_fraction: float = 1.0) -> np.ndarray:
-    """Maps of the network's input, resized and padded to the slice they came from.
+def on_slice(maps: np.ndarray, size: int, crop_fraction: float) -> np.ndarray:
+    """Maps of what the network saw, resized and padded to the size of the slice.
 
     Args:
         maps: float32 (N, h, w).
         size: the slice's height and width in pixels.
-        crop_fraction: how much of the slice's width the network saw (`model.preprocess` may crop the centre).
+        crop_fraction: the share of the slice's width that is left if `model.preprocess` crops the centre.
 
     Returns:
-        float32 (N, size, size), 0 outside of what the network saw.
+        float32 (N, size, size), 0 outside the crop.
     """
     seen = round(size * size / round(size / crop_fraction))  # `Preprocessing` enlarges to whole pixels
     before = (size - seen) // 2
     border = ((before, size - seen - before),) * 2
-    resized = (cv2.resize(each, (seen, seen), interpolation=cv2.INTER_LINEAR) for each in maps)
+    resized = (cv2.resize(each, (seen, seen)) for each in maps)  # bilinear
     return np.stack([np.pad(each, border) for each in resized]).astype(np.float32)

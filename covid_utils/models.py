@@ -16,30 +16,30 @@ LAYERS = STAGES[1:-1]  # the feature map of each has half the height and width o
 
 
 class StagedModule(nn.Module):
-    """Access to a network's stages, for what works on a part of it: freezing, cached features, CAM, OOD scores."""
+    """A network in stages, for what works on a part of it: freezing, cached features, CAM, OOD scores."""
 
     net: nn.Module
     backbone: str
 
     def parts(self, *stages: str) -> list[nn.Module]:
-        """The modules of stages ("stem", "layer1" to "layer4", "head"), in the order they compute."""
+        """The modules of stages ("stem", "layer1" to "layer4", "head"), in forward order."""
         names = " ".join(getattr(BACKBONES[self.backbone], stage) for stage in stages).split()
         return [self.net.get_submodule(name) for name in names]
 
     def forward_features(self, x: Tensor, before: str = "layer4") -> Tensor:
-        """The features that go into the stage `before`, (N, C, h, w), of inputs, float32 (N, 3, H, W)."""
+        """The input of the stage `before`, float32 (N, C, h, w), from the network's input, float32 (N, 3, H, W)."""
         for part in self.parts(*STAGES[: STAGES.index(before)]):
             x = part(x)
         return x
 
     def embed(self, features: Tensor, first: str = "layer4") -> Tensor:
-        """What the head is given, (N, C): the output of the stages from `first` on, averaged over all locations."""
+        """The head's input, (N, C): features passed through the stages from `first` on, averaged over locations."""
         for part in self.parts(*STAGES[STAGES.index(first) : -1]):
             features = part(features)
         return adaptive_avg_pool2d(features, 1).flatten(1)
 
     def forward_head(self, features: Tensor, first: str = "layer4") -> Tensor:
-        """Logits, float32 (N,), of features from `forward_features`: by the stages from `first` on, and the head."""
+        """Logits, float32 (N,), from the features that go into the stage `first`."""
         (head,) = self.parts("head")
         return head(self.embed(features, first)).flatten()
 
@@ -70,12 +70,12 @@ class Net(StagedModule):
         check_stages(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, float32 (N,), of slices, uint8 (N, H, H), or of what `preprocess` makes of them."""
+        """Logits, float32 (N,), of slices, uint8 (N, H, H), or of preprocessed ones, float32 (N, 3, H, H)."""
         return self.net(self.preprocess(images)).flatten()
 
 
 class FeatureHead(nn.Module):
-    """A model whose forward pass begins at its trainable stages: from cached features, (N, C, h, w), to logits."""
+    """The trainable stages of a model, as a model of its own: from cached features, (N, C, h, w), to logits."""
 
     def __init__(self, model: Net):
         super().__init__()
@@ -87,10 +87,10 @@ class FeatureHead(nn.Module):
 
 @torch.no_grad()
 def check_stages(model: Net) -> None:
-    """Compare a network's stages, one after the other, with its library's own forward pass.
+    """Raise ValueError if a network's stages, one after the other, compute something else than its own forward pass.
 
-    A row of BACKBONES can load and compute another network: the last ReLU of a DenseNet, for example, is a function
-    in its `forward` and no module that a row could name. Raises ValueError, naming the backbone, if they differ.
+    They do if its row of BACKBONES leaves something out: the last ReLU of torchvision's DenseNet, for example, is a
+    function in its `forward`, and no module that a row could name.
     """
     model.eval()
     x = torch.linspace(-1, 1, 3 * 64 * 64).sin().view(1, 3, 64, 64)

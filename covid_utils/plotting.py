@@ -29,9 +29,9 @@ styled = plt.rc_context(STYLE)
 
 @styled
 def show(figure: Figure, alt: str, photo: bool = False, small: bool = False) -> None:
-    """Display a figure once, with a text for those who can't see it, and forget it.
+    """Display a figure once, with an alternative text, and close it.
 
-    `photo`: as JPEG, a quarter of a PNG's size for pictures full of grey values; `small`: half of that again.
+    `photo`: as JPEG, a quarter of a PNG's size for CT slices; `small`: half of that again.
     """
     plt.close(figure)
     if photo:
@@ -50,9 +50,7 @@ def compact(figure: Figure, photo: bool, small: bool = True) -> bytes:
 
 
 @styled
-def grid(
-    images, titles, columns=6, outlines=None, alt="A grid of CT slices.", width=1.9, small=False, colours=None
-) -> None:
+def grid(images, titles, columns=6, outlines=None, alt="A grid of CT slices.", width=1.9, colours=None) -> None:
     """Show grey slices side by side.
 
     Args:
@@ -60,7 +58,7 @@ def grid(
         columns: slices in a row, each `width` inches wide.
         outlines: bool (N, H, W), drawn as a line, or None.
         colours: of these lines, N names; by default LESION.
-        alt: what the picture shows, for those who can't see it; small: as for `show`.
+        alt: the alternative text for a reader who can't see it.
     """
     if not len(images):
         return
@@ -75,7 +73,7 @@ def grid(
         if outlines is not None:
             outline(axis, outlines[index], colours[index] if colours else LESION)
     figure.tight_layout()
-    show(figure, alt, photo=True, small=small)
+    show(figure, alt, photo=True)
 
 
 def outline(axis, mask, colour=LESION) -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
-from sklearn.metrics import average_precision_score, f1_score, log_loss, precision_score, recall_score, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score, roc_auc_score
 from toy import tiny_data
 
 from covid_utils import evaluation
@@ -12,8 +12,6 @@ from covid_utils.labs.audit import grey_histogram, nearest_neighbour
 RNG = np.random.default_rng(0)
 LABELS = np.tile([0, 1], 100)
 LOGITS = RNG.normal(1.5 * (LABELS - 0.5))
-
-
 FEW_COVID = (LABELS == 0) | (np.arange(200) % 5 == 0)
 
 
@@ -193,7 +191,4 @@ def test_temperature_undoes_a_scaling():
     rng = np.random.default_rng(1)
     honest = rng.normal(0, 2, 4000)
     labels = (rng.random(4000) < 1 / (1 + np.exp(-honest))).astype(int)
-    found = calibration.temperature(3 * honest, labels)
-    assert found == pytest.approx(3, rel=0.1)
-    as_trained, scaled = (log_loss(labels, 1 / (1 + np.exp(-3 * honest / t))) for t in (1, found))
-    assert scaled < as_trained
+    assert calibration.temperature(3 * honest, labels) == pytest.approx(3, rel=0.1)

@@ -1,3 +1,5 @@
+"""Class activation maps: by hand and by the library, for any layer, and what they leave behind."""
+
 import copy
 
 import numpy as np
@@ -9,11 +11,9 @@ from pytorch_grad_cam.utils.model_targets import BinaryClassifierOutputTarget
 from covid_utils import explain
 from covid_utils.io.preprocessing import Preprocessing
 from covid_utils.models import LAYERS, Net, freeze
-from covid_utils.training import predict
 
 torch.manual_seed(0)
 SLICES = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
-TARGETS = ([1], 1, [2, 0, 1], [0.9, 0, 1], ["COVID", 0, 1], [-1, 0, 1])  # none of them a class for each slice
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +43,17 @@ def test_gradcam_by_hand(model):
     """Activations times mean gradients, summed, rectified, scaled, enlarged: the library's map, for either class."""
     activations, gradients, logits = activations_and_gradients(model, SLICES)
     assert activations.shape == gradients.shape == (3, 512, 2, 2)
+    assert torch.equal(logits, model(SLICES).detach()) and not logits.requires_grad
     by_hand = (gradients.mean((2, 3), keepdim=True) * activations).sum(1).numpy()
     assert np.array_equal(explain.grad_cam(activations, gradients).numpy(), by_hand)
     for explained, part in ((1, by_hand), (0, -by_hand)):
-        library = explain.cam(model, SLICES, "GradCAM", targets=[explained] * 3)
-        ours = scaled(explain.on_slice(scaled(np.maximum(part, 0)), 64))
+        library = explain.cam(model, SLICES, targets=[explained] * 3)
+        ours = scaled(explain.on_slice(scaled(np.maximum(part, 0)), 64, 1.0))
         assert ours.max() > 0 and np.abs(ours - library).max() < 1e-5
 
 
 def test_evidence_and_bias_make_the_logit(model):
-    logits = model(model.preprocess(SLICES)).detach().numpy()
+    logits = model(SLICES).detach().numpy()
     for layer, exact in (("layer4", True), ("layer3", False)):  # only where pooling and a linear head follow
         total = explain.grad_cam(*activations_and_gradients(model, SLICES, layer)[:2]).sum((1, 2))
         assert np.allclose(total + model.net.fc.bias.item(), logits, atol=1e-4) == exact
@@ -88,12 +89,12 @@ def test_maps_need_no_gradients_of_the_caller(model, off):
 
 
 def test_the_models_own_decision_is_explained_by_default(model):
-    logits = model(model.preprocess(SLICES)).detach()
-    model.net.fc.bias.data -= logits.median() + 1e-6 - logits.diff().abs().min() / 1e3
-    decisions = (model(model.preprocess(SLICES)) > 0).int().tolist()
-    assert set(decisions) == {0, 1}
-    own, given = explain.cam(model, SLICES), explain.cam(model, SLICES, targets=decisions)
-    assert np.array_equal(own, given)
+    logits = model(SLICES).detach()
+    for cut, decisions in ((logits.median() + 1e-6, (logits > logits.median()).int()), (logits.min() - 0.1, [1] * 3)):
+        shifted = copy.deepcopy(model)
+        shifted.net.fc.bias.data -= cut
+        own, given = explain.cam(shifted, SLICES), explain.cam(shifted, SLICES, targets=decisions)
+        assert np.array_equal(own, given) and len(set(map(int, decisions))) == 1 + (cut > logits.min())
 
 
 @pytest.mark.parametrize("size", [1.0, 1e-3])
@@ -111,53 +112,42 @@ def test_eigencam_is_the_librarys_and_bright_where_activations_are_strong(flip, 
     assert np.allclose(np.abs(library), np.abs(heat), atol=1e-5 * size)
 
 
-def test_errors_surface_and_hooks_are_removed(model, monkeypatch):
+def test_the_model_is_left_as_it_was_and_nothing_before_the_layer_is_kept(model, monkeypatch):
+    """Also where the library fails, whose `with` block would swallow the error."""
+    freeze(model, "layer2")
+    asked, before = [], [parameter.requires_grad for parameter in model.parameters()]
+    model.net.layer3.register_forward_hook(lambda _module, _input, output: asked.append(output.requires_grad))
+
     def broken(*_args, **_kwargs):
         raise IndexError("inside the library")
 
-    monkeypatch.setattr(explain.METHODS["GradCAM"], "get_cam_weights", broken)
-    with pytest.raises(IndexError, match="inside the library"):
-        explain.cam(model, SLICES)
-    assert not model.net.layer4._forward_hooks
-    assert all(parameter.requires_grad for parameter in model.parameters())
-
-
-def test_the_model_is_left_as_it_was(model):
-    freeze(model)
-    before = [parameter.requires_grad for parameter in model.parameters()]
-    for look in (explain.cam, activations_and_gradients):
-        look(model, SLICES)
-        assert [parameter.requires_grad for parameter in model.parameters()] == before
-        assert all(parameter.grad is None for parameter in model.parameters())
-        assert not model.net.layer4._forward_hooks
-
-
-def test_nothing_before_the_layer_is_kept(model):
-    asked = []
-    model.net.layer3.register_forward_hook(lambda _module, _input, output: asked.append(output.requires_grad))
     explain.cam(model, SLICES)
     activations_and_gradients(model, SLICES)
     assert asked == [False] * 3  # for the decision, for its map, and for what it is made of
+    monkeypatch.setattr(explain.METHODS["GradCAM"], "get_cam_weights", broken)
+    with pytest.raises(IndexError, match="inside the library"):
+        explain.cam(model, SLICES)
+    assert not model.net.layer4._forward_hooks and all(parameter.grad is None for parameter in model.parameters())
+    assert [parameter.requires_grad for parameter in model.parameters()] == before
+
+
+TARGETS = ([1], 1, [2, 0, 1], [0.9, 0, 1], ["COVID", 0, 1], [-1, 0, 1])  # none of them a class for each slice
+NO_SLICES = (SLICES / 255, SLICES[:, None], SLICES[0], SLICES[:, :, :48], SLICES.int())
 
 
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"method": "GradCAMM"}, "Unknown method 'GradCAMM'"),
-        ({"layer": "layer5"}, "Unknown layer 'layer5': did you mean"),
-        *[({"targets": each}, "targets must be a list with 0 or 1 for each of 3 slices") for each in TARGETS],
+        ({"method": "GradCAMM"}, "Unknown method 'GradCAMM': choose one of 'GradCAM', 'EigenCAM'"),
+        ({"layer": "layer5"}, "Unknown layer 'layer5': did you mean 'layer4'"),
+        ({"layer": "net.bm1"}, "Unknown layer 'net.bm1': did you mean 'net.bn1'"),
+        *[({"targets": each}, "^targets must be a list with 0 or 1 for each of 3 slices") for each in TARGETS],
+        *[({"images": each}, r"Slices must be a torch tensor, uint8 \(N, H, H\) from 0 to 255") for each in NO_SLICES],
     ],
 )
 def test_bad_calls_are_named(model, given, words):
     with pytest.raises(ValueError, match=words):
-        explain.cam(model, SLICES, **given)
-
-
-@pytest.mark.parametrize("wrong", [SLICES / 255, SLICES[:, None], SLICES[0], SLICES[:, :, :48], SLICES.int()])
-def test_what_is_no_slice_is_refused(model, wrong):
-    for call in (explain.cam, activations_and_gradients, predict):
-        with pytest.raises(ValueError, match=r"Slices must be a torch tensor, uint8 \(N, H, H\) from 0 to 255, not"):
-            call(model, wrong)
+        explain.cam(model, **{"images": SLICES} | given)
 
 
 def test_a_layer_is_a_module_or_its_name(model):
