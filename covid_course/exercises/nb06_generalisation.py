@@ -1,4 +1,4 @@
-"""Exercises of notebook 6: the Mahalanobis distance, and one score for a patient."""
+"""Exercises of notebook 6: the interval of a difference, the Mahalanobis distance, one score for a patient."""
 
 from __future__ import annotations
 
@@ -6,6 +6,30 @@ import numpy as np
 from scipy.special import expit
 
 from .grading import expect, result, same, wrong_if
+
+
+def _difference(answer) -> str:
+    """Two scores of other patients, whose intervals are wider on one side."""
+    for (a, low_a, high_a), (b, low_b, high_b) in (
+        ((0.9, 0.8, 0.95), (0.85, 0.78, 0.87)),
+        ((0.6, 0.5, 0.62), (0.7, 0.66, 0.8)),
+    ):
+        names = ("value", "low", "high")
+        scores = (
+            {name: each for name, each in zip(names, score, strict=True)}
+            for score in ((a, low_a, high_a), (b, low_b, high_b))
+        )
+        said = result(answer, *scores, shape=(3,), wanted="three numbers: the difference, its lower and its upper end")
+        d = b - a
+        right = np.array([d, d - np.hypot(b - low_b, high_a - a), d + np.hypot(high_b - b, a - low_a)])
+        kinds = {
+            "sign": (-right, -right[[0, 2, 1]]),
+            "same ends": np.array([d, d - np.hypot(b - low_b, a - low_a), d + np.hypot(high_b - b, high_a - a)]),
+            "added": np.array([d, low_b - high_a, high_b - low_a]),
+            "order": right[[0, 2, 1]],
+        }
+        expect(said, right, kinds)
+    return "Wider than each of the two intervals, and narrower than both together: errors partly cancel."
 
 
 def _mahalanobis(answer) -> str:
@@ -57,4 +81,4 @@ def _patient_scores(answer) -> str:
     return "Three slices that show the disease are enough, however many do not."
 
 
-GRADERS = {"mahalanobis": _mahalanobis, "patient score": _patient_scores}
+GRADERS = {"difference": _difference, "mahalanobis": _mahalanobis, "patient score": _patient_scores}
