@@ -76,8 +76,7 @@ def _packed(text: str) -> str:
 def refresh() -> list[Path]:
     """Execute the committed notebooks anew, with their own parameters, and clean them: all, or none changes.
 
-    They run in an empty home of their own, so that nothing old is shown as new. Returns the notebooks' files; raises
-    NotebookError if one fails.
+    They run in an empty home of their own, so that nothing old is shown as new. NotebookError if one fails.
     """
     notebooks = find_notebooks()
     with tempfile.TemporaryDirectory() as empty, patch.dict(os.environ, COVID_UTILS_HOME=empty):

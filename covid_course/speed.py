@@ -36,13 +36,9 @@ def draw() -> tuple[Tensor, Tensor]:
 
 @seeded(0)
 def measure(slices: Tensor, labels: Tensor, device: str = "auto", seconds: float = 2.0) -> dict[str, float]:
-    """How fast the network of notebook 2 trains here in float32, with inference in between as in its epochs.
+    """How fast the network of notebook 2 trains here on a batch, with inference in between as in its epochs.
 
-    Args:
-        slices, labels: a batch.
-        seconds: how long each measurement takes at least.
-
-    Returns: training slices/s in "float32" on all threads, and, on a CPU, on "one thread".
+    Returns training slices/s in "float32" on all threads, and, on a CPU, on "one thread"; each takes `seconds` or more.
     """
     settings, chosen = Settings(device=device), pick_device(device)
     model = new_model(settings).to(chosen, memory_format=torch.channels_last)

@@ -31,10 +31,8 @@ LISTS = (list, tuple, set, np.ndarray)
 
 
 def check(name: str, answer: Any) -> None:
-    """Try an answer on hidden inputs and say at once whether it is right; if not, give a hint.
-
-    From the second wrong answer on the hint is a stronger one. `my_progress` shows what was passed.
-    Raises ValueError if there is no exercise of this name.
+    """Try an answer on hidden inputs and say whether it is right; if not, give a hint, from the second miss on a
+    stronger one. Raises ValueError if there is no exercise of this name.
     """
     if name not in EXERCISES:
         raise ValueError(f"There is no exercise {name!r}: {did_you_mean(name, EXERCISES)}")
@@ -55,10 +53,7 @@ def check(name: str, answer: Any) -> None:
 
 
 def predict_first(name: str, guess: Any) -> None:
-    """Store a guess (a number, a word or a list), which `you_said` later compares with the result.
-
-    Raises ValueError if there is nothing of this name to predict.
-    """
+    """Store a guess (a number, a word or a list), which `you_said` later compares with the result."""
     title = _title(name)
     if guess is ... or guess is None:
         show("Predict:", f"type your guess in place of `...` and run this cell again ({title}).", BLUE, waiting=True)
@@ -69,13 +64,7 @@ def predict_first(name: str, guess: Any) -> None:
 
 
 def you_said(name: str, value: Any, unit: str = "") -> None:
-    """Show a result next to what was predicted.
-
-    Args:
-        name: as for `predict_first`.
-        value: a number, a word or a list, as the guess was.
-        unit: what follows the numbers, as " %".
-    """
+    """Show a result (a number, a word or a list, as the guess was) with its unit, such as " %", next to the guess."""
     text = f"{_title(name)}: **{_words(value, unit)}**."
     progress, message = progress_store.read()
     prediction = progress.predictions.get(name)
@@ -88,10 +77,7 @@ def you_said(name: str, value: Any, unit: str = "") -> None:
 
 
 def my_progress(notebook: str = "") -> pd.DataFrame | None:
-    """What has been predicted and passed: a row for each exercise and prediction; None if nothing has been.
-
-    `notebook`: "01" to "09", only of this one. Raises ValueError if there is no such notebook.
-    """
+    """A row for each exercise and prediction, of one notebook ("01" to "09") or all; None if nothing has been done."""
     if notebook and notebook not in TEXTS:
         raise ValueError(f"There is no notebook {notebook!r}: {did_you_mean(notebook, TEXTS)}")
     progress, message = progress_store.read()

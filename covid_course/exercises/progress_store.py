@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -26,28 +25,20 @@ class Progress(BaseModel):
     predictions: dict[str, dict[Literal["said", "was"], Any]]
 
 
-_unwritten: dict[Path, Progress] = {}  # what could not be written lasts until the kernel ends
-
-
 def read() -> tuple[Progress, str]:
     """The stored progress, and a sentence if its file was damaged and therefore renamed, else ""."""
     path, empty = resolve(FILE), Progress(exercises={}, predictions={})
-    if path in _unwritten or not path.exists():
-        return _unwritten.get(path, empty), ""
     try:
-        return Progress.model_validate_json(path.read_bytes()), ""
+        return (Progress.model_validate_json(path.read_bytes()) if path.exists() else empty), ""
     except ValueError:
         renamed = path.replace(path.with_name("progress.damaged.json"))
         return empty, f"{display_path(path)} was damaged: it is now {display_path(renamed)}, and a new one begins."
 
 
 def write(progress: Progress) -> str:
-    """Store the progress; returns a sentence if that is not possible (a learner can go on all the same), else ""."""
-    path = resolve(FILE)
+    """Store the progress; returns a sentence if that is not possible, else ""."""
     try:
-        write_json(path, progress.model_dump())
+        write_json(FILE, progress.model_dump())
     except OSError as error:
-        _unwritten[path] = progress
-        return f"(Your progress lasts only until this kernel ends: {error.__cause__ or error})"
-    _unwritten.pop(path, None)
+        return f"(Your progress was not stored: {error.__cause__ or error})"
     return ""
