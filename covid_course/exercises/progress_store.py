@@ -38,7 +38,7 @@ def read() -> tuple[Progress, str]:
 def write(progress: Progress) -> str:
     """Store the progress; returns a sentence if that is not possible, else ""."""
     try:
-        write_json(FILE, progress.model_dump())
+        write_json(resolve(FILE), progress.model_dump())
     except OSError as error:
         return f"(Your progress was not stored: {error.__cause__ or error})"
     return ""
