@@ -147,10 +147,10 @@ def test_a_starter_leaves_no_trace(shown, tmp_path):
     ("name", "guess", "value", "unit", "words"),
     [
         ("nearest neighbour, random split", ..., 62.0, " %", ["Measured:", "random split: 62 %."]),
-        ("nearest neighbour, random split", 80, 62.0, " %", ["80 %", "62 %", "18 points too high"]),
-        ("COVID slices", [1, 2, 7], np.array([2, 7, 9, 11]), "", ["2 of 4 found, 1 named in error"]),
-        ("lower loss", "Training", "training", "", ["As you said"]),
-        ("slices for two points", 200, 1960, "", ["1960", "1800 too low"]),
+        ("nearest neighbour, random split", 80, 62.0, " %", ["80 %", "62 %"]),
+        ("COVID slices", [1, 2, 7], np.array([2, 7, 9, 11]), "", ["1, 2, 7", "2, 7, 9, 11"]),
+        ("lower loss", "Training", "training", "", ["Training", "training"]),
+        ("slices for two points", 200, 1960, "", ["200", "1960"]),
     ],
 )
 def test_a_prediction_is_shown_next_to_the_result(shown, name, guess, value, unit, words):

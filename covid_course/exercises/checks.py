@@ -72,8 +72,7 @@ def you_said(name: str, value: Any, unit: str = "") -> None:
         show("Measured:", text, BLUE, message)
         return
     said, prediction["was"] = prediction["said"], value
-    text = f"{_words(said, unit)}. Measured: {text}{_compared(said, value, unit)}"
-    show("You said:", text, BLUE, message + progress_store.write(progress))
+    show("You said:", f"{_words(said, unit)}. Measured: {text}", BLUE, message + progress_store.write(progress))
 
 
 def my_progress(notebook: str = "") -> pd.DataFrame | None:
@@ -114,19 +113,6 @@ def _words(value: Any, unit: str = "") -> str:
     if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
         return str(value)
     return f"{value:.0f}{unit}" if abs(value) >= 1000 else f"{value:.3g}{unit}"
-
-
-def _compared(said: Any, value: Any, unit: str) -> str:
-    """How far a guess was from the result, as the end of a sentence."""
-    if isinstance(said, list) and isinstance(value, LISTS):
-        found = set(map(str, said)) & set(map(str, value))
-        return f" {len(found)} of {len(value)} found, {len(said) - len(found)} named in error."
-    try:
-        off = float(said) - float(value)
-    except (TypeError, ValueError):
-        return " As you said." if str(said).strip().lower() == str(value).strip().lower() else ""
-    far = _words(float(f"{abs(off):.2g}"), " points" if unit.strip() == "%" else unit)
-    return f" You were {far} too {'high' if off > 0 else 'low'}." if off else " Exactly as you said."
 
 
 def show(word: str, text: str, colour: str, message: str = "", waiting: bool = False) -> None:
