@@ -149,9 +149,9 @@ def predict_files(run_dir: str | Path, paths: list[Path], out: Path | None = Non
     if slices or loose:
         _write(out / "answers.csv", slices + loose)
         _write(out / "patients.csv", patients)
-        _print(loose, ["file", "probability", "decision", "ood_score", "note"])
-        _print(patients, ["patient", "slices", "probability", "decision", "out_of_distribution"])
-        print("".join(f"{row['patient']}: {row['note']}.\n" for row in patients if row["note"]))
+        columns = ["file", "patient", "slices", "probability", "decision", "ood_score", "out_of_distribution", "note"]
+        for table in map(pd.DataFrame, filter(None, (loose, patients))):
+            print(table[[name for name in columns if name in table]].round(3).to_string(index=False) + "\n")
         print(f"Pictures and tables: {display_path(out)}.{left_out_sentence(left_out)} {NOT_CLINICAL}")
     print("".join(f"{sentence}\n" for sentence in unread), end="", file=sys.stderr)
     return int(bool(unread))
@@ -163,11 +163,6 @@ def _write(path: Path, rows: list[dict]) -> None:
     if "slice" in table:
         table["slice"] = table["slice"].astype("Int64")
     replace_file(path, lambda temporary: table.to_csv(temporary, index=False)) if rows else path.unlink(missing_ok=True)
-
-
-def _print(rows: list[dict], columns: list[str]) -> None:
-    if rows:
-        print(pd.DataFrame(rows)[columns].round(3).to_string(index=False) + "\n")
 
 
 def upload(predictor: Predictor) -> dict[str, widgets.Widget]:

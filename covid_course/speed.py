@@ -63,7 +63,7 @@ def measure(slices: Tensor, labels: Tensor, device: str = "auto", seconds: float
 
 
 def threads(found: dict[str, float]) -> Check:
-    """Whether all threads together are faster than one: other programs that compute at the same time prevent it."""
+    """Whether all threads together are faster than one: other programs that compute prevent it."""
     many, one = found["float32"], found.get("one thread", 0)
     what = f"{many:.0f} training slices a second" + (f", {one:.0f} on one thread" if one else "")
     to_do = "close other programs that compute, or start JupyterLab with OMP_NUM_THREADS=1 in its environment"

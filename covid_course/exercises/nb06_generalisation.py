@@ -9,25 +9,18 @@ from .grading import expect, result, same
 
 def _difference(answer) -> str:
     """Two scores of other patients, whose intervals are wider on one side."""
-    for (a, low_a, high_a), (b, low_b, high_b) in (
-        ((0.9, 0.8, 0.95), (0.85, 0.78, 0.87)),
-        ((0.6, 0.5, 0.62), (0.7, 0.66, 0.8)),
-    ):
-        names = ("value", "low", "high")
-        scores = (
-            {name: each for name, each in zip(names, score, strict=True)}
-            for score in ((a, low_a, high_a), (b, low_b, high_b))
-        )
-        said = result(answer, *scores, shape=(3,), wanted="three numbers: the difference, its lower and its upper end")
-        d = b - a
-        right = np.array([d, d - np.hypot(b - low_b, high_a - a), d + np.hypot(high_b - b, a - low_a)])
-        kinds = {
-            "sign": (-right, -right[[0, 2, 1]]),
-            "same ends": np.array([d, d - np.hypot(b - low_b, a - low_a), d + np.hypot(high_b - b, high_a - a)]),
-            "added": np.array([d, low_b - high_a, high_b - low_a]),
-            "order": right[[0, 2, 1]],
-        }
-        expect(said, right, kinds)
+    (a, low_a, high_a), (b, low_b, high_b) = scores = (0.9, 0.8, 0.95), (0.85, 0.78, 0.87)
+    given = [dict(zip(("value", "low", "high"), score, strict=True)) for score in scores]
+    said = result(answer, *given, shape=(3,), wanted="three numbers: the difference, its lower and its upper end")
+    d = b - a
+    right = np.array([d, d - np.hypot(b - low_b, high_a - a), d + np.hypot(high_b - b, a - low_a)])
+    kinds = {
+        "sign": (-right, -right[[0, 2, 1]]),
+        "same ends": np.array([d, d - np.hypot(b - low_b, a - low_a), d + np.hypot(high_b - b, high_a - a)]),
+        "added": np.array([d, low_b - high_a, high_b - low_a]),
+        "order": right[[0, 2, 1]],
+    }
+    expect(said, right, kinds)
     return "Wider than each of the two intervals, and narrower than both together: errors partly cancel."
 
 

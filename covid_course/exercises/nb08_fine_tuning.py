@@ -48,15 +48,15 @@ def _groups(answer) -> str:
 
 
 def _batch(answer) -> str:
-    """Memory that grows by 3 or 2.5 MB a slice, beyond 180 or 400 MB."""
-    for fixed, each, limit in ((180, 3.0, 1000), (400, 2.5, 2000)):
-        right, high = (limit - fixed) // each, fixed + 32 * each
-        kinds = {
-            "fixed": limit // each,
-            "proportional": limit // (high / 32),
-            "rounding": ((limit - fixed) / each, right + 1),
-        }
-        expect(result(answer, 8, fixed + 8 * each, 32, high, limit), right, kinds)
+    """Memory that grows by 3 MB a slice, beyond 180 MB."""
+    fixed, each, limit = 180, 3.0, 1000
+    right, high = (limit - fixed) // each, fixed + 32 * each
+    kinds = {
+        "fixed": limit // each,
+        "proportional": limit // (high / 32),
+        "rounding": ((limit - fixed) / each, right + 1),
+    }
+    expect(result(answer, 8, fixed + 8 * each, 32, high, limit), right, kinds)
     return "Two measurements tell both: what is always there, and what each slice adds."
 
 
