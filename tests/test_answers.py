@@ -73,7 +73,7 @@ def test_a_patient_is_predicted_by_the_rule_of_validation_patients(toy_run, read
         called.append(answer["decision"] == "COVID")
         truth.append(own.label.iloc[0] == 1)
     assert np.array(called)[truth].mean() >= 0.9
-    with pytest.raises(ValueError, match="no rule for patients"):
+    with pytest.raises(ValueError, match="no rule for whole patients"):
         predictor.predict_patient(replace(reader, rule=None), logits)
 
 
@@ -106,9 +106,9 @@ def test_what_cannot_be_predicted(toy_run, tmp_path, capsys, given, message):
 @pytest.mark.parametrize(
     ("changed", "gone", "message"),
     [
-        ({"colour": "blue"}, False, r"of another version of the course \(colour\)"),
-        ({"data": "other"}, False, "slices of toy changed after"),
-        ({}, True, "first prediction needs the slices.* nothing in moved and elsewhere"),
+        ({"colour": "blue"}, False, r"of another version of the course \(it has the parameters colour\)"),
+        ({"data": "other"}, False, "slices of toy have changed since"),
+        ({}, True, "needed once, before the first prediction.* nothing in moved and elsewhere"),
     ],
 )
 def test_a_run_of_another_version_or_of_slices_that_changed_or_are_gone(
