@@ -7,19 +7,19 @@ import html
 import re
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import yaml
 from IPython.display import display
+from pydantic import BaseModel
 
-from covid_utils.core.files import did_you_mean
+from covid_utils.core.files import did_you_mean, display_path, resolve, write_json
 
-from . import progress_store
 from .grading import grade
-from .progress_store import Attempts
 
+FILE = "runs/progress.json"  # what a learner has passed and predicted
 GREEN, ORANGE, BLUE = "#009E73", "#D55E00", "#0072B2"  # colour-blind safe, readable on white and on black
 TEXTS = yaml.safe_load(Path(__file__).with_name("exercises.yaml").read_text(encoding="utf-8"))
 COMMON = TEXTS.pop("common")
@@ -30,20 +30,35 @@ PREDICTIONS = {name: title for notebook in TEXTS.values() for name, title in not
 LISTS = (list, tuple, set, np.ndarray)
 
 
+class Attempts(BaseModel):
+    """Wrong answers since the last right one, and the date of the first right one, "" if there was none."""
+
+    misses: int = 0
+    passed: str = ""
+
+
+class Progress(BaseModel):
+    """All exercises that were tried, and all predictions: {name: {"said": guess, "was": result once it is known}}."""
+
+    exercises: dict[str, Attempts]
+    predictions: dict[str, dict[Literal["said", "was"], Any]]
+
+
 def check(name: str, answer: Any) -> None:
-    """Try an answer on hidden inputs and say whether it is right; if not, give a hint, from the second miss on a
-    stronger one. Raises ValueError if there is no exercise of this name.
+    """Try an answer on hidden inputs; if it is wrong, show a hint, and from the second miss on a stronger one.
+
+    Raises ValueError if there is no exercise of this name.
     """
     if name not in EXERCISES:
         raise ValueError(f"There is no exercise {name!r}: {did_you_mean(name, EXERCISES)}")
-    progress, message = progress_store.read()
+    progress, message = _read()
     row = progress.exercises.get(name, Attempts())
     kind, text = grade(GRADERS[name], COMMON | EXERCISES[name]["hints"], answer, row.misses)
     if kind != "untried":  # an unchanged starter is no wrong answer
         row.misses = row.misses + 1 if kind else 0
         row.passed = row.passed if kind or row.passed else datetime.date.today().isoformat()
         progress.exercises[name] = row
-        message += progress_store.write(progress)
+        message += _write(progress)
     if row.misses > 2:
         text += " The solution is folded below; in a copy without solutions, ask your teacher."
     if kind == "untried":
@@ -58,28 +73,28 @@ def predict_first(name: str, guess: Any) -> None:
     if guess is ... or guess is None:
         show("Predict:", f"type your guess in place of `...` and run this cell again ({title}).", BLUE, waiting=True)
         return
-    progress, message = progress_store.read()
+    progress, message = _read()
     progress.predictions[name] = {"said": list(guess) if isinstance(guess, LISTS) else guess}
-    show("Kept:", f"you say **{_words(guess)}** ({title}).", BLUE, message + progress_store.write(progress))
+    show("Kept:", f"you say **{_words(guess)}** ({title}).", BLUE, message + _write(progress))
 
 
 def you_said(name: str, value: Any, unit: str = "") -> None:
     """Show a result (a number, a word or a list, as the guess was) with its unit, such as " %", next to the guess."""
     text = f"{_title(name)}: **{_words(value, unit)}**."
-    progress, message = progress_store.read()
+    progress, message = _read()
     prediction = progress.predictions.get(name)
     if not prediction:
         show("Measured:", text, BLUE, message)
         return
     said, prediction["was"] = prediction["said"], value
-    show("You said:", f"{_words(said, unit)}. Measured: {text}", BLUE, message + progress_store.write(progress))
+    show("You said:", f"{_words(said, unit)}. Measured: {text}", BLUE, message + _write(progress))
 
 
 def my_progress(notebook: str = "") -> pd.DataFrame | None:
     """A row for each exercise and prediction, of one notebook ("01" to "09") or all; None if nothing has been done."""
     if notebook and notebook not in TEXTS:
         raise ValueError(f"There is no notebook {notebook!r}: {did_you_mean(notebook, TEXTS)}")
-    progress, message = progress_store.read()
+    progress, message = _read()
     if message:
         show("Attention:", message, ORANGE)
     rows = []
@@ -98,6 +113,25 @@ def my_progress(notebook: str = "") -> pd.DataFrame | None:
         show("Progress:", f"0 of {len(rows)} exercises and predictions are done.", BLUE, waiting=True)
         return None
     return pd.DataFrame(rows, columns=["notebook", "exercise", "minutes", "done"]).set_index("notebook")
+
+
+def _read() -> tuple[Progress, str]:
+    """The stored progress, and a sentence if its file was damaged and therefore renamed, else ""."""
+    path, empty = resolve(FILE), Progress(exercises={}, predictions={})
+    try:
+        return (Progress.model_validate_json(path.read_bytes()) if path.exists() else empty), ""
+    except ValueError:
+        renamed = path.replace(path.with_name("progress.damaged.json"))
+        return empty, f"{display_path(path)} was damaged: it is now {display_path(renamed)}, and a new one begins."
+
+
+def _write(progress: Progress) -> str:
+    """Store the progress; returns a sentence if that is not possible, else ""."""
+    try:
+        write_json(resolve(FILE), progress.model_dump())
+    except OSError as error:
+        return f"(Your progress was not stored: {error.__cause__ or error})"
+    return ""
 
 
 def _title(name: str) -> str:
