@@ -139,7 +139,7 @@ def best_map(model: Net, data: CTData) -> str:
     if data.lesions is None:
         return MAPS[0]
     table, images, lesions, _ = localization.with_lesions(data, "val")
-    one = (~table.patient.duplicated()).to_numpy()  # a slice of each patient is enough to choose by
+    one = np.flatnonzero(~table.patient.duplicated())  # a slice of each patient is enough to choose by
     images, lesions = images[one], lesions[one]
     maps = {name: named_map(model, images, name, [1] * len(images)) for name in MAPS}
     return max(MAPS, key=lambda name: np.mean(localization.average_precision(maps[name], lesions)))
