@@ -28,7 +28,9 @@ def clean_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """
     TagRemovePreprocessor(remove_cell_tags={"injected-parameters"}).preprocess(notebook, {})
     for cell in notebook.cells:  # nbconvert's ClearMetadataPreprocessor clears code cells only
-        cell.metadata = _clean_metadata(cell.metadata)
+        kept = {key: cell.metadata[key] for key in ("jupyter", "slideshow", "editable") if key in cell.metadata}
+        tags = [tag for tag in cell.metadata.get("tags", []) if not tag.startswith("papermill")]
+        cell.metadata = kept | ({"tags": tags} if tags else {})  # what an author sets by hand
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for number, cell in enumerate(code, start=1):
         cell.execution_count = number if cell.source else None
@@ -45,13 +47,6 @@ def clean_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     }
     nbformat.validate(notebook)
     return notebook
-
-
-def _clean_metadata(metadata: dict) -> dict:
-    """What an author sets by hand: tags, and how a cell is shown or edited."""
-    kept = {key: metadata[key] for key in ("jupyter", "slideshow", "editable") if key in metadata}
-    tags = [tag for tag in metadata.get("tags", []) if not tag.startswith("papermill")]
-    return kept | ({"tags": tags} if tags else {})
 
 
 def _invisible(output: dict) -> bool:
@@ -76,8 +71,7 @@ def _packed(text: str) -> str:
 def refresh() -> list[Path]:
     """Execute the committed notebooks anew, with their own parameters, and clean them: all, or none changes.
 
-    They run in an empty home of their own, so that nothing old is shown as new. Returns the notebooks' files; raises
-    NotebookError if one fails.
+    They run in an empty home of their own, so that nothing old is shown as new. NotebookError if one fails.
     """
     notebooks = find_notebooks()
     with tempfile.TemporaryDirectory() as empty, patch.dict(os.environ, COVID_UTILS_HOME=empty):

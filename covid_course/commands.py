@@ -27,14 +27,7 @@ RUN_DIR = "runs/default after `make tutorial`"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Do what the command line asks.
-
-    Args:
-        arguments: those after `python -m covid_utils`; by default the process's own.
-
-    Returns:
-        The exit code: 0, 1 after an error (one sentence on stderr), 130 after Ctrl-C.
-    """
+    """Do what the command line asks; returns its exit code: 1 after an error (told on stderr), 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # a console that lacks a character shows "?"
@@ -131,18 +124,14 @@ def _run(options: argparse.Namespace, notebooks: list[Path]) -> Path:
 
 
 def results(folder: Path) -> str:
-    """The scores on the test slices in a run's `metrics.json` as text, a row per model.
-
-    Raises ValueError, naming the file, if it is damaged.
-    """
+    """The scores on the test slices in a run's `metrics.json` as text, a row per model. ValueError if it is damaged."""
     path, rows = folder / "metrics.json", {}
     metrics = read_json(path) if path.exists() else {}
     for name in ("scratch", "transfer"):
         if test := metrics.get(name, {}).get("test"):
-            scores = {score: test[score]["value"] for score in ("sensitivity", "specificity", "auc")}
-            accuracy = test["accuracy"]
-            rows[name] = {"accuracy": accuracy["value"], "95 % from": accuracy["low"], "to": accuracy["high"]}
-            rows[name] |= scores | {"best epoch": metrics[name]["best_epoch"]}
+            rows[name] = dict(zip(("accuracy", "95 % from", "to"), test["accuracy"].values(), strict=True))
+            rows[name] |= {score: test[score]["value"] for score in ("sensitivity", "specificity", "auc")}
+            rows[name] |= {"best epoch": metrics[name]["best_epoch"]}
     if not rows:
         return f"No test results in {display_path(path)} yet."
     table = pd.DataFrame.from_dict(rows, orient="index").fillna(float("nan"))  # JSON has null for NaN

@@ -32,9 +32,7 @@ POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'"
 def serve(run_dir: str | Path) -> None:
     """Open the page in a browser and serve it until Ctrl-C, on this machine only, protected by a token.
 
-    Raises:
-        ImportError: Voilà is not installed.
-        FileNotFoundError, ValueError: as `predictor.read_run`.
+    Raises ImportError if Voilà is not installed, and as `predictor.read_run`.
     """
     try:
         from voila.app import Voila
@@ -63,11 +61,7 @@ def serve(run_dir: str | Path) -> None:
 
 
 def page() -> dict[str, widgets.Widget]:
-    """Show which model is applied, `predict.upload`, and a button for a phantom slice to try.
-
-    Returns:
-        what `upload` returns, and "phantom", the button.
-    """
+    """Show which model is applied, `predict.upload`, and a button for a phantom slice; returns all controls."""
     run_dir = os.environ.get(RUN, "runs/default")
     predictor = read_run(run_dir)
     settings = predictor.settings

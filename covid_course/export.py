@@ -46,15 +46,10 @@ class ExportedNet(nn.Module):
 
 
 def export_run(run_dir: str | Path, out: Path | None = None) -> None:
-    """Write a run's network as `model.onnx` and its model card as `README.md`, both whole or not at all.
+    """Write a run's network as `model.onnx` and its model card as `README.md` to `out`, by default RUN_DIR/export.
 
-    Args:
-        run_dir: of a trained run.
-        out: the folder; by default `export` in the run's.
-
-    Raises:
-        ImportError: the packages are not installed.
-        FileNotFoundError, ValueError, OSError: as `predictor.read_run`; the files can't be written.
+    Raises ImportError if packages are not installed, OSError if the files can't be written, and as
+    `predictor.read_run`.
     """
     try:
         import onnx  # noqa: F401

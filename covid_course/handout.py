@@ -23,7 +23,7 @@ CODE = re.compile(r"^```python\n(.*?)\n```$", re.DOTALL | re.MULTILINE)
 def learners_copy(notebook: NotebookNode) -> NotebookNode:
     """Without solutions and without outputs, so that "predict first" has nothing below it."""
     notebook, _ = ClearOutputPreprocessor().preprocess(copy.deepcopy(notebook), {})
-    notebook.cells = [cell for cell in notebook.cells if not _tagged(cell, SOLUTION)]
+    notebook.cells = [cell for cell in notebook.cells if SOLUTION not in cell.metadata.get("tags", [])]
     return notebook
 
 
@@ -33,10 +33,10 @@ def teachers_copy(notebook: NotebookNode) -> NotebookNode:
     Raises ValueError, which shows the starter, if it has no check or no solution with code after it.
     """
     notebook, _ = ClearOutputPreprocessor().preprocess(copy.deepcopy(notebook), {})
-    cells = [cell for cell in notebook.cells if _tagged(cell, EXERCISE) or _tagged(cell, SOLUTION)]
-    for starter, after in itertools.pairwise([*cells, None]):
-        if _tagged(starter, EXERCISE):
-            starter.source = solved(starter.source, after.source if after else "")
+    cells = [cell for cell in notebook.cells if {EXERCISE, SOLUTION} & set(cell.metadata.get("tags", []))]
+    for starter, after in itertools.pairwise([*cells, {"source": ""}]):
+        if EXERCISE in starter.metadata.tags:
+            starter.source = solved(starter.source, after["source"])
     return notebook
 
 
@@ -59,7 +59,3 @@ def write_handouts(folder: Path = PROJECT / "build" / "handout") -> Path:
             text = nbformat.writes(clean_notebook(made)) + "\n"
             replace_file(folder / name / path.name, lambda file, text=text: file.write_text(text, encoding="utf-8"))
     return folder
-
-
-def _tagged(cell: NotebookNode, tag: str) -> bool:
-    return tag in cell.metadata.get("tags", [])

@@ -130,8 +130,7 @@ def graphics(device: str = "auto") -> Check:
         to_do = "set device = 'cpu' in the parameters of each notebook, or update the driver"
         return Check("graphics card", False, str(error).splitlines()[0], to_do)
     if chosen.type == "cpu":
-        mac = "; a Mac's would be used with device = 'mps'" if torch.backends.mps.is_available() else ""
-        return Check("graphics card", True, f"none is used, and none is needed{mac}")
+        return Check("graphics card", True, "none is used, and none is needed")
     return Check("graphics card", True, f"the course uses device '{chosen.type}'")
 
 

@@ -8,7 +8,6 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -33,17 +32,11 @@ class NotebookError(Exception):
     """A notebook stopped; the message says which, where, why, and which file shows it."""
 
 
-def find_notebooks(names: Iterable[str] = ("",)) -> list[Path]:
-    """The course's notebooks whose names begin with one of `names` ("01", "02_scratch"), by default all, in order.
-
-    Raises ValueError if there is none of a name.
-    """
-    known = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
-    for name in names:
-        if not any(path.name.startswith(name) for path in known):
-            there = ", ".join(path.stem for path in known) or "none; install a checkout with `pip install -e .`"
-            raise ValueError(f"No notebook begins with {name!r} in {NOTEBOOKS} (there: {there}).")
-    return [path for path in known if path.name.startswith(tuple(names))]
+def find_notebooks() -> list[Path]:
+    """The course's notebooks, in order."""
+    if found := sorted(NOTEBOOKS.glob("[0-9]*.ipynb")):
+        return found
+    raise ValueError(f"There is no notebook in {NOTEBOOKS}: install a checkout with `pip install -e .`.")
 
 
 def declared(notebook: Path) -> set[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import nbformat
 
 from covid_utils.core.files import PROJECT, did_you_mean, resolve
-from covid_utils.core.settings import Settings, check_names, read_yaml, typed
+from covid_utils.core.settings import FIELDS, Settings, check_names, read_yaml, typed
 
 from .notebooks import NOTEBOOKS, declared
 
@@ -23,30 +23,20 @@ KINDS = {"notebooks": LIST, "folder": (str, Path), "parameters": MAPPING, "grid"
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run of a sweep; finished runs count as this one if they had the same parameters and notebooks.
+    """One run of a sweep; finished runs count as this one if they had the same parameters and notebooks."""
 
-    Attributes:
-        name: of its folder: the parameters that vary, and a hash of all parameters and notebooks' names.
-        folder: absolute path.
-        parameters: checked values, without `run_dir`.
-        notebooks: absolute paths, in order, and the SHA-256 of their cells.
-    """
-
-    name: str
-    folder: str
-    parameters: dict[str, Any]
-    notebooks: dict[str, str]
+    name: str  # of its folder: the parameters that vary, and a hash of all parameters and notebooks' names
+    folder: str  # absolute path
+    parameters: dict[str, Any]  # checked values, without `run_dir`
+    notebooks: dict[str, str]  # absolute paths, in order, and the SHA-256 of their cells
 
 
 def read_plan(plan: dict | str | Path) -> tuple[Path, list[Run]]:
     """The sweep's folder and its runs, every parameter checked before anything starts.
 
-    Args:
-        plan: a YAML file or a dict with `notebooks` (a list: names such as "02_scratch", or files), `folder` (by
-            default runs/NAME for NAME.yaml), `parameters` (fixed), `grid` (name: list), `list` (of dicts), `seeds`;
-            every combination of these is a run.
-
-    Raises ValueError, in one sentence that names the file, if anything in it cannot be run.
+    A plan is a YAML file or a dict with `notebooks` (names such as "02_scratch", or files), `folder` (by default
+    runs/NAME for NAME.yaml), `parameters` (fixed), `grid` (name: list), `list` (of dicts), `seeds`; every combination
+    of these is a run. Raises ValueError, naming the file, if anything in it cannot be run.
     """
     if isinstance(plan, dict):
         return _runs(plan)
@@ -74,7 +64,7 @@ def _runs(plan: dict) -> tuple[Path, list[Run]]:
         for name in given:
             if given.count(name) > 1:
                 raise ValueError(f"Parameter {name} is given twice: say it once.")
-            if name in Settings.__dataclass_fields__ and name not in known | {"run_dir"}:
+            if name in FIELDS and name not in known | {"run_dir"}:
                 raise ValueError(f"Parameter {name} has no effect on {', '.join(names)}: leave it out.")
         parameters = _checked({name: value for part in (fixed, *varied) for name, value in part.items()})
         key = hashlib.sha256(json.dumps([parameters, names], sort_keys=True).encode()).hexdigest()[:12]

@@ -43,20 +43,12 @@ SHOWN = 3  # slices in the picture of a patient
 
 
 class Answer(NamedTuple):
-    """What a network says of a slice or of a patient.
+    """What a network says of a slice (as `predict_slices`) or of a patient; the row is empty if it can't be read."""
 
-    Attributes:
-        row: of a slice what `predict_slices` gives. Of a patient `slices`, how many; `probability`, `threshold`,
-            `decision`; `out_of_distribution`, how many slices are unlike the training's; `note`. Empty if unread.
-        slices: of a patient a dict for each slice, with its `file`, `slice` (number from the feet), `position` in mm.
-        draw: makes the picture.
-        unread: a sentence on what could not be read; may be empty.
-    """
-
-    row: dict
-    slices: list[dict]
-    draw: Callable[[], Figure] | None
-    unread: str
+    row: dict  # of a patient: slices (how many), probability, threshold, decision, out_of_distribution (how many), note
+    slices: list[dict]  # of a patient, each with its file, slice (number from the feet), position in mm
+    draw: Callable[[], Figure] | None  # makes the picture
+    unread: str  # a sentence on what could not be read; may be empty
 
 
 def answers(predictor: Predictor, what: Iterable[Path | Scan]) -> Iterator[Answer]:
@@ -131,14 +123,8 @@ def predict_files(run_dir: str | Path, paths: list[Path], out: Path | None = Non
     """Predict slice files, and the patients and slices in folders.
 
     Writes a PNG of each slice and each patient, `answers.csv` with a row for each slice, and `patients.csv` with one
-    for each patient. Files and patients that can't be read are named, and the others predicted all the same.
-
-    Returns:
-        an exit code: 0, or 1 if something could not be read.
-
-    Raises:
-        FileNotFoundError: no trained network, no such file, or a folder without slices.
-        ValueError, OSError: as `predictor.read_run`; the pictures can't be written.
+    for each patient. What can't be read is named, and the rest predicted all the same. Returns an exit code: 1 if
+    something could not be read. Raises as `predictor.read_run`, FileNotFoundError if there is no such file or slice.
     """
     scans, files, left_out = find_scans(paths)
     out = resolve(out or Path(run_dir) / "answers")
@@ -163,9 +149,9 @@ def predict_files(run_dir: str | Path, paths: list[Path], out: Path | None = Non
     if slices or loose:
         _write(out / "answers.csv", slices + loose)
         _write(out / "patients.csv", patients)
-        _print(loose, ["file", "probability", "decision", "ood_score", "note"])
-        _print(patients, ["patient", "slices", "probability", "decision", "out_of_distribution"])
-        print("".join(f"{row['patient']}: {row['note']}.\n" for row in patients if row["note"]))
+        columns = ["file", "patient", "slices", "probability", "decision", "ood_score", "out_of_distribution", "note"]
+        for table in map(pd.DataFrame, filter(None, (loose, patients))):
+            print(table[[name for name in columns if name in table]].round(3).to_string(index=False) + "\n")
         print(f"Pictures and tables: {display_path(out)}.{left_out_sentence(left_out)} {NOT_CLINICAL}")
     print("".join(f"{sentence}\n" for sentence in unread), end="", file=sys.stderr)
     return int(bool(unread))
@@ -179,19 +165,11 @@ def _write(path: Path, rows: list[dict]) -> None:
     replace_file(path, lambda temporary: table.to_csv(temporary, index=False)) if rows else path.unlink(missing_ok=True)
 
 
-def _print(rows: list[dict], columns: list[str]) -> None:
-    if rows:
-        print(pd.DataFrame(rows)[columns].round(3).to_string(index=False) + "\n")
-
-
 def upload(predictor: Predictor) -> dict[str, widgets.Widget]:
     """A button for files of one's own; answers and heat map appear below it.
 
-    A NIfTI volume is a patient, and so are DICOM files of one series that are given together.
-
-    Returns:
-        "files" (the button), "number" (which of several files is shown), "picture" and "answers" (tables in HTML), so
-        that a program can move and read them too.
+    A NIfTI volume is a patient, and so are DICOM files of one series that are given together. Returns the widgets:
+    "files" (the button), "number" (which of several files is shown), "picture" and "answers" (tables in HTML).
     """
     what = "Pictures, all DICOM files of a series, NIfTI volumes"
     button = widgets.FileUpload(multiple=True, description="slices", tooltip=what)

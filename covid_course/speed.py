@@ -36,13 +36,9 @@ def draw() -> tuple[Tensor, Tensor]:
 
 @seeded(0)
 def measure(slices: Tensor, labels: Tensor, device: str = "auto", seconds: float = 2.0) -> dict[str, float]:
-    """How fast the network of notebook 2 trains here in float32, with inference in between as in its epochs.
+    """How fast the network of notebook 2 trains here on a batch, with inference in between as in its epochs.
 
-    Args:
-        slices, labels: a batch.
-        seconds: how long each measurement takes at least.
-
-    Returns: training slices/s in "float32" on all threads, and, on a CPU, on "one thread".
+    Returns training slices/s in "float32" on all threads, and, on a CPU, on "one thread"; each takes `seconds` or more.
     """
     settings, chosen = Settings(device=device), pick_device(device)
     model = new_model(settings).to(chosen, memory_format=torch.channels_last)
@@ -67,7 +63,7 @@ def measure(slices: Tensor, labels: Tensor, device: str = "auto", seconds: float
 
 
 def threads(found: dict[str, float]) -> Check:
-    """Whether all threads together are faster than one: other programs that compute at the same time prevent it."""
+    """Whether all threads together are faster than one: other programs that compute prevent it."""
     many, one = found["float32"], found.get("one thread", 0)
     what = f"{many:.0f} training slices a second" + (f", {one:.0f} on one thread" if one else "")
     to_do = "close other programs that compute, or start JupyterLab with OMP_NUM_THREADS=1 in its environment"

@@ -29,19 +29,15 @@ ONE = threading.Lock()  # a process executes one run at a time, however many thr
 
 
 def sweep(plan: dict | str | Path, scheduler: str | None = None) -> pd.DataFrame:
-    """Execute the runs of a plan that are missing or failed, each in a folder of its own.
+    """Execute the runs of a plan (see `plans.read_plan`) that are missing or failed, each in a folder of its own.
 
-    Args:
-        plan: see `plans.read_plan`.
-        scheduler: address of a Dask scheduler, such as "tcp://10.0.0.1:8786"; by default workers are started here.
+    `scheduler`: address of a Dask scheduler, such as "tcp://10.0.0.1:8786"; by default workers are started here.
 
-    Returns:
-        A row per run, as in `results.csv` in the sweep's folder: name, parameters, status ("finished", "failed" or
-        "missing"), seconds, error, notebook (the executed file), and the numbers of the run's metrics.json.
+    Returns a row per run, as in `results.csv` in the sweep's folder: name, parameters, status ("finished", "failed" or
+    "missing"), seconds, error, notebook (the executed file), and the numbers of the run's metrics.json.
 
-    Raises:
-        ValueError: the plan cannot be run.
-        OSError: the folder cannot be written, another process is at this sweep, or the scheduler is not there.
+    Raises ValueError if the plan cannot be run; OSError if the folder cannot be written, another process is at this
+    sweep, or the scheduler is not there.
     """
     folder, runs = read_plan(plan)
     with lock_folder(folder):
@@ -80,9 +76,6 @@ def _write_results(folder: Path, runs: list[Run], rows: dict[str, dict]) -> pd.D
     return table
 
 
-# ------------------------------------------------------------------------------------------ one run
-
-
 def execute_run(run: Run) -> dict:
     """Execute the notebooks of a run, in a worker. Returns its row; a failure is a row that says so.
 
@@ -104,23 +97,20 @@ def execute_run(run: Run) -> dict:
         write_json(folder / "run.json", row | {"status": "missing"})
         started = time.perf_counter()
         try:
-            row |= _execute_notebooks(run, folder)
+            for notebook, before in run.notebooks.items():
+                output = folder / Path(notebook).name
+                if digest(Path(notebook)) != before:
+                    raise ValueError(f"{output.name} was changed while this sweep ran: start it again.")
+                given = {"keep_network": False} | run.parameters | {"run_dir": run.folder}
+                execute(Path(notebook), output, given)
+            row |= {"status": "finished", "notebook": display_path(output)}
+            row |= {"metrics": _numbers(folder / "metrics.json")}
         except Exception as error:  # whatever it is, the other runs go on
             kind = "" if isinstance(error, NotebookError | ValueError | OSError) else f"{type(error).__name__}: "
             row |= {"error": kind + " ".join(str(error).split())}
         row |= {"seconds": round(time.perf_counter() - started, 1)}
         write_json(folder / "run.json", row)
     return row
-
-
-def _execute_notebooks(run: Run, folder: Path) -> dict:
-    """The part of a run's row that its notebooks make."""
-    for notebook, before in run.notebooks.items():
-        output = folder / Path(notebook).name
-        if digest(Path(notebook)) != before:
-            raise ValueError(f"{output.name} was changed while this sweep ran: start it again.")
-        execute(Path(notebook), output, {"keep_network": False} | run.parameters | {"run_dir": run.folder})
-    return {"status": "finished", "notebook": display_path(output), "metrics": _numbers(folder / "metrics.json")}
 
 
 def _numbers(path: Path) -> dict:
@@ -138,9 +128,6 @@ def _recorded(run: Run) -> dict:
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return {}
     return record if record.get("parameters") == run.parameters and digests == [*run.notebooks.values()] else {}
-
-
-# -------------------------------------------------------------------------------------- the workers
 
 
 def _execute_all(client, runs: list[Run]) -> Iterator[dict]:

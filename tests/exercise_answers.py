@@ -5,6 +5,7 @@ import pandas as pd
 import torch
 from scipy.optimize import minimize_scalar
 from scipy.signal import convolve2d, correlate2d
+from scipy.stats import spearmanr
 from sklearn.neighbors import KNeighborsClassifier
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
@@ -181,6 +182,13 @@ def mahalanobis(known, asked):
     return np.linalg.norm((asked - known.mean(0)) @ white, axis=1)
 
 
+def difference(a, b, x="high", y="low", add=np.hypot):
+    """Right, with a's end that goes with b's lower and with b's upper one."""
+    value, low, high = (b[name] - a[other] for name, other in (("value", "value"), ("low", "value"), ("high", "value")))
+    down, up = add(value - low, abs(a[x] - a["value"])), add(high - value, abs(a[y] - a["value"]))
+    return [value, value - down, value + up]
+
+
 def highest_three(logits, who, names):
     return [np.mean(sorted(logits[who == name], reverse=True)[:3]) for name in names]
 
@@ -213,10 +221,13 @@ RIGHT = {  # another way than the notebook's
     "sign": signed,
     "hits": hits,
     "first pixels": first,
+    "agreement": lambda one, other: [spearmanr(a, b, axis=None).statistic for a, b in zip(one, other, strict=True)],
+    "beyond flat": lambda heat, lungs: (heat / heat.sum() - 1 / heat.size)[lungs].sum(),
     "bootstrap": bootstrap,
     "threshold": lambda x, y, wanted: max(each for each in x if (x[y == 1] >= each).mean() >= wanted - 1e-9),
     "temperature": best_temperature,
     "pairs": drawn_pairs,
+    "difference": difference,
     "mahalanobis": mahalanobis,
     "patient score": lambda logits, who: highest_three(logits, who, np.unique(who)),
     "sweep": plan(),
@@ -224,6 +235,9 @@ RIGHT = {  # another way than the notebook's
     "how many seeds": seeds,
     "features": features,
     "stage rates": stage_rates,
+    "batch size": lambda small, low, large, high, limit: next(
+        n for n in range(9999) if low + (n + 1 - small) * (high - low) / (large - small) > limit
+    ),
 }
 
 WRONG = {  # {exercise: {kind of mistake: answer}}
@@ -303,6 +317,18 @@ WRONG = {  # {exercise: {kind of mistake: answer}}
         "coldest": lambda heat, share: first(-heat, share),
         "value": lambda heat, share: heat > share,
     },
+    "agreement": {
+        "values": lambda one, other: [np.corrcoef(a.flat, b.flat)[0, 1] for a, b in zip(one, other, strict=True)],
+        "places": lambda one, other: [
+            np.corrcoef(a.argsort(axis=None), b.argsort(axis=None))[0, 1] for a, b in zip(one, other, strict=True)
+        ],
+        "all slices": lambda one, other: [spearmanr(one, other, axis=None).statistic] * len(one),
+    },
+    "beyond flat": {
+        "share": lambda heat, lungs: heat[lungs].sum() / heat.sum(),
+        "ratio": lambda heat, lungs: heat[lungs].sum() / heat.sum() / lungs.mean(),
+        "means": lambda heat, lungs: heat[lungs].mean() - heat.mean(),
+    },
     "bootstrap": {
         "slices": lambda *given: bootstrap(*given, by="slices"),
         "no spread": lambda *given: bootstrap(*given, by="nobody twice"),
@@ -322,6 +348,11 @@ WRONG = {  # {exercise: {kind of mistake: answer}}
         "disagreement": lambda *given: np.abs(drawn_pairs(*given)),
         "unpaired": lambda *given: drawn_pairs(*given, apart=True),
         "slices": lambda *given: drawn_pairs(*given, by="slices"),
+    },
+    "difference": {
+        "sign": lambda a, b: difference(b, a),
+        "same ends": lambda a, b: difference(a, b, "low", "high"),
+        "added": lambda a, b: difference(a, b, add=np.add),
     },
     "mahalanobis": {
         "squared": lambda known, asked: mahalanobis(known, asked) ** 2,
@@ -364,5 +395,10 @@ WRONG = {  # {exercise: {kind of mistake: answer}}
         "one step": lambda *given: stage_rates(*given, step=lambda rate, factor, depth: rate * factor ** (depth > 0)),
         "missing": lambda stages, rate, factor: stage_rates(stages, rate, factor)[1:],
         "one rate": lambda stages, rate, factor: [{"params": torch.nn.ModuleList(stages).parameters(), "lr": rate}],
+    },
+    "batch size": {
+        "fixed": lambda small, low, large, high, limit: limit // ((high - low) / (large - small)),
+        "proportional": lambda small, low, large, high, limit: int(limit / (high / large)),
+        "rounding": lambda small, low, large, high, limit: (limit - low) / ((high - low) / (large - small)) + small,
     },
 }

@@ -161,17 +161,6 @@ def test_the_interval_holds_the_truth_in_95_of_100_studies(monkeypatch):
     assert naive / 300 < 0.88
 
 
-def test_sample_size_has_the_power_it_promises():
-    """Simulation: with so many slices McNemar's test finds the difference in about 80 of 100 studies."""
-    n = calibration.sample_size(0.06, 0.14)
-    rng = np.random.default_rng(0)
-    only = rng.multinomial(n, [0.04, 0.10, 0.86], size=1000)
-    z = (only[:, 1] - only[:, 0]) / np.sqrt(only[:, 0] + only[:, 1])
-    assert (np.abs(z) > 1.96).mean() == pytest.approx(0.8, abs=0.04)
-    with pytest.raises(ValueError, match="disagree must lie between"):
-        calibration.sample_size(0.1, 0.05)
-
-
 def test_the_operating_point_finds_as_many_as_asked():
     for wanted in (0.5, 0.9, 1.0):
         threshold = calibration.operating_point(LOGITS, LABELS, wanted)
@@ -179,12 +168,6 @@ def test_the_operating_point_finds_as_many_as_asked():
         assert found >= wanted and (LOGITS[LABELS == 1] > np.nextafter(threshold, np.inf)).mean() < found
     with pytest.raises(ValueError, match="No COVID slice"):
         calibration.operating_point(LOGITS, np.zeros(200))
-
-
-def test_predictive_values_by_hand():
-    """Of 1000 people 10 are ill: 9 are found; 99 of the 990 others are called ill too."""
-    assert calibration.predictive_values(0.9, 0.9, 0.01) == pytest.approx((9 / 108, 891 / 892))
-    assert np.isnan(calibration.predictive_values(0, 1, 0.1)[0]), "nobody is called ill"
 
 
 def test_temperature_undoes_a_scaling():

@@ -3,13 +3,9 @@ import pytest
 import torch
 from pytorch_grad_cam.metrics.road import ROADLeastRelevantFirst, ROADMostRelevantFirst
 from pytorch_grad_cam.utils.model_targets import BinaryClassifierOutputTarget
-from toy import tiny_data
 
-from covid_utils import training
-from covid_utils.core.settings import Settings
 from covid_utils.labs import faithfulness
 from covid_utils.models import Net
-from covid_utils.runs.load_or_train import new_model
 from ct_phantom.patients import draw_patient
 
 IMAGES = torch.from_numpy(np.concatenate([draw_patient(p, image_size=64, n_slices=2).images for p in range(3)]))
@@ -51,14 +47,13 @@ def test_road_agrees_with_the_librarys(model):
 def test_the_right_pixels_go_and_the_others_stay():
     heat = np.zeros((1, 64, 64), np.float32)
     heat[0, :16] = 1
-    bright = torch.full((1, 64, 64), 200, dtype=torch.uint8)
-    most = faithfulness.remove(bright, heat, 0.25, "MoRF", "black")[0]
-    assert (most[:16] == 0).all() and (most[16:] == 200).all()
-    least = faithfulness.remove(bright, heat, 0.75, "LeRF", "black")[0]
-    assert (least[:16] == 200).all() and (least[16:] == 0).all()
+    noise = torch.randint(0, 256, (1, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for order, share, gone in (("MoRF", 0.25, slice(0, 16)), ("LeRF", 0.75, slice(16, 64))):
+        changed = (faithfulness.remove(noise, heat, share, order) != noise)[0]
+        assert changed[gone].float().mean() > 0.9 and changed.sum() == changed[gone].sum()
     assert torch.equal(faithfulness.remove(IMAGES, MAPS, 0.0), IMAGES)
-    tied = faithfulness.remove(bright, np.zeros((1, 64, 64), np.float32), 0.25, fill="black")
-    assert (tied == 0).float().mean() == 0.25, "ties don't remove the whole slice"
+    tied = faithfulness.remove(noise, np.zeros((1, 64, 64), np.float32), 0.25)
+    assert 0.2 < (tied != noise).float().mean() <= 0.25, "ties don't remove the whole slice"
     with pytest.raises(ValueError, match="order='hottest'"):
         faithfulness.remove(IMAGES, MAPS, 0.1, order="hottest")
 
@@ -79,37 +74,3 @@ def test_agreement_of_maps():
     assert np.allclose(faithfulness.rank_correlation(MAPS, MAPS**3), 1)
     assert np.allclose(faithfulness.rank_correlation(MAPS, -MAPS), -1)
     assert (faithfulness.rank_correlation(MAPS, np.zeros_like(MAPS)) == 0).all()
-
-
-def test_cascade_breaks_stage_by_stage_and_spares_the_model(model):
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    names, changed = {"head": {"fc"}, "stem": {"conv1", "bn1"}}, []
-    for stage, broken in faithfulness.cascading_randomisation(model, seed=7):
-        different = {key.split(".")[1] for key, t in broken.state_dict().items() if not torch.equal(t, before[key])}
-        changed.append(stage)
-        # a batch norm that never learned is the same before and after
-        assert different | {"bn1"} == set().union(*(names.get(each, {each}) for each in changed)) | {"bn1"}
-    assert tuple(changed) == faithfulness.CASCADE
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-
-
-def test_three_networks_learn_the_same_slices_with_other_labels(monkeypatch):
-    seen, data, settings = [], tiny_data(patients=12), Settings(image_size=32, backbone="resnet18", device="cpu")
-
-    def train_one_epoch(head, loader, *rest):
-        _, labels = loader.dataset.tensors
-        seen.append((labels, head.model.net.fc.weight.clone()))
-        return training.train_one_epoch(head, loader, *rest)
-
-    monkeypatch.setattr(faithfulness, "train_one_epoch", train_one_epoch)
-    trained = faithfulness.retrain_three_times(data, settings, slices=14, epochs=6)
-    assert list(trained) == ["honest", "honest, another seed", "shuffled labels"]
-    assert min(accuracy for _, accuracy in trained.values()) > 0.8, "even shuffled labels are learned by heart"
-    (honest, one), (same, two), (shuffled, three) = seen[::6]
-    assert len(honest) == 14 and torch.equal(honest, same) and not torch.equal(honest, shuffled)
-    assert sorted(honest) == sorted(shuffled), "the same labels in another order"
-    assert torch.equal(one, three) and not torch.equal(one, two), "a seed makes the head"
-    before = new_model(settings).net
-    for model, _ in trained.values():
-        assert not model.training and torch.equal(model.net.layer3[0].conv1.weight, before.layer3[0].conv1.weight)
-        assert not torch.equal(model.net.layer4[0].conv1.weight, before.layer4[0].conv1.weight)

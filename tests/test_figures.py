@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 
 from covid_utils import plotting
-from covid_utils.labs import score_figures
 
 
 @pytest.fixture
@@ -43,17 +42,6 @@ def test_curves_show_training_and_validation_each_in_its_colour():
         assert ends(val) == [[1, 2], history[f"val_{name}"].round(6).tolist()]
         assert (train.get_color(), val.get_color()) == (plotting.BLUE, plotting.RED)
     assert ends(accuracy.lines[2]) == [[2], [0.5]]  # the star
-
-
-def test_a_threshold_stands_where_it_is_and_counts_what_lies_above():
-    figure = score_figures.draw_threshold(np.array([-3.0, -1, 1, 3]), np.array([0, 1, 0, 1]), 0.9, prevalence=0.5)
-    histogram, counts, values = figure.axes
-    assert histogram.lines[0].get_xdata()[0] == 0.9
-    assert [text.get_text() for text in counts.texts] == ["2\n100%", "0\n0%", "1\n50%", "1\n50%"]
-    # sensitivity 1/2, specificity 1, a yes is right always, a no in 2 of 3
-    assert [patch.get_width() for patch in values.patches] == pytest.approx([0.5, 1, 1, 2 / 3])
-    heights = np.array([patch.get_height() for patch in histogram.patches]).reshape(2, 20)
-    assert heights.sum(1).tolist() == [2, 2] and heights[0, 0] == 1 and heights[1, -1] == 1
 
 
 def test_a_readers_own_figures_stay_as_they_are(shown):

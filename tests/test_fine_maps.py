@@ -48,7 +48,6 @@ def test_views_repeat_the_edge_and_explain_the_decision_for_the_slice_itself(mon
 
 def test_maps_of_two_layers_are_multiplied():
     model = models.Net().eval()
-    assert [fine_maps.cells(model, layer, 96) for layer in ("layer4", "layer3", "layer2")] == [3, 6, 12]
     both = fine_maps.named_map(model, SLICES[:1], "layer3 × layer2 HiResCAM, nine views", [1])
     one, other = (fine_maps.fine_cam(model, SLICES[:1], "HiResCAM", layer, [1]) for layer in ("layer3", "layer2"))
     np.testing.assert_allclose(both, np.sqrt(one * other), atol=1e-6)

@@ -243,7 +243,7 @@ SECTIONS = {  # what each notebook writes into a run's results, and a number in 
         lambda found: found["localization"]["IoU at lesion area"]["lung mask"]["value"],
     ),
     "08_fine_tuning": ("fine_tuning", lambda found: found["linear_probe"]),
-    "09_many_runs": ("sweep", lambda found: found["auc"]["scratch"]["few"]["value"]),
+    "09_many_runs": ("sweep", lambda found: found["auc"]["scratch"]["value"]),
 }
 MODELS = dict.fromkeys(("00_start", "01_data", "09_many_runs"), set()) | {"02_scratch": {"scratch"}}
 MODELS |= dict.fromkeys(("07_testing_heat_maps", "08_fine_tuning"), {"transfer"})

@@ -7,19 +7,19 @@ import html
 import re
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import yaml
 from IPython.display import display
+from pydantic import BaseModel
 
-from covid_utils.core.files import did_you_mean
+from covid_utils.core.files import did_you_mean, display_path, resolve, write_json
 
-from . import progress_store
 from .grading import grade
-from .progress_store import Attempts
 
+FILE = "runs/progress.json"  # what a learner has passed and predicted
 GREEN, ORANGE, BLUE = "#009E73", "#D55E00", "#0072B2"  # colour-blind safe, readable on white and on black
 TEXTS = yaml.safe_load(Path(__file__).with_name("exercises.yaml").read_text(encoding="utf-8"))
 COMMON = TEXTS.pop("common")
@@ -30,22 +30,35 @@ PREDICTIONS = {name: title for notebook in TEXTS.values() for name, title in not
 LISTS = (list, tuple, set, np.ndarray)
 
 
-def check(name: str, answer: Any) -> None:
-    """Try an answer on hidden inputs and say at once whether it is right; if not, give a hint.
+class Attempts(BaseModel):
+    """Wrong answers since the last right one, and the date of the first right one, "" if there was none."""
 
-    From the second wrong answer on the hint is a stronger one. `my_progress` shows what was passed.
+    misses: int = 0
+    passed: str = ""
+
+
+class Progress(BaseModel):
+    """All exercises that were tried, and all predictions: {name: {"said": guess, "was": result once it is known}}."""
+
+    exercises: dict[str, Attempts]
+    predictions: dict[str, dict[Literal["said", "was"], Any]]
+
+
+def check(name: str, answer: Any) -> None:
+    """Try an answer on hidden inputs; if it is wrong, show a hint, and from the second miss on a stronger one.
+
     Raises ValueError if there is no exercise of this name.
     """
     if name not in EXERCISES:
         raise ValueError(f"There is no exercise {name!r}: {did_you_mean(name, EXERCISES)}")
-    progress, message = progress_store.read()
+    progress, message = _read()
     row = progress.exercises.get(name, Attempts())
     kind, text = grade(GRADERS[name], COMMON | EXERCISES[name]["hints"], answer, row.misses)
     if kind != "untried":  # an unchanged starter is no wrong answer
         row.misses = row.misses + 1 if kind else 0
         row.passed = row.passed if kind or row.passed else datetime.date.today().isoformat()
         progress.exercises[name] = row
-        message += progress_store.write(progress)
+        message += _write(progress)
     if row.misses > 2:
         text += " The solution is folded below; in a copy without solutions, ask your teacher."
     if kind == "untried":
@@ -55,46 +68,33 @@ def check(name: str, answer: Any) -> None:
 
 
 def predict_first(name: str, guess: Any) -> None:
-    """Store a guess (a number, a word or a list), which `you_said` later compares with the result.
-
-    Raises ValueError if there is nothing of this name to predict.
-    """
+    """Store a guess (a number, a word or a list), which `you_said` later compares with the result."""
     title = _title(name)
     if guess is ... or guess is None:
         show("Predict:", f"type your guess in place of `...` and run this cell again ({title}).", BLUE, waiting=True)
         return
-    progress, message = progress_store.read()
+    progress, message = _read()
     progress.predictions[name] = {"said": list(guess) if isinstance(guess, LISTS) else guess}
-    show("Kept:", f"you say **{_words(guess)}** ({title}).", BLUE, message + progress_store.write(progress))
+    show("Kept:", f"you say **{_words(guess)}** ({title}).", BLUE, message + _write(progress))
 
 
 def you_said(name: str, value: Any, unit: str = "") -> None:
-    """Show a result next to what was predicted.
-
-    Args:
-        name: as for `predict_first`.
-        value: a number, a word or a list, as the guess was.
-        unit: what follows the numbers, as " %".
-    """
+    """Show a result (a number, a word or a list, as the guess was) with its unit, such as " %", next to the guess."""
     text = f"{_title(name)}: **{_words(value, unit)}**."
-    progress, message = progress_store.read()
+    progress, message = _read()
     prediction = progress.predictions.get(name)
     if not prediction:
         show("Measured:", text, BLUE, message)
         return
     said, prediction["was"] = prediction["said"], value
-    text = f"{_words(said, unit)}. Measured: {text}{_compared(said, value, unit)}"
-    show("You said:", text, BLUE, message + progress_store.write(progress))
+    show("You said:", f"{_words(said, unit)}. Measured: {text}", BLUE, message + _write(progress))
 
 
 def my_progress(notebook: str = "") -> pd.DataFrame | None:
-    """What has been predicted and passed: a row for each exercise and prediction; None if nothing has been.
-
-    `notebook`: "01" to "09", only of this one. Raises ValueError if there is no such notebook.
-    """
+    """A row for each exercise and prediction, of one notebook ("01" to "09") or all; None if nothing has been done."""
     if notebook and notebook not in TEXTS:
         raise ValueError(f"There is no notebook {notebook!r}: {did_you_mean(notebook, TEXTS)}")
-    progress, message = progress_store.read()
+    progress, message = _read()
     if message:
         show("Attention:", message, ORANGE)
     rows = []
@@ -115,6 +115,25 @@ def my_progress(notebook: str = "") -> pd.DataFrame | None:
     return pd.DataFrame(rows, columns=["notebook", "exercise", "minutes", "done"]).set_index("notebook")
 
 
+def _read() -> tuple[Progress, str]:
+    """The stored progress, and a sentence if its file was damaged and therefore renamed, else ""."""
+    path, empty = resolve(FILE), Progress(exercises={}, predictions={})
+    try:
+        return (Progress.model_validate_json(path.read_bytes()) if path.exists() else empty), ""
+    except ValueError:
+        renamed = path.replace(path.with_name("progress.damaged.json"))
+        return empty, f"{display_path(path)} was damaged: it is now {display_path(renamed)}, and a new one begins."
+
+
+def _write(progress: Progress) -> str:
+    """Store the progress; returns a sentence if that is not possible, else ""."""
+    try:
+        write_json(resolve(FILE), progress.model_dump())
+    except OSError as error:
+        return f"(Your progress was not stored: {error.__cause__ or error})"
+    return ""
+
+
 def _title(name: str) -> str:
     if name not in PREDICTIONS:
         raise ValueError(f"There is nothing named {name!r} to predict: {did_you_mean(name, PREDICTIONS)}")
@@ -128,19 +147,6 @@ def _words(value: Any, unit: str = "") -> str:
     if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
         return str(value)
     return f"{value:.0f}{unit}" if abs(value) >= 1000 else f"{value:.3g}{unit}"
-
-
-def _compared(said: Any, value: Any, unit: str) -> str:
-    """How far a guess was from the result, as the end of a sentence."""
-    if isinstance(said, list) and isinstance(value, LISTS):
-        found = set(map(str, said)) & set(map(str, value))
-        return f" {len(found)} of {len(value)} found, {len(said) - len(found)} named in error."
-    try:
-        off = float(said) - float(value)
-    except (TypeError, ValueError):
-        return " As you said." if str(said).strip().lower() == str(value).strip().lower() else ""
-    far = _words(float(f"{abs(off):.2g}"), " points" if unit.strip() == "%" else unit)
-    return f" You were {far} too {'high' if off > 0 else 'low'}." if off else " Exactly as you said."
 
 
 def show(word: str, text: str, colour: str, message: str = "", waiting: bool = False) -> None:

@@ -30,16 +30,13 @@ class WrongAnswer(Exception):
 def grade(
     grader: Callable[[Any], str], hints: dict[str, tuple[str, str]], answer: Any, misses: int = 0
 ) -> tuple[str, str]:
-    """Try an answer on the hidden inputs of an exercise.
+    """Try an answer, a function or a value, on the hidden inputs of an exercise.
 
     Args:
         grader: takes the answer; returns a sentence of praise, or raises `WrongAnswer`.
-        hints: {kind of mistake: (what is wrong, how to fix it)}; the second from the second wrong answer on.
-        answer: a function or a value.
-        misses: the number of wrong answers before.
+        hints: {kind of mistake: (what is wrong, how to fix it)}; the second only after `misses` wrong answers.
 
-    Returns:
-        the kind of the mistake, "" if there is none, and the text to show.
+    Returns the kind of the mistake, "" if there is none, and the text to show.
     """
     try:
         with seeded(0), warnings.catch_warnings():

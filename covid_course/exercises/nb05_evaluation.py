@@ -50,12 +50,10 @@ def _threshold(answer) -> str:
         found, cleared, best_cleared = (covid >= said).mean(), (others < said).mean(), (others < best).mean()
         if found >= wanted - 1e-9 and cleared >= best_cleared - 1e-9:
             continue
-        wrong_if(np.isclose(said, expit(best), atol=1e-3), "probability")
         low = others[-1 - int((1 - wanted) * len(others))]
         wrong_if(abs(said - np.quantile(others, wanted)) < 0.1 or abs(said - low) < 1e-9, "specificity")
         wrong_if(abs(said - np.quantile(logits, 1 - wanted)) < 0.1 < abs(said - best), "everybody")
         rates = {"found": f"{found:.1%}", "wanted": f"{wanted:.0%}"}
-        wrong_if(abs((covid < said).mean() - wanted) < 0.02, "other end", **rates)
         wrong_if(found < wanted, "misses", **rates)
         wrong_if(True, "too low", cleared=f"{cleared:.0%}", best=f"{best_cleared:.0%}")
     return "As few false alarms as that sensitivity allows, and no fewer."
@@ -69,10 +67,7 @@ def _temperature(answer) -> str:
         said = result(answer, logits, labels, wanted="one number, the temperature")
         facts = {"said": f"{said:.2f}"}
         wrong_if(scale < 1 and said > 0.9, "narrow", **facts)  # the right one is far below 1
-        wrong_if(said > 20 and said == round(said), "place", **facts)
-        loss = np.logaddexp(0, -(2 * labels - 1) * logits / right).mean()
-        wrong_if(np.isclose(said, loss, rtol=1e-3), "loss")
-        expect(said, right, {"one": 1.0, "inverse": 1 / right, "logarithm": np.log(right)}, near, **facts)
+        expect(said, right, {"one": 1.0, "inverse": 1 / right}, near, **facts)
     return "Your number makes the log loss least, for a network that is too sure and for one that is not sure enough."
 
 

@@ -1,11 +1,27 @@
-"""Exercises of notebook 6: the Mahalanobis distance, and one score for a patient."""
+"""Exercises of notebook 6: the interval of a difference, the Mahalanobis distance, one score for a patient."""
 
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import expit
 
-from .grading import expect, result, same, wrong_if
+from .grading import expect, result, same
+
+
+def _difference(answer) -> str:
+    """Two scores of other patients, whose intervals are wider on one side."""
+    (a, low_a, high_a), (b, low_b, high_b) = scores = (0.9, 0.8, 0.95), (0.85, 0.78, 0.87)
+    given = [dict(zip(("value", "low", "high"), score, strict=True)) for score in scores]
+    said = result(answer, *given, shape=(3,), wanted="three numbers: the difference, its lower and its upper end")
+    d = b - a
+    right = np.array([d, d - np.hypot(b - low_b, high_a - a), d + np.hypot(high_b - b, a - low_a)])
+    kinds = {
+        "sign": (-right, -right[[0, 2, 1]]),
+        "same ends": np.array([d, d - np.hypot(b - low_b, a - low_a), d + np.hypot(high_b - b, high_a - a)]),
+        "added": np.array([d, low_b - high_a, high_b - low_a]),
+        "order": right[[0, 2, 1]],
+    }
+    expect(said, right, kinds)
+    return "Wider than each of the two intervals, and narrower than both together: errors partly cancel."
 
 
 def _mahalanobis(answer) -> str:
@@ -22,7 +38,6 @@ def _mahalanobis(answer) -> str:
         "squared": squared,
         "euclidean": np.linalg.norm(beyond, axis=1),
         "one by one": np.linalg.norm(beyond / known.std(0), axis=1),
-        "not inverted": np.sqrt(((beyond @ covariance) * beyond).sum(1)),
         "own": (
             np.sqrt(((own @ np.linalg.inv(covariance)) * own).sum(1)),
             np.sqrt(((beyond @ other) * beyond).sum(1)),
@@ -47,14 +62,10 @@ def _patient_scores(answer) -> str:
         "all": np.array([each.mean() for each in own]),
         "highest": np.array([each.max() for each in own]),
         "lowest": np.array([np.sort(each)[:3].mean() for each in own]),
-        "sum": np.array([np.sort(each)[-3:].sum() for each in own]),
-        "probabilities": np.array([np.sort(expit(each))[-3:].mean() for each in own]),
         "order": right[met],
-        "divided by three": np.array([np.sort(each)[-3:].sum() / 3 for each in own]),
     }
-    wrong_if(np.isnan(said).any(), "empty")
     expect(said, right, mistakes, same)
     return "Three slices that show the disease are enough, however many do not."
 
 
-GRADERS = {"mahalanobis": _mahalanobis, "patient score": _patient_scores}
+GRADERS = {"difference": _difference, "mahalanobis": _mahalanobis, "patient score": _patient_scores}

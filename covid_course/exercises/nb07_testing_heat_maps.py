@@ -1,10 +1,11 @@
-"""Exercises of notebook 7: which pixels are removed first."""
+"""Exercises of notebook 7: which pixels are removed first, whether two maps agree, how much lies in the lungs."""
 
 from __future__ import annotations
 
 import numpy as np
+from scipy.stats import rankdata
 
-from .grading import result, wrong_if
+from .grading import expect, result, wrong_if
 
 
 def _first(answer) -> str:
@@ -26,4 +27,32 @@ def _first(answer) -> str:
     return "As many pixels as asked for, also where most of the map is zero."
 
 
-GRADERS = {"first pixels": _first}
+def _agreement(answer) -> str:
+    """Maps whose ranks agree more than their values, and one that is turned upside down."""
+    one = np.random.default_rng(0).permutation(96).reshape(4, 4, 6) / 95
+    other = one**6 + 1e-3 * np.random.default_rng(1).random(one.shape)
+    other[3] = -one[3]
+    pairs = [(a.ravel(), b.ravel()) for a, b in zip(one, other, strict=True)]
+    said = result(answer, one, other, shape=(4,), wanted="a correlation for each of the 4 slices")
+    whole = np.corrcoef(rankdata(one), rankdata(other))[0, 1]
+    kinds = {
+        "values": [np.corrcoef(a, b)[0, 1] for a, b in pairs],
+        "places": [np.corrcoef(a.argsort(), b.argsort())[0, 1] for a, b in pairs],
+        "all slices": [whole] * 4,
+    }
+    expect(said, [np.corrcoef(rankdata(a), rankdata(b))[0, 1] for a, b in pairs], kinds)
+    return "Only the order of the pixels counts: a map and its square agree completely."
+
+
+def _beyond(answer) -> str:
+    """Lungs of three eighths of the slice."""
+    heat, lungs = np.random.default_rng(4).random((8, 6)) ** 3, np.zeros((8, 6), bool)
+    lungs[:3] = True
+    inside, area = heat[lungs].sum() / heat.sum(), lungs.mean()
+    means = heat[lungs].mean() - heat.mean()
+    kinds = {"share": inside, "sign": area - inside, "ratio": inside / area, "means": means}
+    expect(result(answer, heat, lungs), inside - area, kinds)
+    return "A flat map gets 0, and so does any map that ignores where the lungs are."
+
+
+GRADERS = {"first pixels": _first, "agreement": _agreement, "beyond flat": _beyond}

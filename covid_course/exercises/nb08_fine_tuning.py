@@ -1,4 +1,4 @@
-"""Exercises of notebook 8: features computed once, and a learning rate for each stage."""
+"""Exercises of notebook 8: features computed once, a learning rate for each stage, the largest batch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .grading import array, call, mistake, same, wrong_if
+from .grading import array, call, expect, mistake, result, same, wrong_if
 
 
 def _features(answer) -> str:
@@ -47,4 +47,17 @@ def _groups(answer) -> str:
     return "Each stage at half the rate of the next one, and AdamW takes the groups as they are."
 
 
-GRADERS = {"features": _features, "stage rates": _groups}
+def _batch(answer) -> str:
+    """Memory that grows by 3 MB a slice, beyond 180 MB."""
+    fixed, each, limit = 180, 3.0, 1000
+    right, high = (limit - fixed) // each, fixed + 32 * each
+    kinds = {
+        "fixed": limit // each,
+        "proportional": limit // (high / 32),
+        "rounding": ((limit - fixed) / each, right + 1),
+    }
+    expect(result(answer, 8, fixed + 8 * each, 32, high, limit), right, kinds)
+    return "Two measurements tell both: what is always there, and what each slice adds."
+
+
+GRADERS = {"features": _features, "stage rates": _groups, "batch size": _batch}

@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ..core.settings import Settings
-from ..data import CTData, load_data, split_groups
+from ..data import CTData, load_data
 from ..evaluation import metrics_with_intervals, percent
 from ..io.patients import guessed
 
@@ -122,7 +122,7 @@ def shuffled_labels(data: CTData, seed: int = 0) -> tuple[float, float]:
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-    """What `audit` found; a notebook shows it as text and a table."""
+    """What `audit` found."""
 
     verdict: list[str]  # a sentence per problem, or one that says there is none
     checks: pd.DataFrame  # a row per check: what was measured, and what guessing or a clean split would give
@@ -130,9 +130,6 @@ class Audit:
 
     def __str__(self) -> str:
         return "\n".join(self.verdict) + "\n\n" + self.checks.to_string()
-
-    def _repr_markdown_(self) -> str:
-        return "\n".join(f"- {sentence}" for sentence in self.verdict) + "\n\n" + self.checks.to_html()
 
 
 def audit_folder(folder: str | Path) -> Audit:
@@ -150,8 +147,6 @@ def audit(data: CTData) -> Audit:
     held_out, majority = (table.split != "train").sum(), max(test.label.mean(), 1 - test.label.mean())
     shared = (table.groupby("patient").split.nunique() > 1).sum()
     both, pairs, (shuffled, chance) = _in_both_classes(data), near_duplicates(data), shuffled_labels(data)
-    random = dataclasses.replace(data, table=table.assign(split=split_groups(table, "random")))
-    mixed = (nearest_neighbour(random) > 0) == random.table.label[random.table.split == "test"]
     scores = {
         "1-nearest neighbour": nearest_neighbour(data),
         "1-nearest neighbour on the outer frame": nearest_neighbour(data, frame_only=True),
@@ -164,18 +159,24 @@ def audit(data: CTData) -> Audit:
         "pictures that stand in both classes": (both.picture.nunique(), "0"),
         f"held-out slices with a near-copy in training, of {held_out}": (len(pairs), "few"),
         "1-nearest neighbour, patients' labels shuffled": (f"{100 * shuffled:.1f} %", f"{100 * chance:.0f} %"),
-        "1-nearest neighbour, had slices been split at random": (f"{100 * mixed.mean():.1f} %", guessing),
     } | {name: (percent(score), guessing) for name, score in scores.items()}
-    verdict = _leaks(shared, unit, both, len(pairs) / held_out, shuffled - chance)
-    if shuffled - chance > RECOGNISED:
-        verdict.append("What frame and histogram score means little while the split leaks: audit the patient split.")
-    else:
-        verdict += [
-            f"**Shortcut:** {name} alone scores {percent(score)}, where guessing scores {guessing}: only what a "
-            "network adds to that counts."
-            for name, score in list(scores.items())[1:]
-            if score["low"] > majority
-        ]
+    unless = "" if unit == "patients" else "if neighbouring file numbers are one patient (nobody says so), "
+    recognised = shuffled - chance > RECOGNISED
+    sentences = {
+        f"**Leak:** {unless}{shared} patients have slices in more than one split; split by patient.": shared > 0,
+        f"**Labels:** {both.picture.nunique()} pictures stand, pixel for pixel, in both classes (as "
+        f"{' and '.join(both.path[:2])}): one of the two labels is wrong.": len(both) > 0,
+        f"**Leak:** {len(pairs) / held_out:.0%} of the held-out slices have a near-copy among the training slices.": (
+            len(pairs) > 0.02 * held_out
+        ),
+        f"**Leak:** with the patients' labels shuffled, 1-nearest neighbour scores {100 * (shuffled - chance):.0f} "
+        "points above chance: it recognises patients, and so may a network.": recognised,
+    } | {
+        f"**Shortcut:** {name} alone scores {percent(score)}, where guessing scores {guessing}: only what a network "
+        "adds to that counts.": score["low"] > majority and not recognised
+        for name, score in list(scores.items())[1:]
+    }
+    verdict = [sentence for sentence, found in sentences.items() if found]
     checks = pd.DataFrame.from_dict(rows, orient="index", columns=["measured", "guessing"])
     return Audit(verdict or ["No leak and no shortcut found by these checks; others may exist."], checks, pairs)
 
@@ -185,17 +186,3 @@ def _in_both_classes(data: CTData) -> pd.DataFrame:
     table = data.table.assign(picture=[hashlib.sha256(image).hexdigest() for image in data.images.numpy()])
     table = table.drop_duplicates(["picture", "label"]).sort_values(["picture", "label"])
     return table[table.duplicated("picture", keep=False)]
-
-
-def _leaks(shared: int, unit: str, both: pd.DataFrame, near: float, excess: float) -> list[str]:
-    """A sentence for each leak: shared patients, pictures in both classes, near-copies, recognised patients."""
-    unless = "" if unit == "patients" else "if neighbouring file numbers are one patient (nobody says so), "
-    sentences = {
-        f"**Leak:** {unless}{shared} patients have slices in more than one split; split by patient.": shared > 0,
-        f"**Labels:** {both.picture.nunique()} pictures stand, pixel for pixel, in both classes (as "
-        f"{' and '.join(both.path[:2])}): one of the two labels is wrong.": len(both) > 0,
-        f"**Leak:** {near:.0%} of the held-out slices have a near-copy among the training slices.": near > 0.02,
-        f"**Leak:** with the patients' labels shuffled, 1-nearest neighbour still scores {100 * excess:.0f} points "
-        "above chance: it recognises patients, and so may a network.": excess > RECOGNISED,
-    }
-    return [sentence for sentence, found in sentences.items() if found]

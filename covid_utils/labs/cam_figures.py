@@ -8,15 +8,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from torch import nn
 
-from ..models import BACKBONES, Net
 from ..plotting import BLUE, LESION, show, styled
-
-
-def first_convolution(model: Net) -> nn.Conv2d:
-    """The layer that sees the slice itself."""
-    return model.net.get_submodule(BACKBONES[model.backbone].first_convolution)
 
 
 def overlay(axis, image, heat=None, lesion=None, opacity: float = 0.5, title: str = "", colour: str = LESION):

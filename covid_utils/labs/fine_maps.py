@@ -20,13 +20,6 @@ MAPS = {  # name: method, layers whose maps are multiplied, views of each slice
 }
 
 
-def cells(model: Net, layer: str, image_size: int) -> int:
-    """How many locations a layer's feature map has in each direction, for slices of `image_size` pixels."""
-    blank = torch.zeros(1, image_size, image_size, dtype=torch.uint8)
-    activations, *_ = gradients_at_layer(model.eval(), network_input(model, blank), find_layer(model, layer))
-    return activations.shape[-1]
-
-
 def fine_cam(model: Net, images: Tensor, method: str = "HiResCAM", layer: str = "layer3", targets=None) -> np.ndarray:
     """Shift-averaged class activation maps: the mean over nine shifted views, at twice a layer's resolution.
 
@@ -42,7 +35,8 @@ def fine_cam(model: Net, images: Tensor, method: str = "HiResCAM", layer: str = 
     if targets is None:
         targets = (predict(model, images) > 0).int().tolist()
     size = images.shape[-1]
-    half = size // cells(model, layer, size) // 2
+    activations, *_ = gradients_at_layer(model.eval(), network_input(model, images[:1]), find_layer(model, layer))
+    half = size // activations.shape[-1] // 2
     wide = pad(images[:, None].float(), (half,) * 4, mode="replicate")[:, 0].to(torch.uint8)
     corners = [(down, right) for down in (0, half, 2 * half) for right in (0, half, 2 * half)]
     windows = [(..., slice(down, down + size), slice(right, right + size)) for down, right in corners]

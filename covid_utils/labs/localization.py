@@ -22,13 +22,8 @@ def pointing_game(maps: np.ndarray, lesions: np.ndarray, board: np.ndarray) -> n
     Zhang et al. 2016, https://arxiv.org/abs/1608.00507, section 4.1, without its tolerance of 15 pixels. Where several
     pixels share the maximum, the score is the share of them in the lesion: a flat map scores like a random point.
 
-    Args:
-        maps: float (N, H, W).
-        lesions: bool (N, H, W).
-        board: bool (N, H, W), where the point may lie: the lungs, or the whole slice.
-
-    Returns:
-        float (N,), 1 for a hit and 0 for a miss.
+    Args: maps, float (N, H, W); lesions, bool (N, H, W); `board`, bool (N, H, W), where the point may lie: the lungs,
+    or the whole slice. Returns float (N,), 1 for a hit and 0 for a miss.
 
     >>> pointing_game(np.array([[[0.1, 0.9]]]), np.array([[[False, True]]]), np.ones((1, 1, 2), bool))
     array([1.])
@@ -44,12 +39,7 @@ def relevance_mass_accuracy(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
     Relevance mass accuracy (Arras et al. 2022, https://arxiv.org/abs/2003.07258), also called the energy-based pointing
     game (Wang et al. 2020, https://arxiv.org/abs/1910.01279, section 4.3).
 
-    Args:
-        maps: float (N, H, W), not below 0.
-        masks: bool (N, H, W), lesions or lungs.
-
-    Returns:
-        float (N,), 0 to 1.
+    Args: maps, float (N, H, W), not below 0; masks, bool (N, H, W), lesions or lungs. Returns float (N,), 0 to 1.
 
     >>> relevance_mass_accuracy(np.array([[[3.0, 1.0]]]), np.array([[[True, False]]]))
     array([0.75])
@@ -63,12 +53,8 @@ def relevance_mass_accuracy(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
 def iou_at_lesion_area(maps: np.ndarray, lesions: np.ndarray) -> np.ndarray:
     """Intersection over union of each lesion and as many of the map's highest pixels, so that no threshold is chosen.
 
-    Of pixels that tie at the limit, the share that is needed is taken.
-
-    Args: as for `pointing_game`.
-
-    Returns:
-        float (N,), 0 to 1; NaN for a slice without a lesion.
+    Of pixels that tie at the limit, the share that is needed is taken. Args: as for `pointing_game`. Returns float
+    (N,), 0 to 1; NaN for a slice without a lesion.
     """
     check_masks(maps, lesions)
     scores = []
@@ -84,10 +70,7 @@ def iou_at_lesion_area(maps: np.ndarray, lesions: np.ndarray) -> np.ndarray:
 def average_precision(maps: np.ndarray, lesions: np.ndarray) -> np.ndarray:
     """Average precision of each map as a detector of lesion pixels; a flat map scores the lesion's share of the slice.
 
-    Args: as for `pointing_game`.
-
-    Returns:
-        float (N,), 0 to 1; NaN for a slice without a lesion.
+    Args: as for `pointing_game`. Returns float (N,), 0 to 1; NaN for a slice without a lesion.
     """
     check_masks(maps, lesions)
     pairs = zip(lesions.reshape(len(maps), -1), maps.reshape(len(maps), -1), strict=True)
@@ -97,13 +80,8 @@ def average_precision(maps: np.ndarray, lesions: np.ndarray) -> np.ndarray:
 def mean_with_interval(values: np.ndarray, patients, seed: int = 0, share: bool = False) -> dict[str, float]:
     """The mean over slices with its 95 % interval, from the patient-level bootstrap of `metrics_with_intervals`.
 
-    Args:
-        values: float (N,); NaN is left out.
-        patients: (N,), the patient of each slice.
-        share: whether the values are shares, so that the interval ends at 0 and 1.
-
-    Returns:
-        {"value", "low", "high"}; NaN if there are no values.
+    Args: values, float (N,), of which NaN is left out; patients, (N,), of each slice; `share`: the interval ends at 0
+    and 1. Returns {"value", "low", "high"}; NaN if there are no values.
     """
     table = pd.DataFrame({"value": np.asarray(values, float), "patient": np.asarray(patients)}).dropna(subset="value")
     if table.empty:

@@ -67,8 +67,7 @@ def trained_file(run_dir: str | Path) -> Path:
     file = next((each for each in files if each.is_file()), None)
     if file is None:
         raise FileNotFoundError(
-            f"There is no trained network in {display_path(folder)}: run the notebooks with this run_dir first "
-            "(make tutorial fills runs/default)."
+            f"There is no trained network in {display_path(folder)}: run the notebooks first (make tutorial)."
         )
     return file
 
@@ -86,8 +85,8 @@ def read_run(run_dir: str | Path) -> Predictor:
     fingerprint = parameters.pop("data")
     if unknown := sorted(set(parameters) - set(FIELDS)):
         raise ValueError(
-            f"{display_path(file)} is of another version of the course (it has the parameters "
-            f"{', '.join(unknown)}): train it anew, with resume=False."
+            f"{display_path(file)} is of another version of the course ({', '.join(unknown)}): train it anew, with "
+            "resume=False."
         )
     manifest, name = resolve(run_dir) / "manifest.json", file.parents[1].name
     given = read_json(manifest).get(name, {}).get("parameters", {}) if manifest.is_file() else {}
@@ -103,14 +102,9 @@ def read_run(run_dir: str | Path) -> Predictor:
     try:
         data = load_data(settings, progress=False)
     except (FileNotFoundError, ValueError) as error:
-        raise ValueError(
-            f"The slices of the training in {display_path(file.parents[1])} are needed once, before the first "
-            f"prediction, and cannot be read where they were. {error}"
-        ) from None
+        raise ValueError(f"The first prediction needs the slices that {display_path(file)} saw. {error}") from None
     if data.fingerprint != fingerprint:
-        raise ValueError(
-            f"The slices of {data.name} have changed since {display_path(file)} was trained: train it anew."
-        )
+        raise ValueError(f"The slices of {data.name} changed after {display_path(file)} was trained: train it anew.")
     predictor = fit_predictor(model, data, settings)
     numbers = {name: getattr(predictor, name) for name in ("temperature", "threshold", "map", "limit", "window")}
     numbers |= {"rule": predictor.rule and dataclasses.asdict(predictor.rule), "checkpoint": key}
@@ -144,7 +138,9 @@ def best_map(model: Net, data: CTData) -> str:
     """The map that points best at the lesions of validation patients; without known lesions the first of MAPS."""
     if data.lesions is None:
         return MAPS[0]
-    _, images, lesions, _ = localization.with_lesions(data, "val")
+    table, images, lesions, _ = localization.with_lesions(data, "val")
+    one = np.flatnonzero(~table.patient.duplicated())  # a slice of each patient is enough to choose by
+    images, lesions = images[one], lesions[one]
     maps = {name: named_map(model, images, name, [1] * len(images)) for name in MAPS}
     return max(MAPS, key=lambda name: np.mean(localization.average_precision(maps[name], lesions)))
 
@@ -205,10 +201,7 @@ def predict_patient(predictor: Predictor, logits: np.ndarray) -> dict:
     """
     rule = predictor.rule
     if rule is None:
-        raise ValueError(
-            "This model has no rule for whole patients, as its validation patients are all of one class or it cannot "
-            "tell the classes apart: predict single slices."
-        )
+        raise ValueError("This model has no rule for patients, as validation could not tell: predict single slices.")
     score = rule.score(np.asarray(logits, float))
     return {
         "probability": float(rule.probability(score)),

@@ -22,25 +22,10 @@ from .calibration import operating_point
 SENSITIVITY = 0.95  # of the limit, on validation patients
 
 
-def mean_logit(logits: np.ndarray, threshold: float) -> float:
-    """The mean over all slices: every slice counts the same, with disease or without."""
-    return float(np.mean(logits))
-
-
-def highest_three(logits: np.ndarray, threshold: float) -> float:
-    """The mean of the three highest logits: disease in a few slices is enough."""
-    return float(np.mean(np.sort(logits)[-3:]))
-
-
-def share_above(logits: np.ndarray, threshold: float) -> float:
-    """The share of slices that are called COVID, 0 to 1: the size of each logit does not count."""
-    return float(np.mean(logits > threshold))
-
-
 RULES = {
-    "mean logit": mean_logit,
-    "mean of the highest three": highest_three,
-    "share above the threshold": share_above,
+    "mean logit": lambda logits, threshold: float(np.mean(logits)),
+    "mean of the highest three": lambda logits, threshold: float(np.mean(np.sort(logits)[-3:])),
+    "share above the threshold": lambda logits, threshold: float(np.mean(logits > threshold)),
 }
 
 
@@ -94,10 +79,7 @@ def make_rule(name: str, logits, labels, patients, threshold: float) -> PatientR
 def choose_rule(logits, labels, patients, threshold: float) -> PatientRule:
     """The rule that tells validation patients apart best: the highest AUC, of equal ones the lowest log loss.
 
-    Args:
-        logits, labels: of validation slices, float and 0 or 1, (N,).
-        patients: of each slice, (N,).
-        threshold: of a slice, a logit.
+    Args: `logits`, `labels` (0 or 1) and `patients` of validation slices, (N,); `threshold` of a slice, a logit.
 
     Raises ValueError if all patients have COVID, or none has.
     """
@@ -117,10 +99,7 @@ def whole_lungs(data: CTData, settings: Settings, part: str, n_slices: int = 12)
     """The patients of a split ("train", "val" or "test"), each from the top of the lungs to their base.
 
     Of phantom patients the stack is drawn, and `shows` says in which slices COVID can be seen; of real ones it is the
-    slices that there are, and `shows` is their label.
-
-    Returns:
-        `data` with their slices only; `table.label` is the patient's.
+    slices that there are, and `shows` is their label. Returns `data` with these slices; `table.label` is the patient's.
     """
     table = data.table[data.table.split == part]
     entry = DATASETS.get(data.name)
