@@ -7,6 +7,8 @@ SHELL := /bin/sh
 QUIET := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
 BIN := .venv/bin
+# pip's bars are for a terminal.
+PIP = $(BIN)/python -m pip install $$(test -t 1 || echo --quiet) --disable-pip-version-check -c constraints.txt
 RUN ?= runs/default
 SUPPORTED := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -51,7 +53,7 @@ committed: .venv/test
 		--nbval-current-env --nbval-cell-timeout=600 $(NOTEBOOKS) && rm -r $$home
 
 mutants: .venv/test  ## change the taught files in a thousand places, one at a time: do the tests notice?
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[mutants]"
+	$(PIP) -e ".[mutants]"
 	OMP_NUM_THREADS=1 $(BIN)/mutmut run
 	$(BIN)/mutmut export-cicd-stats && cat mutants/mutmut-cicd-stats.json
 
@@ -99,7 +101,7 @@ weights: .venv/runtime  ## make the bundled weights anew (an hour on two cores)
 	$(BIN)/python benchmarks/pretrain.py --backbone efficientnet_lite0 --weights imagenet
 
 resolve: .venv/test  ## do the tested versions fit on all systems and Pythons? Before a release; asks the index
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[release]"
+	$(PIP) -e ".[release]"
 	$(BIN)/python tests/resolve.py
 
 clean:  ## delete the virtual environment and all caches; runs/ and data/ stay
@@ -110,14 +112,16 @@ clean:  ## delete the virtual environment and all caches; runs/ and data/ stay
 .venv/runtime: pyproject.toml constraints.txt
 	@$(if $(PYTHON),$(PYTHON),false) -c '$(SUPPORTED)' || { \
 		echo 'This needs Python 3.11 or newer: install one, or name it as in "make PYTHON=/path/to/python3.12".'; exit 1; }
+	@echo 'Fetching PyTorch and what else the course needs, 3 GB: minutes on a fast line, half an hour on a slow one.'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(PIP) -e .
 	@touch $@
 
 .venv/demo: .venv/runtime
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[demo]"
+	$(PIP) -e ".[demo]"
 	@touch $@
 
 .venv/test: .venv/runtime
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	@echo 'Fetching what the tests need, 0.2 GB.'
+	$(PIP) -e ".[test]"
 	@touch $@
