@@ -1,7 +1,7 @@
 # `make` alone lists what can be made.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help tutorial deeper test check weekly committed series unit slow lab demo notebooks lint format browser lab-browser mutants pages-browser site slides handout bench weights resolve clean
+.PHONY: help tutorial deeper test check weekly committed series unit slow lab demo notebooks lint format browser mutants site slides handout bench weights resolve clean
 
 # JupyterLab asks nobody for news or updates.
 QUIET := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
@@ -62,12 +62,8 @@ weekly: .venv/test resolve committed mutants  ## what is slow and rarely breaks:
 	FUZZ=2000 $(BIN)/python -m pytest tests/test_fuzz.py
 	$(MAKE) browser
 
-browser: lab-browser pages-browser  ## run every notebook in JupyterLab, and look at demo, site and slides, in a headless Chromium
-
-lab-browser: .venv/test
+browser: site slides  ## run every notebook in JupyterLab, and look at demo, site and slides, in a headless Chromium
 	$(BIN)/python tests/browser.py
-
-pages-browser: site slides
 	$(BIN)/python tests/browser_pages.py
 
 notebooks: .venv/test  ## execute the committed notebooks anew: all of them, or none is touched

@@ -31,7 +31,8 @@ def test_a_command_is_accepted(line, toy_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COVID_UTILS_HOME", str(tmp_path))
     monkeypatch.setattr(commands, "run", lambda notebooks, parameters: tmp_path)
-    monkeypatch.setattr(commands, "sweep", lambda plan, _: pd.DataFrame({"status": "finished"}, plans.read_plan(plan)[:1]))
+    done = {"status": ["finished"]}
+    monkeypatch.setattr(commands, "sweep", lambda plan, _: plans.read_plan(plan) and pd.DataFrame(done))
     shutil.copytree(PROJECT / "notebooks", "notebooks")
     shutil.copytree(toy_run[0], "runs/default")
     for number, noise in enumerate(np.random.default_rng(0).integers(0, 256, (24, 64, 64), np.uint8)):
