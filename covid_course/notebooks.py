@@ -180,7 +180,7 @@ class _Progress:
         self.say("starts")
 
     def say(self, what: str) -> None:
-        left = max(0, self.minutes[0] - (time.monotonic() - self.began) / 60) + sum(self.minutes[1:])
+        left = sum(self.minutes) - min((time.monotonic() - self.began) / 60, self.minutes[0])
         known = "" if math.isnan(left) else f", about {math.ceil(left)} min left"
         print(f"{self.name}: {what}{known}", flush=True)
 

@@ -8,7 +8,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,27 +19,35 @@ from covid_course import commands, machine, plans
 from covid_utils.core.files import PROJECT
 
 PAGES = "\n".join(path.read_text("utf-8") for path in [*PROJECT.glob("[!L]*.md"), *PROJECT.glob("docs/*.md")])
-BLOCKS = "".join(re.findall(r"^```\n(.*?)^```", PAGES, re.M | re.S))
+BLOCKS = "".join(text for kind, text in re.findall(r"^```([^\n]*)\n(.*?)^```$", PAGES, re.M | re.S) if not kind)
 LINES = {line.split("  #")[0].strip() for line in BLOCKS.splitlines() if "<this" not in line and "tables" not in line}
 PIP = f"{sys.executable} -m pip wheel --no-deps"
 STICK = [line for line in BLOCKS.splitlines() if "/media/stick" in line]
 
 
+@pytest.fixture(scope="module")
+def place(toy_run, tmp_path_factory):
+    """A folder with what the commands name."""
+    folder = tmp_path_factory.mktemp("place")
+    shutil.copytree(PROJECT / "notebooks", folder / "notebooks")
+    shutil.copytree(toy_run[0], folder / "runs" / "default", ignore=shutil.ignore_patterns("last.pt"))
+    (folder / "starts.yaml").write_text(re.search(r"```yaml\n(.*?)```", PAGES, re.S)[1])
+    for number, noise in enumerate(np.random.default_rng(0).integers(0, 256, (24, 64, 64), np.uint8)):
+        label = ("COVID", "non-COVID")[number % 2]
+        for name in (f"my/folder/{label}/p{number}/1.png", "a-folder/1.png", "scans/1.png", "my-slice.png"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(noise).save(folder / name)
+    return folder
+
+
 @pytest.mark.parametrize("line", sorted(LINES - {*STICK}))
-def test_a_command_is_accepted(line, toy_run, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COVID_UTILS_HOME", str(tmp_path))
-    monkeypatch.setattr(commands, "run", lambda notebooks, parameters: tmp_path)
+def test_a_command_is_accepted(line, place, monkeypatch):
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("COVID_UTILS_HOME", str(place))
+    monkeypatch.setattr(commands, "run", lambda notebooks, parameters: place)
+    monkeypatch.setattr("covid_course.export.export_run", lambda *_: None)
     done = {"status": ["finished"]}
     monkeypatch.setattr(commands, "sweep", lambda plan, _: plans.read_plan(plan) and pd.DataFrame(done))
-    shutil.copytree(PROJECT / "notebooks", "notebooks")
-    shutil.copytree(toy_run[0], "runs/default")
-    for number, noise in enumerate(np.random.default_rng(0).integers(0, 256, (24, 64, 64), np.uint8)):
-        folder = ("COVID", "non-COVID")[number % 2]
-        for name in (f"my/folder/{folder}/{number}.png", "a-folder/1.png", "scans/1.png", "my-slice.png"):
-            Path(name).parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(noise).save(name)
-    Path("starts.yaml").write_text(re.search(r"```yaml\n(.*?)```", PAGES, re.S)[1])
     program, *arguments = [word for word in shlex.split(line) if not re.match("[A-Z_]+=|-m$|covid_utils$", word)]
     first = arguments[0]
     if program == "make":

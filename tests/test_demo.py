@@ -1,9 +1,11 @@
 """The demo: the predictions of `predict` on a page of its own, for this machine only."""
 
+import contextlib
 import io
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -35,14 +37,18 @@ def test_a_phantom_slice_is_predicted_as_any_other(toy_run, monkeypatch, tmp_pat
 
 
 def test_it_serves_this_machine_only_and_ends_with_ctrl_c(toy_run):
-    """With a token, with a policy that keeps the browser from other hosts, and with no kernel left behind."""
+    """With a token, on a free port, with a policy that keeps the browser from other hosts; no kernel stays."""
     command = [sys.executable, "-m", "covid_utils", "demo", str(toy_run[0])]
     browser = os.environ | {"BROWSER": f"{sys.executable} -c pass %s"}  # one that does nothing
+    taken = socket.socket()
+    with contextlib.suppress(OSError):  # another program's, then
+        taken.bind(("127.0.0.1", 8866))  # Voilà's own choice
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C reaches it, however this one was started
     served = subprocess.Popen(command, env=browser, stdout=subprocess.PIPE, text=True)
     signal.signal(signal.SIGINT, before)
     try:
         address = re.search(r"http://127\.0\.0\.1:\d+/\?token=\w{40,}", served.stdout.readline())[0]
+        assert ":8866" not in address
         open_to = [each for each in psutil.net_connections("inet") if each.pid == served.pid]
         assert {each.laddr.ip for each in open_to if each.status == "LISTEN"} == {"127.0.0.1"}
         with urllib.request.urlopen(address.split("?")[0], timeout=60) as response:
@@ -55,3 +61,4 @@ def test_it_serves_this_machine_only_and_ends_with_ctrl_c(toy_run):
         assert served.wait(60) == 0 and kernels and not psutil.wait_procs(kernels, timeout=15)[1]
     finally:
         served.kill()
+        taken.close()
