@@ -14,9 +14,10 @@ import time
 from pathlib import Path
 
 import nbformat
-import papermill
 from browser_demo import check_demo
 from nbconvert.preprocessors import ClearOutputPreprocessor
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
 from playwright.sync_api import Page, sync_playwright
 
 from covid_course.notebooks import declared, find_notebooks
@@ -59,9 +60,8 @@ def prepare(notebook: Path) -> None:
     given = read_profile(PROJECT / "notebooks" / "profiles" / "smoke.yaml")
     given |= {"epochs": 4, "run_dir": str(FOLDER / "run")}
     given = {name: value for name, value in given.items() if name in declared(notebook)}
-    copy = FOLDER / notebook.name
-    papermill.execute_notebook(notebook, copy, given, kernel_name="python3", prepare_only=True, progress_bar=False)
-    nbformat.write(ClearOutputPreprocessor().preprocess(nbformat.read(copy, 4), {})[0], copy)
+    content = parameterize_notebook(load_notebook_node(str(notebook)), given, kernel_name="python3", language="python")
+    nbformat.write(ClearOutputPreprocessor().preprocess(content, {})[0], FOLDER / notebook.name)
 
 
 def find_browser() -> str:
