@@ -1,12 +1,14 @@
 # `make` alone lists what can be made.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help tutorial deeper test check weekly committed series unit slow lab demo notebooks lint format browser lab-browser mutants pages-browser site slides handout bench weights resolve clean
+.PHONY: help tutorial deeper test check weekly committed series unit slow lab demo notebooks lint format browser mutants site slides handout bench weights resolve clean
 
 # JupyterLab asks nobody for news or updates.
 QUIET := --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
 BIN := .venv/bin
+# pip's bars are for a terminal.
+PIP = test -t 1 || quiet=--quiet; $(BIN)/python -m pip install $$quiet --disable-pip-version-check -c constraints.txt
 RUN ?= runs/default
 SUPPORTED := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -51,7 +53,7 @@ committed: .venv/test
 		--nbval-current-env --nbval-cell-timeout=600 $(NOTEBOOKS) && rm -r $$home
 
 mutants: .venv/test  ## change the taught files in a thousand places, one at a time: do the tests notice?
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[mutants]"
+	$(PIP) -e ".[mutants]"
 	OMP_NUM_THREADS=1 $(BIN)/mutmut run
 	$(BIN)/mutmut export-cicd-stats && cat mutants/mutmut-cicd-stats.json
 
@@ -60,12 +62,8 @@ weekly: .venv/test resolve committed mutants  ## what is slow and rarely breaks:
 	FUZZ=2000 $(BIN)/python -m pytest tests/test_fuzz.py
 	$(MAKE) browser
 
-browser: lab-browser pages-browser  ## run every notebook in JupyterLab, and look at demo, site and slides, in a headless Chromium
-
-lab-browser: .venv/test
+browser: site slides  ## run every notebook in JupyterLab, and look at demo, site and slides, in a headless Chromium
 	$(BIN)/python tests/browser.py
-
-pages-browser: site slides
 	$(BIN)/python tests/browser_pages.py
 
 notebooks: .venv/test  ## execute the committed notebooks anew: all of them, or none is touched
@@ -99,7 +97,7 @@ weights: .venv/runtime  ## make the bundled weights anew (an hour on two cores)
 	$(BIN)/python benchmarks/pretrain.py --backbone efficientnet_lite0 --weights imagenet
 
 resolve: .venv/test  ## do the tested versions fit on all systems and Pythons? Before a release; asks the index
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[release]"
+	$(PIP) -e ".[release]"
 	$(BIN)/python tests/resolve.py
 
 clean:  ## delete the virtual environment and all caches; runs/ and data/ stay
@@ -110,14 +108,16 @@ clean:  ## delete the virtual environment and all caches; runs/ and data/ stay
 .venv/runtime: pyproject.toml constraints.txt
 	@$(if $(PYTHON),$(PYTHON),false) -c '$(SUPPORTED)' || { \
 		echo 'This needs Python 3.11 or newer: install one, or name it as in "make PYTHON=/path/to/python3.12".'; exit 1; }
+	@echo 'Fetching PyTorch and what else the course needs, 3 GB: minutes on a fast line, half an hour on a slow one.'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(PIP) -e .
 	@touch $@
 
 .venv/demo: .venv/runtime
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[demo]"
+	$(PIP) -e ".[demo]"
 	@touch $@
 
 .venv/test: .venv/runtime
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	@echo 'Fetching what the tests need, 0.2 GB.'
+	$(PIP) -e ".[test]"
 	@touch $@

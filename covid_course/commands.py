@@ -15,7 +15,7 @@ from covid_utils.core.settings import FIELDS, read_profile, typed
 from .clean import refresh
 from .handout import write_handouts
 from .machine import CHECKS, Check, report
-from .notebooks import NotebookError, declared, find_notebooks, run
+from .notebooks import NotebookError, declared, find_notebooks, loopback, run
 from .sweep import summary, sweep
 
 GOES_ON = (
@@ -51,6 +51,7 @@ def _done(options: argparse.Namespace) -> int:
         case "handout":
             print(f"Copies for learners and teachers: {display_path(write_handouts())}")
         case "sweep":
+            loopback()
             table = sweep(options.plan, options.scheduler)
             print(summary(table))
             return int((table.status != "finished").any())
@@ -66,6 +67,7 @@ def _done(options: argparse.Namespace) -> int:
         case "demo":
             from .demo import serve
 
+            loopback()
             serve(options.run_dir)
         case "tutorial" | "deeper":
             folder = _run(options, find_notebooks()[SERIES[options.command]])

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import contextlib
 import logging
+import math
 import os
-import sys
+import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -24,12 +26,26 @@ from covid_utils.core.files import PROJECT, display_path, read_json, resolve
 from covid_utils.core.settings import Settings
 
 NOTEBOOKS = PROJECT / "notebooks"
+RECORD = PROJECT / "benchmarks" / "results" / "minutes.json"  # recorded runs of the default recipe
 KERNEL = "python3"  # the kernel of the Python that runs this
+PATIENCE = 60  # seconds in which a kernel has to answer
 PARAMETERS = {"more-parameters", "parameters"}  # papermill adds its cell after the second, so that it overrides both
 
 
 class NotebookError(Exception):
     """A notebook stopped; the message says which, where, why, and which file shows it."""
+
+
+def loopback() -> None:
+    """Raises OSError, in one sentence, if programs on this machine cannot connect to each other."""
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=5).close()
+    except OSError as error:
+        raise OSError(
+            f"Notebooks reach their kernels at 127.0.0.1, which does not answer ({error.strerror or error}): switch "
+            "the loopback interface on (Linux: 'sudo ip link set lo up'), or allow it in the firewall."
+        ) from None
 
 
 def find_notebooks() -> list[Path]:
@@ -87,9 +103,11 @@ class _Engine(NBClientEngine):
     """papermill's engine with that client."""
 
     @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, **_):
+    def execute_managed_notebook(cls, nb_man, kernel_name, on_cell=None, **_):
         quiet = ["--log-level=CRITICAL"]  # a warning of the kernel's on its transport is left out
-        client = _Client(nb_man, kernel_name=kernel_name, startup_timeout=60, extra_arguments=quiet)
+        client = _Client(nb_man, kernel_name=kernel_name, startup_timeout=PATIENCE, extra_arguments=quiet)
+        if on_cell:
+            client.on_cell_execute = lambda cell, cell_index: on_cell(cell_index + 1, len(nb_man.nb.cells))
         try:
             client.execute()
         except DeadKernelError as error:
@@ -99,14 +117,16 @@ class _Engine(NBClientEngine):
             ) from None
 
 
-def execute(notebook: Path, output: Path, parameters: dict[str, Any], progress_bar: bool = False) -> Path:
+def execute(
+    notebook: Path, output: Path, parameters: dict[str, Any], on_cell: Callable[[int, int], None] | None = None
+) -> Path:
     """Execute a notebook in its own folder; `output` is written whole, at its end; until then it is `*.failed.ipynb`.
 
     Args:
         notebook: file to execute.
         output: file to write; its folder is made.
         parameters: checked values; those that the notebook does not declare are left out.
-        progress_bar: show papermill's bar over the cells, on stderr.
+        on_cell: called before each code cell with its number among all cells, and their count.
 
     Returns:
         `output`.
@@ -117,20 +137,24 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any], progress_b
     known, failed = declared(notebook), output.with_name(f"{output.stem}.failed.ipynb")
     given = {name: value for name, value in parameters.items() if name in known}
     options = {"kernel_name": KERNEL, "language": "python", "cwd": notebook.parent}
-    options |= {"engine_name": "covid_course", "progress_bar": progress_bar}
+    options |= {"engine_name": "covid_course", "progress_bar": False, "on_cell": on_cell}
     papermill_engines.register("covid_course", _Engine)
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # it warns of what `declared` reads
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         try:
             papermill.execute_notebook(notebook, failed, given, **options)
-        except RuntimeError:  # the kernel did not start: another one took its port, perhaps
-            papermill.execute_notebook(notebook, failed, given, **options)
+        except RuntimeError as error:
+            if "died" not in str(error):  # it did not answer in time
+                raise
+            papermill.execute_notebook(notebook, failed, given, **options)  # another program took its port, perhaps
         os.replace(failed, output)
     except (PapermillExecutionError, NotebookError, RuntimeError) as error:
         where = error
         if isinstance(error, PapermillExecutionError):
             where = f"cell In [{error.exec_count}]: {error.ename}: {error.evalue}".strip()
+        elif isinstance(error, RuntimeError):
+            where = f"the start of its kernel ({error}): close other programs and notebooks, and try again."
         told = f"{notebook.name} stopped at {where}\nThe notebook up to there is {display_path(failed)}."
         raise NotebookError(told) from None
     except OSError as error:
@@ -141,25 +165,43 @@ def execute(notebook: Path, output: Path, parameters: dict[str, Any], progress_b
     return output
 
 
-def _left(names: list[str], metrics: Path) -> str:
-    """The minutes that notebooks still take, as notebook 0 forecast them in this run; "" without it or its record."""
-    minutes = read_json(metrics).get("machine", {}).get("minutes", {}) if metrics.exists() else {}
-    return f", about {sum(map(minutes.get, names)):.0f} min left" if set(names) <= set(minutes) else ""
+class _Progress:
+    """Says which notebook starts, at most every 15 seconds which cell runs, and the minutes left for the series."""
+
+    def __init__(self, names: list[str], minutes: dict[str, float]):
+        self.name, self.began, self.told = names[0], time.monotonic(), -math.inf
+        self.minutes = [minutes.get(name, math.nan) for name in names]
+        self.say("starts")
+
+    def say(self, what: str) -> None:
+        left = sum(self.minutes) - min((time.monotonic() - self.began) / 60, self.minutes[0])
+        known = "" if math.isnan(left) else f", about {math.ceil(left)} min left"
+        print(f"{self.name}: {what}{known}", flush=True)
+
+    def cell(self, number: int, cells: int) -> None:
+        if time.monotonic() > self.told + 15:
+            self.told = time.monotonic()
+            self.say(f"cell {number} of {cells}")
+
+
+def _minutes(folder: Path) -> dict[str, float]:
+    """What each notebook takes, by name: as notebook 0 forecast it in this run, before that as recorded elsewhere."""
+    recorded = {name: seconds / 60 for run in read_json(RECORD) for name, seconds in run["seconds"].items()}
+    metrics = read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else {}
+    return {"00_start": 0.3} | recorded | metrics.get("machine", {}).get("minutes", {})
 
 
 def run(notebooks: list[Path], parameters: dict[str, Any]) -> Path:
     """Execute notebooks in order with the same parameters, into their `run_dir`. Returns that folder.
 
-    Prints which one runs and what is left, in a terminal with papermill's bar over its cells, and what each took.
+    Prints which one runs, at which cell it is, the time left, and at the end what each took.
     """
+    loopback()
     folder, took = resolve(Settings(**parameters).run_dir), {}
     usual = set(parameters) <= {"data_dir", "run_dir", "seed", "device"}  # the others change what notebooks take
     for done, notebook in enumerate(notebooks):
-        left = _left([path.stem for path in notebooks[done:]], folder / "metrics.json") if usual else ""
-        print(f"{notebook.stem} started{left}", flush=True)
-        started = time.monotonic()
-        execute(notebook, folder / notebook.name, parameters, progress_bar=sys.stderr.isatty())
-        took[notebook.stem] = time.monotonic() - started
-        print(f"{notebook.stem} took {took[notebook.stem]:.0f} s", flush=True)
+        shown = _Progress([path.stem for path in notebooks[done:]], _minutes(folder) if usual else {})
+        execute(notebook, folder / notebook.name, parameters, on_cell=shown.cell)
+        took[notebook.stem] = time.monotonic() - shown.began
     print(f"\nIn all {sum(took.values()):.0f} s: {', '.join(f'{name} {took[name]:.0f} s' for name in took)}")
     return folder

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from covid_utils.core.device import pick_device, seeded
-from covid_utils.core.files import PROJECT, read_json
+from covid_utils.core.files import read_json
 from covid_utils.core.settings import Settings
 from covid_utils.data import augment
 from covid_utils.runs.load_or_train import new_model
@@ -20,9 +20,8 @@ from covid_utils.training import make_optimizer, predict, train_one_epoch
 from ct_phantom.patients import draw_patient
 
 from .machine import Check
-from .notebooks import find_notebooks
+from .notebooks import RECORD, find_notebooks
 
-RECORD = PROJECT / "benchmarks" / "results" / "minutes.json"  # recorded runs of the default recipe
 SLOW = 15  # minutes: too long to wait for one notebook in class
 BATCHES = 4  # training batches for each batch of inference, about as in an epoch
 

@@ -20,10 +20,12 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ex
 include_patterns = ["*.md", "docs/*.md", "data/README.md", "data/weights/README.md", "notebooks/*.ipynb"]
 exclude_patterns = [".*", "build", "runs", "**/.ipynb_checkpoints"]
 root_doc = "README"
+NOTEBOOKS = [path.relative_to(PROJECT).as_posix() for path in sorted(PROJECT.glob("notebooks/[0-9]*.ipynb"))]
 TREE = {  # the side bar
-    "Notebooks": [path.relative_to(PROJECT).as_posix() for path in sorted(PROJECT.glob("notebooks/[0-9]*.ipynb"))],
+    "The core, in this order": NOTEBOOKS[:5],
+    "Deeper, in any order": NOTEBOOKS[5:],
     "Look up": [
-        "docs/glossary",
+        "Glossary <docs/glossary>",
         "docs/use-the-model",
         "docs/reference",
         "docs/api",
@@ -63,7 +65,7 @@ html_show_sphinx = html_show_copyright = html_copy_source = False
 
 
 def complete(app: Sphinx, page: str, source: list[str]) -> None:
-    """Give a page what its file does not hold: the start page the side bar, a notebook's pictures their words."""
+    """Give a page what its file does not hold: the start page the side bar, a notebook folded cells and alt texts."""
     if page == root_doc:
         for caption, pages in TREE.items():
             source[0] += f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n" + "\n".join(pages) + "\n```\n"
@@ -71,8 +73,10 @@ def complete(app: Sphinx, page: str, source: list[str]) -> None:
         source[0] += rooms()
     elif page.startswith("notebooks/"):
         notebook = json.loads(source[0])
-        for cell in notebook["cells"]:  # myst-nb takes an alternative text from the cell, not from the output
-            for output in cell.get("outputs", []):
+        for cell in notebook["cells"]:
+            if cell["metadata"].get("jupyter", {}).get("source_hidden"):
+                cell["metadata"].setdefault("tags", []).append("hide-input")  # folded here as in JupyterLab
+            for output in cell.get("outputs", []):  # myst-nb takes their words from the cell
                 for kind in output.get("metadata", {}).values():
                     if "alt" in kind:
                         cell["metadata"]["mystnb"] = {"image": {"alt": kind["alt"]}}

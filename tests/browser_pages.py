@@ -4,6 +4,7 @@ Checks that nothing runs off a slide, that every page of the site fits a phone, 
 figures on white when it is dark, and that nothing is asked of the network. Leaves pictures in runs/browser-pages/.
 """
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -29,6 +30,7 @@ LOOK = """(slide) => {
         picture: Math.min(...[...slide.querySelectorAll('img')].map((each) => each.clientHeight), 999),
     };
 }"""
+SHOWN = ("index", "api", "glossary", "results", "04_cam")
 COLOURS = "[document.body, document.querySelector('article img')].map((each) => getComputedStyle(each).backgroundColor)"
 
 
@@ -49,16 +51,18 @@ def look_at_deck(page: Page, path: Path) -> str:
 
 
 def look_at_site(page: Page) -> str:
-    """Every page on a phone, figures when it is dark, a search. Returns what was seen."""
+    """Some pages at three widths, light and dark, all of them on a phone; a search. Returns what was seen."""
     paths = sorted(SITE.rglob("*.html"))
-    page.emulate_media(color_scheme="dark")
-    page.set_viewport_size({"width": 390, "height": 844})
-    for path in paths:
-        page.goto(path.as_uri())
-        width = page.evaluate("document.documentElement.scrollWidth")
-        assert width <= 390, f"{path.name} is {width} pixels wide on a phone of 390"
-        if path.stem in ("index", "api", "glossary", "04_cam"):
-            page.screenshot(path=FOLDER / f"{path.stem}.png")
+    for width, scheme in itertools.product((1440, 820, 390), ("light", "dark")):
+        page.emulate_media(color_scheme=scheme)
+        page.set_viewport_size({"width": width, "height": 900})
+        for path in paths:
+            if path.stem in SHOWN or (width, scheme) == (390, "dark"):
+                page.goto(path.as_uri())
+                needed = page.evaluate("document.documentElement.scrollWidth")
+                assert needed <= width, f"{path.name} needs {needed} of {width} pixels"
+            if path.stem in SHOWN:
+                page.screenshot(path=FOLDER / f"{path.stem}-{width}-{scheme}.png")
     page.goto((SITE / "notebooks" / "01_data.html").as_uri())
     around, behind = page.evaluate(COLOURS)
     assert around != behind == "rgb(255, 255, 255)", (around, behind)

@@ -1,6 +1,7 @@
 """Notebooks executed from the command line, and cleaned for git."""
 
 import copy
+import sys
 
 import nbformat
 import papermill
@@ -25,20 +26,43 @@ def test_run_gives_each_notebook_the_parameters_it_declares_in_both_cells(toy, t
     assert nbformat.read(folder / notebook.name, 4).cells[-1].outputs[0].data["text/plain"] == "[3, 64]"
     assert [path.name for path in folder.iterdir()] == [notebook.name]
     told = capfd.readouterr()
-    assert "took" in told.out and str(folder) in told.out and told.err == ""
+    assert "In all" in told.out and str(folder) in told.out and told.err == ""
 
 
-@pytest.mark.parametrize("terminal", [True, False])
-def test_a_series_says_what_runs_and_what_it_took(toy, tmp_path, monkeypatch, capfd, terminal):
-    files = [toy("00_toy"), toy("01_toy")]
-    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
-    notebooks.run(files, {"run_dir": str(tmp_path / "run")})
-    told = capfd.readouterr()
-    *lines, _, total = told.out.splitlines()
-    wanted = [f"{path.stem} {word}" for path in files for word in ("started", "took")]
-    assert [" ".join(line.split()[:2]) for line in lines] == wanted
-    assert total.startswith("In all ") and total.count(" s") == 3 and "01_toy" in total
-    assert ("Executing: 100%" in told.err) == terminal and (told.err == "") != terminal
+def test_a_series_says_what_runs_and_how_long_it_still_takes(toy, tmp_path, monkeypatch, capfd):
+    """As recorded, then as notebook 0 forecast here; with parameters that change it, no time."""
+    write_json(tmp_path / "minutes.json", [{"seconds": {"01_toy": 240}}])
+    monkeypatch.setattr(notebooks, "RECORD", tmp_path / "minutes.json")
+    forecast = "from covid_utils.core.files import write_json\n\nforecast = {'machine': {'minutes': {'01_toy': 1.5}}}\n"
+    files = [toy("00_start", f"{forecast}write_json(settings.run_dir + '/metrics.json', forecast)"), toy("01_toy")]
+    for given, left in ({}, [", about 5 min left", ", about 2 min left"]), ({"epochs": 2}, ["", ""]):
+        notebooks.run(files, {"run_dir": str(tmp_path / "run")} | given)
+        told = capfd.readouterr()
+        *lines, _, total = told.out.splitlines()
+        first = ("starts", "cell 2 of 5", "starts", "cell 2 of 4")  # papermill adds a cell of parameters
+        names = ["00_start", "00_start", "01_toy", "01_toy"]
+        assert lines == [f"{name}: {what}{left[name == '01_toy']}" for name, what in zip(names, first, strict=True)]
+        assert total.startswith("In all ") and total.count(" s") == 3 and "01_toy" in total and told.err == ""
+
+
+def test_a_kernel_that_does_not_answer_and_a_machine_without_loopback_are_one_sentence(
+    toy, tmp_path, monkeypatch, capsys
+):
+    deaf = {"argv": [sys.executable, "-c", "import time; time.sleep(60)"], "display_name": "", "language": "python"}
+    write_json(tmp_path / "kernels" / "deaf" / "kernel.json", deaf)
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    monkeypatch.setattr(notebooks, "KERNEL", "deaf")
+    monkeypatch.setattr(notebooks, "PATIENCE", 2)
+    assert main(["run", str(toy("01_toy")), "-p", "run_dir", str(tmp_path / "run")]) == 1
+    words = "stopped at the start of its kernel (Kernel didn't respond in 2 seconds): close other programs"
+    assert words in capsys.readouterr().err
+
+    def refused(*_, **__):
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(notebooks.socket, "create_connection", refused)
+    assert main(["run", str(toy("01_toy")), "-p", "run_dir", str(tmp_path / "other")]) == 1
+    assert "127.0.0.1, which does not answer" in capsys.readouterr().err and not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(
