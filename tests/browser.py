@@ -138,7 +138,8 @@ def play(page: Page) -> list[str]:
 
 def main(names: list[str]) -> int:
     numbers = [name for name in names if name != "demo"]
-    notebooks = find_notebooks(numbers or ("",)) if numbers or not names else []
+    wanted = tuple(numbers) if names else ""  # "demo" alone wants no notebook
+    notebooks = [path for path in find_notebooks() if path.name.startswith(wanted)]
     browser = find_browser()
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
