@@ -6,8 +6,6 @@ import numpy as np
 from scipy.special import expit, logit
 from scipy.stats import binomtest, t
 
-from .core.checks import checked_scores
-
 REPEATS = 2000
 
 
@@ -59,16 +57,20 @@ def compare(logits_a, logits_b, labels, patients, seed: int = 0) -> dict:
     result = {name: mean_interval(values[0], np.nanstd(values[1:]), groups) for name, values in differences.items()}
     right_a, right_b = (a > 0) == labels, (b > 0) == labels
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
-    return result | {"only_a": only_a, "only_b": only_b, "p_mcnemar": mcnemar(only_a, only_b)}
+    p = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    return result | {"only_a": only_a, "only_b": only_b, "p_mcnemar": p}
 
 
-def mcnemar(only_a: int, only_b: int) -> float:
-    """Two-sided p of the exact McNemar test, from how many slices only one of two models classified correctly.
-
-    >>> mcnemar(1, 9)
-    0.021484375
-    """
-    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+def checked_scores(logits, labels) -> tuple[np.ndarray, np.ndarray]:
+    """Logits as float (N,) and labels as int (N,); ValueError if a logit is NaN or a label not 0 or 1."""
+    logits, labels = np.asarray(logits, float), np.asarray(labels)
+    if logits.shape != labels.shape:
+        raise ValueError(f"There are {logits.shape} logits for {labels.shape} labels: give one of each for each slice.")
+    if np.isnan(logits).any():
+        raise ValueError(f"{int(np.isnan(logits).sum())} of {logits.size} logits are NaN: the network is broken.")
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError("Labels must be 0 (non-COVID) or 1 (COVID).")
+    return logits, labels.astype(int)
 
 
 def percent(score: dict[str, float], signed: bool = False) -> str:

@@ -1,1 +1,1 @@
-"""What everything rests on: settings, files, device, memory, progress, checks; imports nothing of ours."""
+"""What everything rests on: settings, files, device, memory, progress; imports nothing of ours."""

@@ -11,9 +11,15 @@ from skimage.measure import label, regionprops
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
-from ..core.checks import check_masks
 from ..data import CTData
 from ..evaluation import bootstrap_weights, mean_interval
+
+
+def check_masks(maps: np.ndarray, *masks: np.ndarray) -> None:
+    """Raise ValueError if a mask is not bool, or not of the maps' shape, (N, H, W)."""
+    for mask in map(np.asarray, masks):
+        if mask.dtype != bool or mask.shape != np.shape(maps):
+            raise ValueError(f"A mask must be bool {np.shape(maps)} as the maps are, not {mask.dtype} {mask.shape}.")
 
 
 def pointing_game(maps: np.ndarray, lesions: np.ndarray, board: np.ndarray) -> np.ndarray:
