@@ -17,7 +17,8 @@ from ..training import predict
 def remove(images: Tensor, maps: np.ndarray, share: float, order: str = "MoRF", seed: int = 0) -> Tensor:
     """Slices without the share of pixels that their heat maps call most (or least) relevant.
 
-    ROAD (Rong et al. 2022, https://arxiv.org/abs/2202.00449, section 4.2): noisy linear imputation fills the gaps.
+    ROAD (Rong et al. 2022, https://arxiv.org/abs/2202.00449, section 4.2): noisy linear imputation fills the gaps, so
+    that each missing pixel is the weighted mean of its eight neighbours, known or not.
     Tied pixels are removed in random order; otherwise a map with many zeros would lose all of them at once.
 
     Args:
@@ -38,23 +39,10 @@ def remove(images: Tensor, maps: np.ndarray, share: float, order: str = "MoRF", 
         gone[ranks[: round(share * heat.size)]] = True
         gone, filled = gone.reshape(image.shape), image.astype(np.float32)
         if 0 < gone.sum() < gone.size:
-            filled = impute(filled, gone) + gone * rng.normal(0, 2.55, image.shape)
+            filled = NoisyLinearImputer(noise=0.0)(torch.from_numpy(filled)[None], torch.from_numpy(~gone).float())
+            filled = filled[0].numpy() + gone * rng.normal(0, 2.55, image.shape)
         result.append(np.clip(np.round(filled), 0, 255).astype(np.uint8))
     return torch.from_numpy(np.stack(result))
-
-
-def impute(image: np.ndarray, gone: np.ndarray) -> np.ndarray:
-    """Fill missing pixels so that each is the weighted mean of its eight neighbours, known or not.
-
-    Args:
-        image: float32 (H, W).
-        gone: bool (H, W), which pixels are missing; not all of them.
-
-    Returns:
-        float32 (H, W).
-    """
-    known = torch.from_numpy(~gone).float()
-    return NoisyLinearImputer(noise=0.0)(torch.from_numpy(image)[None], known)[0].numpy()
 
 
 def removal_curves(
