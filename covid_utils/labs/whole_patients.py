@@ -65,17 +65,6 @@ def patient_labels(labels, patients) -> pd.Series:
     return pd.Series(np.asarray(labels, int)).groupby(np.asarray(patients), sort=False).max()
 
 
-def make_rule(name: str, logits, labels, patients, threshold: float) -> PatientRule:
-    """A rule with its limit and its probabilities, from validation slices; the arguments of `choose_rule`."""
-    rule = PatientRule(name, float(threshold), 0.0, 1.0, 0.0)
-    scores, truth = rule.scores(logits, patients).to_numpy(), patient_labels(labels, patients).to_numpy()
-    wide = scores.std() or 1.0  # shares and logits are of different size, and the regression is held back by it
-    fitted = LogisticRegression().fit(scores[:, None] / wide, truth)
-    limit = operating_point(scores, truth, SENSITIVITY)
-    slope, offset = float(fitted.coef_[0, 0] / wide), float(fitted.intercept_[0])
-    return dataclasses.replace(rule, limit=limit, slope=slope, offset=offset)
-
-
 def choose_rule(logits, labels, patients, threshold: float) -> PatientRule:
     """The rule that tells validation patients apart best: the highest AUC, of equal ones the lowest log loss.
 
@@ -83,16 +72,19 @@ def choose_rule(logits, labels, patients, threshold: float) -> PatientRule:
 
     Raises ValueError if all patients have COVID, or none has.
     """
-    truth = patient_labels(labels, patients).to_numpy()
+    truth, found = patient_labels(labels, patients).to_numpy(), []
     if len(set(truth)) < 2:
         raise ValueError("To choose a rule for patients, validation needs some with and some without COVID.")
-    rules = [make_rule(name, logits, labels, patients, threshold) for name in RULES]
-
-    def quality(rule: PatientRule) -> tuple[float, float]:
+    for name in RULES:
+        rule = PatientRule(name, float(threshold), 0.0, 1.0, 0.0)
         scores = rule.scores(logits, patients).to_numpy()
-        return roc_auc_score(truth, scores), -log_loss(truth, rule.probability(scores))
-
-    return max(rules, key=quality)
+        wide = scores.std() or 1.0  # shares and logits are of different size, and the regression is held back by it
+        fitted = LogisticRegression().fit(scores[:, None] / wide, truth)
+        slope, offset = float(fitted.coef_[0, 0] / wide), float(fitted.intercept_[0])
+        limit = operating_point(scores, truth, SENSITIVITY)
+        rule = dataclasses.replace(rule, limit=limit, slope=slope, offset=offset)
+        found.append(((roc_auc_score(truth, scores), -log_loss(truth, rule.probability(scores))), rule))
+    return max(found, key=lambda each: each[0])[1]
 
 
 def whole_lungs(data: CTData, settings: Settings, part: str, n_slices: int = 12) -> CTData:
