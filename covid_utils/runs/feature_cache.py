@@ -56,27 +56,25 @@ class CachedFeatures:
     @torch.no_grad()
     def features(self) -> TensorDataset:
         """All features of this epoch's copy and their labels, in the order of the slices."""
-        if self.copy not in self.cached:
-            with seeded(self.seed * 1_000_003 + 500_000 + self.copy):  # a resumed run gets the same copies
-                self.cached[self.copy] = self._computed()
-        return self.cached[self.copy]
-
-    def _computed(self) -> TensorDataset:
+        if self.copy in self.cached:
+            return self.cached[self.copy]
         device, stage = next(self.model.parameters()).device, first_trainable_stage(self.model)
         for part in self.model.parts(*STAGES[: STAGES.index(stage)]):
             part.eval()  # only what is frozen: the rest may be in the middle of a training epoch
         features, labels = None, []
-        for start in range(0, len(self.slices), BATCH):
-            images, y = self.slices[list(range(start, min(start + BATCH, len(self.slices))))]
-            images = self.augment(images) if self.augment else images
-            part = self.model.forward_features(self.model.preprocess(images.to(device)), before=stage)
-            if features is None:
-                shape = (len(self.slices), *part.shape[1:])
-                large = too_large(2 * self.copies * math.prod(shape))
-                features = on_disk(self.folder, shape) if large else torch.empty(shape, dtype=torch.float16)
-            features[start : start + BATCH] = part
-            labels.append(y)
-        return TensorDataset(to_device_if_fits(features, device), torch.cat(labels))
+        with seeded(self.seed * 1_000_003 + 500_000 + self.copy):  # a resumed run gets the same copies
+            for start in range(0, len(self.slices), BATCH):
+                images, y = self.slices[list(range(start, min(start + BATCH, len(self.slices))))]
+                images = self.augment(images) if self.augment else images
+                part = self.model.forward_features(self.model.preprocess(images.to(device)), before=stage)
+                if features is None:
+                    shape = (len(self.slices), *part.shape[1:])
+                    large = too_large(2 * self.copies * math.prod(shape))
+                    features = on_disk(self.folder, shape) if large else torch.empty(shape, dtype=torch.float16)
+                features[start : start + BATCH] = part
+                labels.append(y)
+        self.cached[self.copy] = TensorDataset(to_device_if_fits(features, device), torch.cat(labels))
+        return self.cached[self.copy]
 
 
 def on_disk(folder: Path, shape: tuple[int, ...]) -> Tensor:
