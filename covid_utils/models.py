@@ -9,7 +9,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from .core.backbones import BACKBONES
 from .core.files import did_you_mean
 from .io.preprocessing import Preprocessing
-from .io.weights import load_pretrained, preprocessing_of, pretrained
+from .io.weights import load_pretrained, pretrained
 
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4", "head")
 LAYERS = STAGES[1:-1]  # the feature map of each has half the height and width of the one before
@@ -54,7 +54,6 @@ class Net(StagedModule):
         net: the network of torchvision or timm, with a new output layer.
         preprocess: a Preprocessing, from slices, uint8 (N, H, H), to input, float32 (N, 3, H, H).
         amp: whether it trains faster in bfloat16 (see `core.device.use_amp`).
-        origin: where the weights came from ("scratch", "bundled", "imagenet" or a file).
     """
 
     def __init__(self, backbone: str = "resnet18"):
@@ -62,7 +61,7 @@ class Net(StagedModule):
         if backbone not in BACKBONES:
             raise ValueError(f"Unknown backbone {backbone!r}: {did_you_mean(backbone, BACKBONES)}")
         row = BACKBONES[backbone]
-        self.backbone, self.amp, self.origin = backbone, row.amp, "scratch"
+        self.backbone, self.amp = backbone, row.amp
         self.preprocess = Preprocessing()
         self.net = row.network()
         features = self.net.get_submodule(row.output).in_features
@@ -119,7 +118,7 @@ def build_model(backbone: str = "resnet18", weights: str = "scratch") -> Net:
         return model
     state, notes = pretrained(backbone, weights)
     load_pretrained(model.net, state, f"The weights {weights!r}", backbone, spared=BACKBONES[backbone].output)
-    model.origin, model.preprocess = weights, Preprocessing(**preprocessing_of(notes))
+    model.preprocess = Preprocessing(**notes.get("preprocessing", {}))
     return model
 
 

@@ -49,8 +49,6 @@ def test_stages_and_head_are_the_whole_network(backbone):
     for layer in models.LAYERS:
         model.parts(layer)[-1].register_forward_hook(lambda _module, _input, output: sides.append(output.shape[-1]))
     assert model(SLICES[:1]).shape == (1,) and sides == [16, 8, 4, 2]
-    first = model.net.get_submodule(BACKBONES[backbone].first_convolution)
-    assert first.weight.shape[1] == 3 and next(model.parameters()) is first.weight
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -86,7 +84,7 @@ def test_what_is_trainable_and_the_head_that_trains_on_features(trainable, first
     features = model.forward_features(model.preprocess(SLICES), first)
     head = models.FeatureHead(model)
     assert torch.equal(head(features), model(SLICES)) and head(features.bfloat16()).dtype == torch.float32
-    assert head.amp == model.amp == TOY.amp and model.origin == "scratch"
+    assert head.amp == model.amp == TOY.amp
     assert torch.equal(model.embed(model.forward_features(model.preprocess(SLICES))), model.embed(features, first))
     model.net.bn1.bias.requires_grad_(True)
     assert models.first_trainable_stage(model) == "stem"
@@ -129,7 +127,6 @@ def test_a_file_gives_the_trunk_and_a_new_head(tmp_path):
     new = build_model("resnet18", str(path))
     assert torch.equal(new.net.layer3[0].conv1.weight, old.net.layer3[0].conv1.weight)
     assert not torch.equal(new.net.fc.weight, old.net.fc.weight)
-    assert new.origin == str(path) and build_model().origin == "scratch"
     with pytest.raises(ValueError, match="The weights '.*w.safetensors' .*another architecture than resnet34"):
         build_model("resnet34", str(path))
     with pytest.raises(ValueError, match="w.safetensors holds weights but no checkpoint of this course"):
@@ -184,7 +181,7 @@ def test_the_bundled_weights_have_learned_their_task(path):
 
 def test_the_bundled_weights_are_small_and_their_damage_is_found(tmp_path, monkeypatch):
     assert sum(path.stat().st_size for path in weights.BUNDLED.glob("*.safetensors")) <= 17_000_000
-    assert build_model("resnet18", "bundled").origin == "bundled"
+    build_model("resnet18", "bundled")  # says nothing
     shutil.copytree(weights.BUNDLED, tmp_path, dirs_exist_ok=True)
     content = (tmp_path / "resnet18.safetensors").read_bytes()
     (tmp_path / "resnet18.safetensors").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
@@ -211,7 +208,7 @@ def test_the_installed_weights_are_the_trunk_and_need_no_network(hub, monkeypatc
     state, _ = weights.pretrained("efficientnet_lite0", "imagenet")
     own = model.net.state_dict()
     assert all(torch.equal(own[name], state[name]) for name in own if not name.startswith("classifier"))
-    assert own["classifier.weight"].shape == (1, 1280) and model.origin == "imagenet"
+    assert own["classifier.weight"].shape == (1, 1280)
     white = model.preprocess(torch.full((1, 8, 8), 255, dtype=torch.uint8))
     assert torch.equal(white, torch.ones(1, 3, 8, 8)) and model.preprocess.crop_fraction == 1
     monkeypatch.setattr(weights, "LITE0_SHA256", "0" * 64)
@@ -263,15 +260,6 @@ def test_imagenet_weights_without_a_network_or_damaged_say_how_to_go_on(hub):
     (hub / "resnet18-f37072fd.pth").write_bytes(b"half")
     with pytest.raises(ValueError, match="resnet18-f37072fd.pth is damaged .*delete it"):
         build_model("resnet18", "imagenet")
-
-
-def test_a_run_from_before_preprocessing_was_kept_answers_as_it_did(tmp_path):
-    """All ImageNet runs were enlarged by 232/224 then, whatever their weights wanted."""
-    notes = {"parameters": {"backbone": "resnet18", "weights": "imagenet"}, "epoch": 1, "val_accuracy": 0.5}
-    path = tmp_path / "best.safetensors"
-    save_weights(path, Net("resnet18").state_dict(), notes)
-    for model in (load_model(path)[0], build_model("resnet18", str(path))):
-        assert model.preprocess.crop_fraction == 224 / 232 and model.preprocess.mean == [0.485, 0.456, 0.406]
 
 
 def test_normalised_slices_have_three_equal_channels():

