@@ -126,8 +126,10 @@ def _read_picture(path: Path, window: Window | None) -> Slice:
         check_size(image.height, image.width)
         tags = image.tag_v2 if image.format == "TIFF" else {}
         inverted, deep = tags.get(PHOTOMETRIC) == 0, ";16" in str(image.tile) or 16 in tags.get(BITS, ())
-        if deep and image.mode in ("RGB", "RGBA", "LA"):  # of 16 bits a colour Pillow keeps 8
-            values = _deep_colours(path)
+        if deep and image.mode in ("RGB", "RGBA", "LA"):  # of 16 bits a colour Pillow keeps 8; weighed as it does
+            colours = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED).astype(np.float32)
+            alpha = colours[..., 3:] / 65535 if colours.shape[2] == 4 else 1
+            values = colours[..., :3] * alpha @ np.array([0.114, 0.587, 0.299], np.float32)  # blue, green, red
         elif image.mode.startswith(("I", "F")):
             values = np.asarray(ImageOps.exif_transpose(image), np.float32)
         else:
@@ -137,10 +139,3 @@ def _read_picture(path: Path, window: Window | None) -> Slice:
             return Slice(np.array(image.convert("L")))
     own, note = default_window(values)
     return windowed(values, window or own, "" if window else note, inverted)
-
-
-def _deep_colours(path: Path) -> np.ndarray:
-    """The grey levels, float32 (H, W), of a PNG or TIFF with 16 bits a colour."""
-    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED).astype(np.float32)
-    alpha = image[..., 3:] / 65535 if image.shape[2] == 4 else 1
-    return image[..., :3] * alpha @ np.array([0.114, 0.587, 0.299], np.float32)  # blue, green, red, as Pillow weighs
