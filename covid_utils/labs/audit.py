@@ -146,7 +146,10 @@ def audit(data: CTData) -> Audit:
     table, test = data.table, data.table[data.table.split == "test"]
     held_out, majority = (table.split != "train").sum(), max(test.label.mean(), 1 - test.label.mean())
     shared = (table.groupby("patient").split.nunique() > 1).sum()
-    both, pairs, (shuffled, chance) = _in_both_classes(data), near_duplicates(data), shuffled_labels(data)
+    pictures = table.assign(picture=[hashlib.sha256(image).hexdigest() for image in data.images.numpy()])
+    pictures = pictures.drop_duplicates(["picture", "label"]).sort_values(["picture", "label"])
+    both = pictures[pictures.duplicated("picture", keep=False)]  # one row for either class
+    pairs, (shuffled, chance) = near_duplicates(data), shuffled_labels(data)
     scores = {
         "1-nearest neighbour": nearest_neighbour(data),
         "1-nearest neighbour on the outer frame": nearest_neighbour(data, frame_only=True),
@@ -179,10 +182,3 @@ def audit(data: CTData) -> Audit:
     verdict = [sentence for sentence, found in sentences.items() if found]
     checks = pd.DataFrame.from_dict(rows, orient="index", columns=["measured", "guessing"])
     return Audit(verdict or ["No leak and no shortcut found by these checks; others may exist."], checks, pairs)
-
-
-def _in_both_classes(data: CTData) -> pd.DataFrame:
-    """The rows, with a column `picture`, of those that stand pixel for pixel in both classes; each class once."""
-    table = data.table.assign(picture=[hashlib.sha256(image).hexdigest() for image in data.images.numpy()])
-    table = table.drop_duplicates(["picture", "label"]).sort_values(["picture", "label"])
-    return table[table.duplicated("picture", keep=False)]

@@ -53,11 +53,11 @@ def show_cams(
     )
     for row, (image, text) in enumerate(zip(images, rows, strict=True)):
         lesion = None if lesions is None else lesions[row]
-        look = {"colour": colours[row] if colours else LESION}
-        overlay(axes[row][0], image, None, lesion, title="" if row else "slice", **look)
+        colour = colours[row] if colours else LESION
         axes[row][0].set_ylabel(text, fontsize=13)
-        for axis, (title, heat) in zip(axes[row][1:], maps.items(), strict=True):
-            drawn = overlay(axis, image, heat[row], lesion, title="" if row else title, **look)
+        for axis, (title, heat) in zip(axes[row], [("slice", None), *maps.items()], strict=True):
+            heat = None if heat is None else heat[row]
+            drawn = overlay(axis, image, heat, lesion, title="" if row else title, colour=colour)
     bar = figure.colorbar(drawn, ax=axes, orientation="horizontal", shrink=0.4, aspect=40, pad=0.01)
     bar.set_ticks([0, 1], labels=["least in this map", "most in this map"], fontsize=13)
     show(figure, alt, photo=True, small=True)
@@ -68,8 +68,7 @@ def panels(image, maps: dict[str, np.ndarray], lesion=None, opacity: float = 0.5
     """A slice and its heat maps, {title: float (H, W) in 0…1}, in a row, as a figure."""
     figure, axes = plt.subplots(1, 1 + len(maps), figsize=(3 * (1 + len(maps)), 3.5), squeeze=False)
     plt.close(figure)
-    overlay(axes[0][0], image, None, lesion, title=title)
-    for axis, (name, heat) in zip(axes[0][1:], maps.items(), strict=True):
+    for axis, (name, heat) in zip(axes[0], [(title, None), *maps.items()], strict=True):
         overlay(axis, image, heat, lesion, opacity, name)
     figure.tight_layout()
     return figure

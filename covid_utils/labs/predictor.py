@@ -34,30 +34,18 @@ UNINFORMATIVE = "the network could not tell the validation slices apart: probabi
 
 @dataclasses.dataclass(frozen=True)
 class Predictor:
-    """A trained network, and what its validation slices said of how to read it.
+    """A trained network, and what its validation slices said of how to read it."""
 
-    Attributes:
-        model: the network, in eval mode.
-        settings: of its training.
-        temperature: the logits are divided by it, so that probabilities are as sure as they are right; at least 1.
-        threshold: a logit above it means COVID; 95 % of the COVID validation slices lie above.
-        map: a name in `fine_maps.MAPS`: the map with the best average precision on validation lesions, where there are.
-        centre, spread: of the training slices' features, (C,) and the inverse of their covariance, (C, C), float32.
-        limit: the distance from them that 95 % of the validation slices stay within.
-        rule: how a patient's slices become one answer; None if the validation patients cannot tell.
-        window: the values that were black and white in all training slices (`CTData.window`), or None.
-    """
-
-    model: Net
-    settings: Settings
-    temperature: float
-    threshold: float
-    map: str
-    centre: Tensor
-    spread: Tensor
-    limit: float
-    rule: PatientRule | None
-    window: tuple[float, float] | None
+    model: Net  # in eval mode
+    settings: Settings  # of its training
+    temperature: float  # the logits are divided by it, so that probabilities are calibrated; at least 1
+    threshold: float  # a logit above it means COVID; 95 % of the COVID validation slices lie above
+    map: str  # in `fine_maps.MAPS`: the one with the best average precision on validation lesions, where there are
+    centre: Tensor  # mean of the training slices' features, float32 (C,)
+    spread: Tensor  # the inverse of their covariance, float32 (C, C)
+    limit: float  # the distance from them that 95 % of the validation slices stay within
+    rule: PatientRule | None  # how a patient's slices become one answer; None if the validation patients cannot tell
+    window: tuple[float, float] | None  # black and white in all training slices (`CTData.window`), or None
 
 
 def trained_file(run_dir: str | Path) -> Path:
@@ -130,19 +118,14 @@ def fit_predictor(model: Net, data: CTData, settings: Settings) -> Predictor:
         rule = choose_rule(predict(model, lungs.images).numpy(), lungs.table.label, lungs.table.patient, threshold)
     if rule and rule.slope <= 0:  # the probability would fall where the score rises
         rule = None
-    best = best_map(model, data)
+    best = MAPS[0]
+    if data.lesions is not None:  # the map that points best at the lesions of validation patients
+        table, images, lesions, _ = localization.with_lesions(data, "val")
+        one = np.flatnonzero(~table.patient.duplicated())  # a slice of each patient is enough to choose by
+        images, lesions = images[one], lesions[one]
+        maps = {name: named_map(model, images, name, [1] * len(images)) for name in MAPS}
+        best = max(MAPS, key=lambda name: np.mean(localization.average_precision(maps[name], lesions)))
     return Predictor(model, settings, scale, threshold, best, centre, spread, limit, rule, data.window)
-
-
-def best_map(model: Net, data: CTData) -> str:
-    """The map that points best at the lesions of validation patients; without known lesions the first of MAPS."""
-    if data.lesions is None:
-        return MAPS[0]
-    table, images, lesions, _ = localization.with_lesions(data, "val")
-    one = np.flatnonzero(~table.patient.duplicated())  # a slice of each patient is enough to choose by
-    images, lesions = images[one], lesions[one]
-    maps = {name: named_map(model, images, name, [1] * len(images)) for name in MAPS}
-    return max(MAPS, key=lambda name: np.mean(localization.average_precision(maps[name], lesions)))
 
 
 @torch.inference_mode()

@@ -31,19 +31,12 @@ RULES = {
 
 @dataclasses.dataclass(frozen=True)
 class PatientRule:
-    """How the logits of a patient's slices become one prediction; all of it chosen on validation patients.
+    """How the logits of a patient's slices become one prediction; all of it chosen on validation patients."""
 
-    Attributes:
-        name: in RULES.
-        threshold: of a slice, a logit.
-        limit: a score above it means COVID; 95 % of the validation patients with COVID lie above.
-        slope, offset: the probability of a score is expit(slope * score + offset) (Platt 1999).
-    """
-
-    name: str
-    threshold: float
-    limit: float
-    slope: float
+    name: str  # in RULES
+    threshold: float  # of a slice, a logit
+    limit: float  # a score above it means COVID; 95 % of the validation patients with COVID lie above
+    slope: float  # the probability of a score is expit(slope * score + offset) (Platt 1999)
     offset: float
 
     def scores(self, logits, patients) -> pd.Series:
