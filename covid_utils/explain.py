@@ -172,10 +172,9 @@ def _gradients_from(model: nn.Module, layer: nn.Module):
     try:
         for parameter in trainable:
             parameter.requires_grad = False
-        with torch.inference_mode(False), torch.enable_grad():  # also if the caller had switched gradients off
+        with torch.inference_mode(False), torch.enable_grad(), hook:  # also if the caller had switched gradients off
             yield
     finally:
-        hook.remove()
         for parameter in trainable:
             parameter.requires_grad = True
 

@@ -20,13 +20,18 @@ def record(settings: Settings, section: str, metrics: dict, fingerprint: str, se
 
     The manifest holds the parameters, versions, git commit, data fingerprint, device and seconds of each section.
     """
+    try:
+        call = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=40"]
+        commit = subprocess.run(call, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):  # no checkout
+        commit = None
     folder = resolve(settings.run_dir)
     manifest = {
         "parameters": dataclasses.asdict(settings),
         "versions": {name: metadata.version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "commit": _commit(),
+        "commit": commit,
         "data": fingerprint,
         "device": str(pick_device(settings.device)),
         "seconds": round(seconds, 1),
@@ -34,12 +39,3 @@ def record(settings: Settings, section: str, metrics: dict, fingerprint: str, se
     for name, content in (("metrics.json", metrics), ("manifest.json", manifest)):
         path = folder / name
         write_json(path, (read_json(path) if path.exists() else {}) | {section: content})
-
-
-def _commit() -> str | None:
-    """The project's git commit, or None outside a checkout."""
-    call = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        return subprocess.run(call, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
