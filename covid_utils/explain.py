@@ -104,8 +104,14 @@ def cam(
                 maps.extend(library(input_tensor=batch, targets=wanted))
         finally:
             library.activations_and_grads.release()
-    seen = getattr(getattr(model, "preprocess", None), "crop_fraction", 1.0)
-    return on_slice(np.stack(maps), x.shape[-1], seen) if seen < 1 else np.stack(maps)
+    size, crop = x.shape[-1], getattr(getattr(model, "preprocess", None), "crop_fraction", 1.0)
+    if crop >= 1:
+        return np.stack(maps)
+    # the network saw only the middle of the slice: its map is made smaller, and 0 around it
+    seen = round(size * size / round(size / crop))  # `Preprocessing` enlarges to whole pixels
+    before = (size - seen) // 2
+    border = ((before, size - seen - before),) * 2
+    return np.stack([np.pad(cv2.resize(each, (seen, seen)), border) for each in maps])
 
 
 def gradients_at_layer(model, x, layer):
@@ -177,21 +183,3 @@ def _gradients_from(model: nn.Module, layer: nn.Module):
     finally:
         for parameter in trainable:
             parameter.requires_grad = True
-
-
-def on_slice(maps: np.ndarray, size: int, crop_fraction: float) -> np.ndarray:
-    """Maps of what the network saw, resized and padded to the size of the slice.
-
-    Args:
-        maps: float32 (N, h, w).
-        size: the slice's height and width in pixels.
-        crop_fraction: the share of the slice's width that is left if `model.preprocess` crops the centre.
-
-    Returns:
-        float32 (N, size, size), 0 outside the crop.
-    """
-    seen = round(size * size / round(size / crop_fraction))  # `Preprocessing` enlarges to whole pixels
-    before = (size - seen) // 2
-    border = ((before, size - seen - before),) * 2
-    resized = (cv2.resize(each, (seen, seen)) for each in maps)  # bilinear
-    return np.stack([np.pad(each, border) for each in resized]).astype(np.float32)

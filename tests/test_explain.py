@@ -2,6 +2,7 @@
 
 import copy
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -48,7 +49,7 @@ def test_gradcam_by_hand(model):
     assert np.array_equal(explain.grad_cam(activations, gradients).numpy(), by_hand)
     for explained, part in ((1, by_hand), (0, -by_hand)):
         library = explain.cam(model, SLICES, targets=[explained] * 3)
-        ours = scaled(explain.on_slice(scaled(np.maximum(part, 0)), 64, 1.0))
+        ours = scaled(np.stack([cv2.resize(each, (64, 64)) for each in scaled(np.maximum(part, 0))]))
         assert ours.max() > 0 and np.abs(ours - library).max() < 1e-5
 
 
@@ -162,11 +163,15 @@ def test_a_layer_is_a_module_or_its_name(model):
 
 
 def test_cropping_preprocess_is_undone(model):
-    placed = explain.on_slice(np.ones((1, 96, 96), np.float32), 96, 224 / 232)
-    assert placed.shape == (1, 96, 96) and placed[0, 0].sum() == 0 and placed[0, 48, 48] == 1
-    assert placed[0, 48].sum() == round(96 * 224 / 232) and placed.dtype == np.float32
-    inside = np.flatnonzero(placed[0, 48])
-    assert abs(inside[0] - (95 - inside[-1])) <= 1  # in the middle
+    x = model.preprocess(SLICES)
+    whole = explain.cam(model, x, "EigenCAM")
+    for crop, first, last in ((0.5, 16, 48), (224 / 232, 1, 63), (0.7, 9, 54)):
+        model.preprocess = Preprocessing(crop_fraction=crop)
+        placed = explain.cam(model, x, "EigenCAM")  # the same input, said to be the middle of a slice
+        assert placed.shape == (3, 64, 64) and placed.dtype == np.float32
+        middle = np.stack([cv2.resize(each, (last - first,) * 2) for each in whole])
+        assert np.array_equal(placed[:, first:last, first:last], middle) and middle.any()
+        assert placed.sum() == pytest.approx(middle.sum())  # 0 around it
     model.preprocess = Preprocessing(crop_fraction=0.5)
     maps = explain.cam(model, SLICES, targets=[0] * 3)
     seen = explain.cam(model, model.preprocess(SLICES), targets=[0] * 3)
