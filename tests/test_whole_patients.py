@@ -10,7 +10,7 @@ from toy import tiny_data
 from covid_utils.core.settings import Settings
 from covid_utils.data import load_data
 from covid_utils.labs import whole_patients
-from covid_utils.labs.whole_patients import RULES, choose_rule, patient_labels, whole_lungs
+from covid_utils.labs.whole_patients import RULES, choose_rule, whole_lungs
 
 LOGITS = np.array([-1.0, 3, 2, 5, -4, -5, -6, 1, 2])
 PATIENTS = ["a", "a", "a", "a", "b", "b", "b", "c", "c"]
@@ -25,8 +25,10 @@ def test_rules_by_hand():
 
 
 def test_a_patient_has_the_disease_if_any_slice_shows_it():
-    labels = patient_labels([0, 1, 0, 0, 0, 0], ["x", "x", "b", "b", "a", "a"])
-    assert labels.to_dict() == {"x": 1, "b": 0, "a": 0} and labels.index.tolist() == ["x", "b", "a"]
+    logits, names = [1.0, 2, 0, 0, 0, -1], ["x", "x", "b", "b", "a", "a"]
+    for labels, least in (([0, 1, 0, 0, 0, 0], "x"), ([1, 0, 0, 0, 1, 0], "a")):
+        rule = choose_rule(logits, labels, names, 0.0)
+        assert rule.limit == np.nextafter(rule.scores(logits, names)[least], -np.inf), "the lowest of those who have it"
     with pytest.raises(ValueError, match="some with and some without"):
         choose_rule([1.0, 2.0], [1, 1], ["a", "b"], 0.0)
 
@@ -46,7 +48,7 @@ def test_the_rule_with_the_best_order_on_validation_is_chosen():
     rule = choose_rule(logits, labels, who, 1.0)
     assert rule.name == "mean of the highest three"
     mean = dataclasses.replace(rule, name="mean logit")
-    truth = patient_labels(labels, who)
+    truth = labels[::10]
     assert roc_auc_score(truth, mean.scores(logits, who)) < roc_auc_score(truth, rule.scores(logits, who))
 
 
@@ -54,7 +56,7 @@ def test_the_rule_with_the_best_order_on_validation_is_chosen():
 def test_limit_and_probability_are_those_of_validation_patients(name, monkeypatch):
     monkeypatch.setattr(whole_patients, "RULES", {name: RULES[name]})  # the only one to choose from
     logits, labels, who = few_ill_slices(ill=4)
-    rule, truth = choose_rule(logits, labels, who, 0.5), patient_labels(labels, who).to_numpy()
+    rule, truth = choose_rule(logits, labels, who, 0.5), labels[::10]
     scores = rule.scores(logits, who).to_numpy()
     assert (scores[truth == 1] > rule.limit).mean() >= 0.95 and (scores > rule.limit).mean() < 0.9
     chance = rule.probability(scores)

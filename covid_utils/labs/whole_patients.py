@@ -53,11 +53,6 @@ class PatientRule:
         return expit(self.slope * score + self.offset)
 
 
-def patient_labels(labels, patients) -> pd.Series:
-    """1 for a patient with any COVID slice, else 0; by name, in the order in which they come."""
-    return pd.Series(np.asarray(labels, int)).groupby(np.asarray(patients), sort=False).max()
-
-
 def choose_rule(logits, labels, patients, threshold: float) -> PatientRule:
     """The rule that tells validation patients apart best: the highest AUC, of equal ones the lowest log loss.
 
@@ -65,7 +60,8 @@ def choose_rule(logits, labels, patients, threshold: float) -> PatientRule:
 
     Raises ValueError if all patients have COVID, or none has.
     """
-    truth, found = patient_labels(labels, patients).to_numpy(), []
+    labels, found = pd.Series(np.asarray(labels, int)), []
+    truth = labels.groupby(np.asarray(patients), sort=False).max().to_numpy()  # 1 for a patient with any COVID slice
     if len(set(truth)) < 2:
         raise ValueError("To choose a rule for patients, validation needs some with and some without COVID.")
     for name in RULES:
