@@ -99,20 +99,20 @@ def cam(
         try:  # not `with library`: it swallows errors (IndexError) raised inside it
             for start in range(0, len(x), BATCH):
                 batch = x[start : start + BATCH]
-                # one logit, so class 0 is "minus the logit"; one target a slice, or the other slices' maps stay empty
+                # class 0's score is minus the logit; the library pairs slices and targets, and leaves out the rest
                 wanted = [BinaryClassifierOutputTarget(int(label)) for label in targets[start : start + BATCH]]
                 maps.extend(library(input_tensor=batch, targets=wanted))
         finally:
             library.activations_and_grads.release()
-    seen = getattr(getattr(model, "preprocess", None), "crop_fraction", 1.0)
-    return on_slice(np.stack(maps), x.shape[-1], seen) if seen < 1 else np.stack(maps)
+    fraction = getattr(getattr(model, "preprocess", None), "crop_fraction", 1.0)
+    return on_slice(np.stack(maps), x.shape[-1], fraction) if fraction < 1 else np.stack(maps)
 
 
 def gradients_at_layer(model, x, layer):
     """One forward and one backward pass: a layer's activations, and the logit's gradients with respect to them.
 
     `model`, in eval mode, takes `x`, N inputs, and has one logit. The output of `layer`, one of its modules, is
-    replaced by a copy at which the graph begins: so frozen layers work too, and nothing before them is kept.
+    detached and becomes the graph's first node: so frozen layers work too, and nothing before them is kept.
 
     Returns:
         activations and gradients, both float32 (N, C, h, w), and logits, float32 (N,).
@@ -167,6 +167,7 @@ def network_input(model: nn.Module, images: Tensor) -> Tensor:
 def _gradients_from(model: nn.Module, layer: nn.Module):
     """Inside, the graph begins at the layer, as in `gradients_at_layer`, and no parameter requires a gradient."""
     model.eval()
+    # registered before the library's hooks, which so see the detached output
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     hook = layer.register_forward_hook(lambda _module, _input, output: output.detach().requires_grad_())
     try:
@@ -191,7 +192,8 @@ def on_slice(maps: np.ndarray, size: int, crop_fraction: float) -> np.ndarray:
     Returns:
         float32 (N, size, size), 0 outside the crop.
     """
-    seen = round(size * size / round(size / crop_fraction))  # `Preprocessing` enlarges to whole pixels
+    # `Preprocessing` enlarges to round(size / crop_fraction) pixels and keeps the central `size`
+    seen = round(size * size / round(size / crop_fraction))
     before = (size - seen) // 2
     border = ((before, size - seen - before),) * 2
     resized = (cv2.resize(each, (seen, seen)) for each in maps)  # bilinear
