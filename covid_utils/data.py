@@ -17,7 +17,7 @@ from .core.settings import Settings
 from .io.datasets import fingerprint, open_dataset
 from .io.folders import CLASSES, SPLITS
 
-HELD_OUT = 400 / 2481  # share of the validation and of the test slices: the article's 1681/400/400
+HELD_OUT = 400 / 2481  # share of slices in validation, and in test: the article's split is 1681/400/400
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +26,9 @@ class CTData:
 
     Attributes:
         table: a row per slice: `path`, `label` (1 = COVID, 0 = non-COVID), `patient` (the group that stays in one
-            split), `split` ("train", "val" or "test"); for the phantom also `findings`, names separated by commas.
-        images: uint8 (N, H, W), 0 black to 255 white.
-        lesions, lungs: masks, bool (N, H, W), of the disease and the lungs; None for real slices.
+            split), `split` ("train", "val" or "test"); for the phantom (synthetic CT) also `findings`, with commas.
+        images: uint8 (N, H, H), 0 black to 255 white.
+        lesions, lungs: masks, bool (N, H, H), of the disease and the lungs; None for real slices.
         name: the dataset's name.
         patient_source: where the patients come from, in a sentence or more for the reader.
         fingerprint: SHA-256 of pixels and table, in hexadecimal.
@@ -62,15 +62,15 @@ def load_data(settings: Settings, progress: bool = True) -> CTData:
     if "split" not in table:
         table["split"] = split_groups(table, settings.split, settings.seed)
         patient_source += " The random split ignores patients." if settings.split == "random" else ""
-    images, lesions, lungs, window = read()  # last, as it takes long: what cannot be split is refused before
+    images, lesions, lungs, window = read()  # only now, as it takes long: what cannot be split was refused above
     return CTData(table, images, lesions, lungs, name, patient_source, fingerprint(table, images), window)
 
 
 def split_groups(table: pd.DataFrame, split: str = "patient", seed: int = 0) -> pd.Series:
     """Assign patients (or single slices) to train, val and test, each with about the same share of both classes.
 
-    Validation and test get 400/2481 of the slices each, exactly so with single slices. The order is that of a hash of
-    seed and name: the same on every machine, in whatever order the files are listed.
+    Validation and test get 400/2481 of the slices each, exactly so with single slices. Groups are taken in the
+    order of a hash of seed and name, so the split is the same on every machine, in whatever order files are listed.
 
     Args:
         table: with `path`, `label`, `patient`.
@@ -80,10 +80,11 @@ def split_groups(table: pd.DataFrame, split: str = "patient", seed: int = 0) -> 
     """
     name = table.patient if split == "patient" else table.path
     groups = table.groupby(name).label.agg(["size", "mean"])
-    groups["label"] = (groups["mean"] >= 0.5).astype(int)  # a patient with slices of both classes: the majority
+    groups["label"] = (groups["mean"] >= 0.5).astype(int)  # the majority; COVID if equal
     groups = groups.loc[sorted(groups.index, key=lambda g: hashlib.sha256(f"{seed} {g}".encode()).digest())]
     mixed = groups["mean"].between(0, 1, inclusive="neither")
-    if mixed.all() and not 3 <= groups["label"].sum() <= len(groups) - 3:  # each patient can stand for either class
+    if mixed.all() and not 3 <= groups["label"].sum() <= len(groups) - 3:
+        # every patient has slices of both classes, so any of them brings both to its split: labels may alternate
         groups["label"] = [number % 2 for number in range(len(groups))]
     held_out = round(HELD_OUT * len(table))
     covid = round(held_out * groups["size"][groups.label == 1].sum() / len(table))
@@ -96,7 +97,7 @@ def split_groups(table: pd.DataFrame, split: str = "patient", seed: int = 0) -> 
                 f"Class {CLASSES[label]} has too few slices, {left.sum()} in {len(left)} {unit}: {hint}add slices, as "
                 "train, val and test need one each."
             )
-        for part, spare in (("test", 2), ("val", 1)):  # at least so many groups are left for the other splits
+        for part, spare in (("test", 2), ("val", 1)):  # spare: groups to leave for the splits still to come
             taken = _fill(left, target, most=len(left) - spare)
             assigned |= dict.fromkeys(taken, part)
             left = left.drop(taken)
@@ -104,7 +105,7 @@ def split_groups(table: pd.DataFrame, split: str = "patient", seed: int = 0) -> 
 
 
 def _fill(sizes: pd.Series, target: int, most: int) -> list:
-    """The first groups whose sizes add up to about `target`, at most `most`; the smallest if all are too large."""
+    """At most `most` groups, in order, each if it brings their total size nearer to `target`; at least the smallest."""
     taken, total = [], 0
     for group, size in sizes.items():
         if total + size / 2 <= target and len(taken) < most:
@@ -169,10 +170,10 @@ def augment(images: Tensor) -> Tensor:
     """
     n = len(images)
     flip = (torch.rand(n) < 0.5).float() * 2 - 1
-    angle, scale, shift_x, shift_y, _, _ = torch.rand(6, n) * 2 - 1  # recorded runs depend on drawing six
+    angle, scale, shift_x, shift_y, _, _ = torch.rand(6, n) * 2 - 1  # six drawn, four used: recorded runs depend on it
     angle, scale = torch.deg2rad(10 * angle), 1 + 0.1 * scale
     cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
-    # affine maps (N, 2, 3) from coordinates in the result to coordinates in the slice, both from -1 to 1
+    # affine maps (N, 2, 3) from coordinates in the result to coordinates in the slice, both from -1 to 1: 0.1 is 5 %
     entries = [cos * flip, -sin, 0.1 * shift_x, sin * flip, cos, 0.1 * shift_y]
     matrix = torch.stack(entries, dim=1).view(n, 2, 3).to(images.device)
     grid = affine_grid(matrix, [n, 1, *images.shape[1:]], align_corners=False)

@@ -99,26 +99,26 @@ def cam(
         try:  # not `with library`: it swallows errors (IndexError) raised inside it
             for start in range(0, len(x), BATCH):
                 batch = x[start : start + BATCH]
-                # one logit, so class 0 is "minus the logit"; one target a slice, or the other slices' maps stay empty
+                # class 0's score is minus the logit; the library pairs slices and targets, and leaves out the rest
                 wanted = [BinaryClassifierOutputTarget(int(label)) for label in targets[start : start + BATCH]]
                 maps.extend(library(input_tensor=batch, targets=wanted))
         finally:
             library.activations_and_grads.release()
-    size, crop = x.shape[-1], getattr(getattr(model, "preprocess", None), "crop_fraction", 1.0)
-    if crop >= 1:
+    size, fraction = x.shape[-1], getattr(getattr(model, "preprocess", None), "crop_fraction", 1.0)
+    if fraction >= 1:
         return np.stack(maps)
-    # the network saw only the middle of the slice: its map is made smaller, and 0 around it
-    seen = round(size * size / round(size / crop))  # `Preprocessing` enlarges to whole pixels
+    # `Preprocessing` enlarges to round(size / fraction) pixels and keeps the central `size`; around them the map is 0
+    seen = round(size * size / round(size / fraction))
     before = (size - seen) // 2
     border = ((before, size - seen - before),) * 2
-    return np.stack([np.pad(cv2.resize(each, (seen, seen)), border) for each in maps])
+    return np.stack([np.pad(cv2.resize(each, (seen, seen)), border) for each in maps])  # bilinear
 
 
 def gradients_at_layer(model, x, layer):
     """One forward and one backward pass: a layer's activations, and the logit's gradients with respect to them.
 
     `model`, in eval mode, takes `x`, N inputs, and has one logit. The output of `layer`, one of its modules, is
-    replaced by a copy at which the graph begins: so frozen layers work too, and nothing before them is kept.
+    detached and becomes the graph's first node: so frozen layers work too, and nothing before them is kept.
 
     Returns:
         activations and gradients, both float32 (N, C, h, w), and logits, float32 (N,).
@@ -173,6 +173,7 @@ def network_input(model: nn.Module, images: Tensor) -> Tensor:
 def _gradients_from(model: nn.Module, layer: nn.Module):
     """Inside, the graph begins at the layer, as in `gradients_at_layer`, and no parameter requires a gradient."""
     model.eval()
+    # registered before the library's hooks, which so see the detached output
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     hook = layer.register_forward_hook(lambda _module, _input, output: output.detach().requires_grad_())
     try:

@@ -23,11 +23,12 @@ class StagedModule(nn.Module):
 
     def parts(self, *stages: str) -> list[nn.Module]:
         """The modules of stages ("stem", "layer1" to "layer4", "head"), in forward order."""
-        names = " ".join(getattr(BACKBONES[self.backbone], stage) for stage in stages).split()
+        row = BACKBONES[self.backbone]  # row.stem, for example, is "conv1 bn1 relu maxpool"
+        names = [name for stage in stages for name in getattr(row, stage).split()]
         return [self.net.get_submodule(name) for name in names]
 
     def forward_features(self, x: Tensor, before: str = "layer4") -> Tensor:
-        """The input of the stage `before`, float32 (N, C, h, w), from the network's input, float32 (N, 3, H, W)."""
+        """The features that go into the stage `before`, float32 (N, C, h, w), of the network's input (N, 3, H, W)."""
         for part in self.parts(*STAGES[: STAGES.index(before)]):
             x = part(x)
         return x
@@ -39,7 +40,7 @@ class StagedModule(nn.Module):
         return adaptive_avg_pool2d(features, 1).flatten(1)
 
     def forward_head(self, features: Tensor, first: str = "layer4") -> Tensor:
-        """Logits, float32 (N,), from the features that go into the stage `first`."""
+        """Logits, float32 (N,), from the features that go into the stage `first` (timm's takes those of the last)."""
         (head,) = self.parts("head")
         return head(self.embed(features, first)).flatten()
 
@@ -52,7 +53,7 @@ class Net(StagedModule):
 
     Attributes:
         net: the network of torchvision or timm, with a new output layer.
-        preprocess: a Preprocessing, from slices, uint8 (N, H, H), to input, float32 (N, 3, H, H).
+        preprocess: normalises slices, uint8 (N, H, H), to input, float32 (N, 3, H, H); leaves float input as it is.
         amp: whether it trains faster in bfloat16 (see `core.device.use_amp`).
     """
 
@@ -74,7 +75,7 @@ class Net(StagedModule):
 
 
 class FeatureHead(nn.Module):
-    """The trainable stages of a model, as a model of its own: from cached features, (N, C, h, w), to logits."""
+    """A model from its first trainable stage on: from cached features, float16 (N, C, h, w), to logits."""
 
     def __init__(self, model: Net):
         super().__init__()
@@ -88,11 +89,11 @@ class FeatureHead(nn.Module):
 def check_stages(model: Net) -> None:
     """Raise ValueError if a network's stages, one after the other, compute something else than its own forward pass.
 
-    They do if its row of BACKBONES leaves something out: the last ReLU of torchvision's DenseNet, for example, is a
+    That happens if its row of BACKBONES leaves something out: the last ReLU of torchvision's DenseNet, say, is a
     function in its `forward`, and no module that a row could name.
     """
     model.eval()
-    x = torch.linspace(-1, 1, 3 * 64 * 64).sin().view(1, 3, 64, 64)
+    x = torch.linspace(-1, 1, 3 * 64 * 64).sin().view(1, 3, 64, 64)  # draws no random numbers
     own, staged = model.net(x).flatten(), model.forward_head(model.forward_features(x))
     model.train()
     if not torch.allclose(own, staged, rtol=1e-3, atol=1e-4):
@@ -123,7 +124,7 @@ def build_model(backbone: str = "resnet18", weights: str = "scratch") -> Net:
 
 
 def freeze(model: Net, trainable: str = "last") -> Net:
-    """Freeze the stages before `trainable` ("last", "layer3", "layer2", "all" freezes none); returns the model."""
+    """Freeze all stages before `trainable`: "last" trains layer4 and head, "all" everything; returns the model."""
     first = {"last": "layer4", "all": "stem"}.get(trainable, trainable)  # else a stage's own name
     if first not in STAGES:
         raise ValueError(f"Unknown stage {trainable!r}: {did_you_mean(trainable, ['last', 'all', *STAGES])}")

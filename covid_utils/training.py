@@ -61,7 +61,7 @@ def evaluate(model, loader, device):
 
 @torch.inference_mode()
 def predict(model: nn.Module, images: Tensor, batch_size: int = 64) -> Tensor:
-    """Logits, float32 (N,) on the CPU, of slices, uint8 (N, H, H), in eval mode."""
+    """Logits, float32 (N,) on the CPU, of slices, uint8 (N, H, H), or of input, float32 (N, 3, H, H), in eval mode."""
     model.eval()
     device = next(model.parameters()).device
     return torch.cat([model(batch.to(device)).flatten().float().cpu() for batch in images.split(batch_size)])
@@ -96,8 +96,8 @@ def make_optimizer(model, learning_rate, steps, optimizer="adamw"):
     """Optimizer and learning-rate schedule over the trainable parameters.
 
     "adamw": AdamW (https://arxiv.org/abs/1711.05101) whose rate rises to `learning_rate` and falls again over all
-    `steps` (one-cycle, https://arxiv.org/abs/1708.07120; beta1 cycles with it). "sgd": the article's, whose momentum
-    of 0.99 makes steps of up to a hundred times `learning_rate`; its schedule is None.
+    `steps`, one a batch (one-cycle, https://arxiv.org/abs/1708.07120; beta1 cycles with it). "sgd": the article's,
+    whose momentum of 0.99 makes steps of up to a hundred times `learning_rate`; its schedule is None.
     """
     trainable = [p for p in model.parameters() if p.requires_grad]
     if optimizer == "sgd":
@@ -113,8 +113,8 @@ def fit(model, train_loader, val_loader, optimizer, scheduler, device, epochs, s
         model, train_loader, val_loader, optimizer, scheduler, device: as for `train_one_epoch`. If the training loader
             has a method `set_epoch`, it gets each epoch's number.
         seed: of shuffling and augmentation, with the epoch's number.
-        checkpoint: keeps the state after each epoch and the best epoch's weights, which are in the model at the end;
-            an unfinished run goes on (see `runs.checkpoints.Checkpoint`). Without one the last epoch's weights are.
+        checkpoint: a `runs.checkpoints.Checkpoint` of model, optimizer and scheduler: saves them after each epoch, goes
+            on with an unfinished run, and loads the best epoch's weights at the end. None keeps the last epoch's.
         curves: its `update(history)` is called after each epoch (see `plotting.LiveCurves`), or None.
     """
     history = checkpoint.resume() if checkpoint else []

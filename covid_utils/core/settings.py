@@ -25,7 +25,7 @@ class Settings:
     data_dir: Text = "data"  # where drawn and downloaded data are cached
     split: Literal["patient", "random"] = "patient"  # "patient" keeps a patient's slices together, "random" does not
     image_size: Annotated[int, Field(ge=32, le=1024)] = 96  # pixels
-    patients: Annotated[int, Field(ge=20, le=1_000_000)] = 240  # how many imaginary patients dataset="phantom" draws
+    patients: Annotated[int, Field(ge=20, le=1_000_000)] = 240  # how many synthetic patients dataset="phantom" draws
     slices: Annotated[int, Field(ge=0, le=10_000_000)] = 0  # training slices, half of them of either class; 0: all
     backbone: str = "resnet18"  # a name in backbones.BACKBONES
     weights: Text = "scratch"  # "scratch", "bundled", "imagenet" or a .safetensors file

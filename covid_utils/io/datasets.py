@@ -43,10 +43,10 @@ class DataSet:
     elsewhere: str | None = None  # the data set of another hospital that an external test takes
 
 
-IMAGINED = "Every imaginary patient is a group of its own."
+SYNTHETIC = "Each synthetic patient is a group of its own."
 DATASETS = {
-    "phantom": DataSet("imaginary patients (the default)", "MIT", IMAGINED, hospital="A", elsewhere="phantom-b"),
-    "phantom-b": DataSet("another imaginary hospital, for an external test", "MIT", IMAGINED, hospital="B"),
+    "phantom": DataSet("synthetic patients (the default)", "MIT", SYNTHETIC, hospital="A", elsewhere="phantom-b"),
+    "phantom-b": DataSet("another simulated hospital, for an external test", "MIT", SYNTHETIC, hospital="B"),
     "sars-cov-2-ct": DataSet(
         "the SARS-CoV-2 CT-Scan set, 2481 slices (Soares, Angelov et al. 2020)", "CC BY-NC-SA 4.0",
         fetch=partial(from_kaggle, "plameneduardo/sarscov2-ctscan-dataset"), elsewhere="covid-ct",
