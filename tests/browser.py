@@ -30,7 +30,7 @@ FLAGS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-ba
 --disable-component-update --disable-sync""".split()
 LAB = """--no-browser --ip=127.0.0.1 --allow-root --expose-app-in-browser --LabApp.news_url=None
 --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate""".split()
-EXPLORERS = {"04": 2}  # how many pictures with sliders a notebook has
+EXPLORERS = {"04": 2, "05": 1}  # how many pictures with sliders a notebook has
 WATCH = """() => {
     window.pictures = new Map();
     setInterval(() => document.querySelectorAll('.jp-Notebook .jp-Cell').forEach((cell, index) => {
