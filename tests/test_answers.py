@@ -63,18 +63,6 @@ def test_where_validation_slices_cannot_be_told_apart_that_is_said(toy_run, read
     assert all(abs(each["probability"] - 0.5) < 0.1 for each in found)
 
 
-def test_a_patient_is_predicted_by_the_rule_of_validation_patients(reader):
-    rows = DATA.table.loc[part(DATA, "val")]
-    logits, called = predict(reader.model, DATA.images[rows.index]).numpy(), []
-    for patient in rows[rows.label == 1].patient.unique():
-        answer = predictor.predict_patient(reader, logits[rows.patient == patient])
-        called += [answer["decision"] == "COVID"]
-        assert (answer["probability"] >= answer["threshold"]) == called[-1]
-    assert np.mean(called) >= 0.9
-    with pytest.raises(ValueError, match="no rule for .*patients"):
-        predictor.predict_patient(replace(reader, rule=None), logits)
-
-
 def test_slices_unlike_the_training_slices_are_noticed(toy_run, reader):
     test = DATA.images[part(DATA, "test")]
     noise = torch.from_numpy(np.random.default_rng(0).integers(0, 256, test.shape, dtype=np.uint8))
