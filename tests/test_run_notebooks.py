@@ -7,7 +7,7 @@ import nbformat
 import pytest
 
 from covid_course import clean, notebooks
-from covid_course.commands import main, results
+from covid_course.commands import main
 from covid_utils.core.files import write_json
 
 
@@ -81,15 +81,6 @@ def test_a_failing_cell_is_named_and_the_notebook_up_to_there_kept(toy, tmp_path
 def test_a_parameter_without_effect_stops_before_the_start(toy, tmp_path, capsys):
     assert main(["run", str(toy("01_toy")), "-p", "split", "random", "-p", "run_dir", str(tmp_path / "run")]) == 1
     assert "split has no effect on 01_toy.ipynb" in capsys.readouterr().err and not (tmp_path / "run").exists()
-
-
-def test_results_shows_the_scores_of_a_run(tmp_path):
-    assert "No test results" in results(tmp_path)
-    score = {"value": 0.8125, "low": 0.75, "high": 0.875}
-    test = dict.fromkeys(("accuracy", "sensitivity", "specificity"), score) | {"auc": dict.fromkeys(score)}
-    write_json(tmp_path / "metrics.json", {"scratch": {"test": test, "best_epoch": 7}})
-    (_, row) = results(tmp_path).splitlines()
-    assert row.split() == "scratch 0.812 0.750 0.875 0.812 0.812 – 7".split()
 
 
 def test_a_clean_notebook_holds_nothing_of_the_machine_or_the_moment(toy, tmp_path):
