@@ -7,8 +7,6 @@ import socket
 
 import numpy as np
 import pytest
-import skimage
-import timm
 import torch
 import torchvision
 from pretrain import pack_kernels
@@ -92,18 +90,15 @@ def test_what_is_trainable_and_the_head_that_trains_on_features(trainable, first
     assert models.first_trainable_stage(model) == "stem"
 
 
-@pytest.mark.parametrize("off", [0.01, 0.0])
-def test_stages_that_differ_a_little_from_the_librarys_own_forward_are_refused(off, monkeypatch):
+def test_stages_that_differ_a_little_from_the_librarys_own_forward_are_refused(monkeypatch):
     class Shifted(ToyNetwork):
         def forward(self, x):
-            return super().forward(x) + off
+            return super().forward(x) + 0.01
 
+    assert Net("toy").training
     monkeypatch.setitem(BACKBONES, "toy", dataclasses.replace(TOY, make=Shifted))
-    if not off:
-        assert Net("toy").training
-    else:
-        with pytest.raises(ValueError, match=r"'toy' compute another network .*logit -?0\.\d{4} instead of -?0\.\d{4}"):
-            Net("toy")
+    with pytest.raises(ValueError, match=r"'toy' compute another network .*logit -?0\.\d{4} instead of -?0\.\d{4}"):
+        Net("toy")
 
 
 def test_the_documented_examples_of_a_users_own(monkeypatch):
@@ -196,16 +191,6 @@ def test_the_bundled_weights_are_small_and_their_damage_is_found(tmp_path, monke
 # --------------------------------------------------------------------- ImageNet weights, without a network
 
 
-def test_the_installed_imagenet_weights_know_a_cat():
-    network = timm.create_model("tf_efficientnet_lite0").eval()
-    network.load_state_dict(weights.pretrained("efficientnet_lite0", "imagenet")[0])
-    picture = torch.from_numpy(skimage.data.chelsea()).permute(2, 0, 1)[None] / 255
-    x = torch.nn.functional.interpolate(picture, (224, 224), mode="bicubic", antialias=True)
-    with torch.no_grad():
-        chances = network((x - 0.5) / 0.5).softmax(1)[0]
-    assert chances.argmax() == 285 and chances.max() > 0.7  # "Egyptian cat"
-
-
 def test_the_installed_weights_are_the_trunk_and_need_no_network(hub, monkeypatch):
     model = build_model("efficientnet_lite0", "imagenet")
     state, _ = weights.pretrained("efficientnet_lite0", "imagenet")
@@ -263,15 +248,6 @@ def test_imagenet_weights_without_a_network_or_damaged_say_how_to_go_on(hub):
     (hub / "resnet18-f37072fd.pth").write_bytes(b"half")
     with pytest.raises(ValueError, match="resnet18-f37072fd.pth is damaged .*delete it"):
         build_model("resnet18", "imagenet")
-
-
-def test_a_run_from_before_preprocessing_was_kept_answers_as_it_did(tmp_path):
-    """All ImageNet runs were enlarged by 232/224 then, whatever their weights wanted."""
-    notes = {"parameters": {"backbone": "resnet18", "weights": "imagenet"}, "epoch": 1, "val_accuracy": 0.5}
-    path = tmp_path / "best.safetensors"
-    save_weights(path, Net("resnet18").state_dict(), notes)
-    for model in (load_model(path)[0], build_model("resnet18", str(path))):
-        assert model.preprocess.crop_fraction == 224 / 232 and model.preprocess.mean == [0.485, 0.456, 0.406]
 
 
 def test_normalised_slices_have_three_equal_channels():
