@@ -60,6 +60,26 @@ def test_dependencies_are_listed_once():
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in text("constraints.txt").splitlines()[1:])
 
 
+@pytest.mark.skipif(os.name == "nt", reason="scripts of a shell")
+@pytest.mark.parametrize("terminal", [True, False])
+def test_an_installation_says_what_it_fetches_and_pip_shows_its_bar_in_a_terminal(tmp_path, terminal):
+    """With a pip that only says how it was called."""
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho called "$@"\n')
+    python.chmod(0o755)
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).touch()
+    ours, theirs = os.openpty() if terminal else os.pipe()
+    make = ["make", "-f", PROJECT / "Makefile", ".venv/test", f"PYTHON={python}"]
+    assert subprocess.run(make, cwd=tmp_path, stdout=theirs, timeout=60).returncode == 0
+    lines = os.read(ours, 9999).decode().splitlines()
+    first, pip, _, again = (line for line in lines if line.startswith(("Fetching", "called -m pip")))
+    assert "PyTorch" in first and "3 GB" in first and pip.endswith("-e .") and again.endswith("-e .[test]")
+    assert ("--quiet" in pip) == ("--quiet" in again) != terminal
+    os.close(ours), os.close(theirs)
+
+
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_workflows_are_careful_and_find_what_they_run(path):
     workflow, said = yaml.safe_load(text(path)), text(path)
