@@ -23,12 +23,7 @@ LOOK = """(slide) => {
     };
     const outside = [...slide.querySelectorAll('p, li, pre, table, img, h1, h2')].filter(
         (each) => each.offsetParent && !each.closest('aside') && !inside(each));
-    const code = [...slide.querySelectorAll('pre, td, p, li')].filter((each) => each.offsetParent);
-    return {
-        outside: outside.map((each) => each.textContent.slice(0, 60) || each.alt),
-        smallest: Math.min(99, ...code.map((each) => parseFloat(getComputedStyle(each).fontSize))),
-        picture: Math.min(...[...slide.querySelectorAll('img')].map((each) => each.clientHeight), 999),
-    };
+    return outside.map((each) => each.textContent.slice(0, 60) || each.alt);
 }"""
 SHOWN = ("index", "api", "glossary", "results", "04_cam")
 COLOURS = "[document.body, document.querySelector('article img')].map((each) => getComputedStyle(each).backgroundColor)"
@@ -40,10 +35,8 @@ def look_at_deck(page: Page, path: Path) -> str:
     page.wait_for_function("() => window.Reveal?.isReady()")
     count = page.evaluate("Reveal.getTotalSlides()")
     for number in range(1, count + 1):
-        seen = page.evaluate(f"() => ({LOOK})(Reveal.getCurrentSlide())")
-        assert not seen["outside"], f"{path.name}, slide {number}: runs off: {seen['outside']}"
-        assert seen["smallest"] >= 14, f"{path.name}, slide {number}: letters of {seen['smallest']} pixels"
-        assert seen["picture"] >= 260, f"{path.name}, slide {number}: a figure of {seen['picture']} pixels"
+        outside = page.evaluate(f"() => ({LOOK})(Reveal.getCurrentSlide())")
+        assert not outside, f"{path.name}, slide {number}: runs off: {outside}"
         if number % 7 == 2:
             page.screenshot(path=FOLDER / f"{path.stem}-{number:02}.png")
         page.evaluate("Reveal.next()")

@@ -1,7 +1,6 @@
 """The demo: the predictions of `predict` on a page of its own, for this machine only."""
 
 import contextlib
-import io
 import os
 import re
 import signal
@@ -10,30 +9,7 @@ import sys
 import urllib.request
 
 import psutil
-import pytest
-import torch
-from PIL import Image
 from toy import started
-
-from covid_course import demo
-from covid_utils.io.images import read_slice
-from covid_utils.labs import predictor
-
-
-def test_a_phantom_slice_is_predicted_as_any_other(toy_run, monkeypatch, tmp_path):
-    monkeypatch.setenv(demo.RUN, str(toy_run[0]))
-    controls = demo.page()
-    controls["phantom"].click()
-    (given,) = controls["files"].value
-    content = bytes(given["content"])
-    assert Image.open(io.BytesIO(content)).size == (64, 64)  # the smallest that is drawn
-    (tmp_path / "slice.png").write_bytes(content)
-    image = torch.from_numpy(read_slice(tmp_path / "slice.png", 32))
-    wanted = predictor.predict_slices(predictor.read_run(toy_run[0]), image[None])[0]
-    cells = re.findall(r"<td>(.*?)</td>", controls["answers"].value)
-    number, drawn = re.fullmatch(r"phantom patient (\d+), drawn as (COVID|non-COVID)\.png", cells[0]).groups()
-    assert drawn == ("COVID" if int(number) % 2 else "non-COVID")  # every other patient of the hospital has it
-    assert float(cells[1]) == pytest.approx(wanted["probability"], abs=1e-3) and cells[3] == wanted["decision"]
 
 
 def test_it_serves_this_machine_only_and_ends_with_ctrl_c(toy_run):

@@ -146,10 +146,8 @@ def test_a_starter_leaves_no_trace(shown, tmp_path):
 @pytest.mark.parametrize(
     ("name", "guess", "value", "unit", "words"),
     [
-        ("nearest neighbour, random split", ..., 62.0, " %", ["Measured:", "random split: 62 %."]),
-        ("nearest neighbour, random split", 80, 62.0, " %", ["80 %", "62 %"]),
+        ("nearest neighbour, random split", ..., 62.0, " %", ["Measured:", "62 %"]),
         ("COVID slices", [1, 2, 7], np.array([2, 7, 9, 11]), "", ["1, 2, 7", "2, 7, 9, 11"]),
-        ("lower loss", "Training", "training", "", ["Training", "training"]),
         ("slices for two points", 200, 1960, "", ["200", "1960"]),
     ],
 )
@@ -186,15 +184,6 @@ def test_a_damaged_file_of_progress_is_put_aside(shown, tmp_path, content):
     assert read_json(path)["exercises"]["sign"]["passed"]
 
 
-def test_progress_that_cannot_be_written_is_said(shown, monkeypatch):
-    def full(*_):
-        raise OSError("no room")
-
-    monkeypatch.setattr(checks, "write_json", full)
-    checks.check("hits", WRONG["hits"]["energy"])
-    assert shown[0][0].startswith("Not yet:") and "was not stored: no room" in shown[0][0]
-
-
 def test_handouts_for_learners_and_teachers(tmp_path):
     handout.write_handouts(tmp_path)
     for path in find_notebooks():
@@ -213,13 +202,3 @@ def test_handouts_for_learners_and_teachers(tmp_path):
             assert "..." not in cell.source and len(CALL.findall(cell.source)) == 1
         for target in re.findall(r"\]\((\.\./[^)#]+)", "\n".join(lines)):
             assert (PROJECT / "build" / "handout" / "learner" / target).resolve().exists(), target
-
-
-def test_a_starter_without_its_solution_is_an_error():
-    cells = [nbformat.v4.new_code_cell('x = ...\ncheck("hits", x)', metadata={"tags": ["exercise"]})]
-    with pytest.raises(ValueError, match="a solution with python code"):
-        handout.teachers_copy(nbformat.v4.new_notebook(cells=cells))
-    with pytest.raises(ValueError, match="python code"):
-        handout.solved('check("hits", x)', "no code")
-    solution = "<details>\n\n```python\nx = 1\n```\n</details>"
-    assert handout.solved('x = ...\n\ncheck("a", x)', solution) == 'x = 1\n\n\ncheck("a", x)'

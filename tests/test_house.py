@@ -12,15 +12,9 @@ TAUGHT = ("data", "models", "training", "evaluation", "explain", "plotting")
 # From the ground up; a module imports from its own layer and those before it, `covid_utils/__main__.py` from all.
 LAYERS = ["ct_phantom", "covid_utils.core", "covid_utils.io", "taught", "covid_utils.runs", "covid_utils.labs"]
 LAYERS += ["covid_course", "covid_utils.__main__"]
-# Lines of Python that there may be: what there is now, so that it can only shrink. The aim for each stands beside it.
-LIMITS = {
-    "ct_phantom": 950,  # 1050
-    "covid_utils": 5220,  # 4500
-    "covid_course": 2750,
-    "tests": 7970,  # 7000
-    "benchmarks": 1865,  # 1700
-}
-PRODUCT, TOGETHER = 8_920, 1000  # of the three packages (8300), and of what is taught
+# Lines of Python that there may be, of the three packages together, and of what is taught.
+LIMITS = {"ct_phantom": 950, "covid_utils": 4500, "covid_course": 2750, "tests": 7000, "benchmarks": 1700}
+PRODUCT, TOGETHER = 8300, 1000
 MODULES = {
     ".".join(path.relative_to(PROJECT).with_suffix("").parts): path
     for package in PACKAGES

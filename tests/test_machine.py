@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from covid_course import machine, speed
-from covid_course.commands import main
 from covid_course.machine import Check
 from covid_course.notebooks import find_notebooks
 from covid_utils.core import device as devices
@@ -138,24 +137,6 @@ def test_minutes_follow_from_the_speed_here_and_the_recorded_runs(monkeypatch, t
 
 
 # -------------------------------------------------------------------------------------------------------- as it is told
-
-
-def test_a_line_has_a_word_and_a_colour_and_the_command_ends_with_1_if_one_is_red(monkeypatch, capsys):
-    def absent():
-        raise ModuleNotFoundError("No module named 'psutil'")
-
-    good, bad = Check("disk", True, "9 GB free"), Check("memory", False, "0.1 GB free", "close other programs")
-    *_, first, second = machine.table([good, bad]).splitlines()
-    assert first == "| 🟢 ok | disk | 9 GB free |"
-    assert second == "| 🔴 **fix this** | memory | 0.1 GB free<br>**To do:** close other programs |"
-    for checks, code in [([lambda: good, lambda: [good, bad]], 1), ([absent, lambda: good], 1), ([lambda: good], 0)]:
-        monkeypatch.setattr("covid_course.commands.CHECKS", checks[:-1])
-        monkeypatch.setattr("covid_course.commands.speed", checks[-1])
-        assert main(["check"]) == code
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["ok", "disk", "9", "GB", "free"] == lines[-1].split() and len(lines) == 6
-    assert lines[2] == "fix this:   memory          0.1 GB free: close other programs"
-    assert all(word in lines[3] for word in ("fix this", "absent", "psutil", "make tutorial"))
 
 
 def test_without_packages_the_check_still_answers(tmp_path):

@@ -7,8 +7,6 @@ import socket
 
 import numpy as np
 import pytest
-import skimage
-import timm
 import torch
 import torchvision
 from pretrain import pack_kernels
@@ -90,18 +88,15 @@ def test_what_is_trainable_and_the_head_that_trains_on_features(trainable, first
     assert models.first_trainable_stage(model) == "stem"
 
 
-@pytest.mark.parametrize("off", [0.01, 0.0])
-def test_stages_that_differ_a_little_from_the_librarys_own_forward_are_refused(off, monkeypatch):
+def test_stages_that_differ_a_little_from_the_librarys_own_forward_are_refused(monkeypatch):
     class Shifted(ToyNetwork):
         def forward(self, x):
-            return super().forward(x) + off
+            return super().forward(x) + 0.01
 
+    assert Net("toy").training
     monkeypatch.setitem(BACKBONES, "toy", dataclasses.replace(TOY, make=Shifted))
-    if not off:
-        assert Net("toy").training
-    else:
-        with pytest.raises(ValueError, match=r"'toy' compute another network .*logit -?0\.\d{4} instead of -?0\.\d{4}"):
-            Net("toy")
+    with pytest.raises(ValueError, match=r"'toy' compute another network .*logit -?0\.\d{4} instead of -?0\.\d{4}"):
+        Net("toy")
 
 
 def test_the_documented_examples_of_a_users_own(monkeypatch):
@@ -191,16 +186,6 @@ def test_the_bundled_weights_are_small_and_their_damage_is_found(tmp_path, monke
 
 
 # --------------------------------------------------------------------- ImageNet weights, without a network
-
-
-def test_the_installed_imagenet_weights_know_a_cat():
-    network = timm.create_model("tf_efficientnet_lite0").eval()
-    network.load_state_dict(weights.pretrained("efficientnet_lite0", "imagenet")[0])
-    picture = torch.from_numpy(skimage.data.chelsea()).permute(2, 0, 1)[None] / 255
-    x = torch.nn.functional.interpolate(picture, (224, 224), mode="bicubic", antialias=True)
-    with torch.no_grad():
-        chances = network((x - 0.5) / 0.5).softmax(1)[0]
-    assert chances.argmax() == 285 and chances.max() > 0.7  # "Egyptian cat"
 
 
 def test_the_installed_weights_are_the_trunk_and_need_no_network(hub, monkeypatch):

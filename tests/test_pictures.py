@@ -110,14 +110,6 @@ def test_a_window_of_16_bits_a_colour(tmp_path, name):  # field case: rgb16_png
     assert read_slice(tmp_path / name, 50, window=(0, 65535)).max() == 16  # 4080 of 65535
 
 
-def test_transparent_places_of_16_bit_pictures_are_black(tmp_path):
-    image = np.full((50, 50, 4), 65535, np.uint16)
-    image[:25, :, 3], image[:, :2, :3] = 0, 20000
-    cv2.imwrite(str(tmp_path / "x.png"), image)
-    found = read_slice(tmp_path / "x.png", 50)
-    assert found[:20].max() == 0 and found[30:, 10:].min() == 255
-
-
 # ----------------------------------------------------------------------------------------------------- DICOM
 
 

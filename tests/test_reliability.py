@@ -12,14 +12,12 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import nbformat
 import numpy as np
 import pytest
 import torch
 from test_data import classes, load, picture
 from toy import TOY, Bomb, assert_same_bits, fitted, tiny_data
 
-from covid_course.notebooks import execute
 from covid_utils.core import backbones
 from covid_utils.core.files import DAY, PROJECT, replace_file
 from covid_utils.core.memory import explain_out_of_memory
@@ -173,12 +171,6 @@ def test_what_a_killed_process_left_is_deleted_a_day_later(tmp_path):
             os.utime(path, (0, path.stat().st_mtime - DAY - 1))
     replace_file(tmp_path / "a.csv", lambda path: path.write_text("1"))
     assert {path.name for path in tmp_path.iterdir()} == stay | {"a.csv"}
-
-
-def test_a_notebook_that_names_no_kernel_and_no_language_is_executed(toy):
-    path = toy("plain", "assert epochs == 7")
-    nbformat.write(nbformat.from_dict(nbformat.read(path, 4) | {"metadata": {}}), path)
-    assert execute(path, path.parent / "done.ipynb", {"epochs": 7}).is_file()
 
 
 # ----------------------------------------------------------------------------------------- hostile files

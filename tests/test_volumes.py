@@ -63,8 +63,8 @@ def stack(path, size=32):
     return read_stack(scan, size)
 
 
-def wanted(volume, size=32, window=(-1350, 150)):
-    shown = [Image.fromarray(windowed(np.asarray(each, np.float32), window).image) for each in volume]
+def wanted(volume, size=32):
+    shown = [Image.fromarray(windowed(np.asarray(each, np.float32), (-1350, 150)).image) for each in volume]
     return np.stack([np.array(each.resize((size, size), Image.Resampling.LANCZOS)) for each in shown])
 
 
@@ -102,20 +102,17 @@ def test_what_is_odd_is_said_and_predicted_all_the_same(tmp_path):
     shared = series(tmp_path / "twice", chest(), AcquisitionNumber=1)
     series(tmp_path / "twice" / "again", chest(4, 1), **(shared | {"AcquisitionNumber": 2}))
     series(tmp_path / "coronal", chest(), CORONAL)
-    unscaled = {"RescaleSlope": None, "RescaleIntercept": None}
-    series(tmp_path / "raw", chest(), **unscaled, WindowCenter=750, WindowWidth=1500)
     series(tmp_path / "no offset", chest(), RescaleIntercept=0)  # almost all would be white in the lung window
     said = {
         "gap": "gaps: about 2 slices are missing",
         "twice": "4 slices lie where another one does",
         "coronal": "scanned in coronal slices",
-        "raw": "no Hounsfield units",
         "no offset": "no Hounsfield units",
     }
     found = {name: stack(tmp_path / name) for name in said}
     assert all(found[name].note.startswith(words) and len(found[name].images) == 6 for name, words in said.items())
     assert np.array_equal(found["twice"].images, wanted(chest()))
-    assert np.array_equal(found["raw"].images, wanted(chest())) and found["no offset"].images.mean() < 200
+    assert found["no offset"].images.mean() < 200
 
 
 def test_what_makes_no_stack_is_refused_and_a_damaged_slice_is_left_out(tmp_path):
@@ -204,10 +201,7 @@ def test_pydicoms_own_cd():
 # ------------------------------------------------------------------------------------------------------ NIfTI
 
 
-@pytest.mark.parametrize(
-    ("axes", "name"),
-    [("LPS", "v.nii"), ("RAS", "v.nii.gz"), ("LAI", "v.nii"), ("SPL", "v.nii"), ("ASR", "v.nii"), ("PIR", "v.nii.gz")],
-)
+@pytest.mark.parametrize(("axes", "name"), [("LPS", "v.nii"), ("RAS", "v.nii.gz"), ("LAI", "v.nii"), ("ASR", "v.nii")])
 def test_a_volume_and_a_series_give_the_same_pixels(tmp_path, axes, name):
     """In the order of their positions, each slice with its own slope, together and alone."""
     even = chest() // 2 * 2
@@ -234,10 +228,6 @@ def test_what_headers_of_volumes_say(tmp_path):
     assert stack(lost).note == "no orientation in its header: it may be mirrored or upside down"
     thick = nifti(tmp_path / "coronal.nii", chest(), affine=np.diag([-0.7, -5, 0.7, 1.0]))
     assert stack(thick).note.startswith("scanned in coronal slices")
-    greys = np.random.default_rng(0).integers(0, 256, (6, 40, 50), np.uint8)
-    found = stack(nifti(tmp_path / "grey.nii", greys))
-    assert found.note.startswith("no Hounsfield units")
-    assert np.array_equal(found.images, wanted(greys, window=(0, 255)))
 
 
 def test_volumes_that_are_refused(tmp_path):
@@ -245,14 +235,11 @@ def test_volumes_that_are_refused(tmp_path):
     for name, stored in {
         "4d": np.stack([volume, volume], -1),
         "mask": (volume > 0).astype(np.uint8),
-        "lobes": (volume // 50).astype(np.float32),
-        "colours": np.zeros((4, 4, 4), [("R", "u1"), ("G", "u1"), ("B", "u1")]),
         "nothing": np.full((4, 4, 4), np.nan, np.float32),
     }.items():
         nibabel.save(nibabel.Nifti1Image(stored, np.eye(4)), tmp_path / f"{name}.nii.gz")
-    packed, plain = (nifti(tmp_path / name, chest()) for name in ("broken.nii.gz", "plain.nii"))
+    packed = nifti(tmp_path / "broken.nii.gz", chest())
     packed.write_bytes(packed.read_bytes()[:5000])
-    plain.rename(tmp_path / "plain.nii.gz")  # nipy/nibabel issue 966
     changed(nifti(tmp_path / "flat.nii", chest()), 280, bytes(48))  # srow_x, srow_y, srow_z
     header = nibabel.Nifti2Header()  # refused before anything is unpacked
     header.set_data_dtype(np.int16)
@@ -260,10 +247,8 @@ def test_volumes_that_are_refused(tmp_path):
     header["vox_offset"] = 544
     (tmp_path / "deep.nii").write_bytes(header.binaryblock + bytes(1000))
     (tmp_path / "empty.nii").write_bytes(b"")
-    (tmp_path / "text.nii").write_text("no volume")
-    said = {"4d": "three dimensions", "mask": "mask", "lobes": "mask", "colours": "colours", "nothing": "no numbers"}
-    said |= {"plain": "if it is compressed, in .nii if not", "flat": "which way is up"}
-    said |= {"deep": "too many values for this memory"}
+    said = {"4d": "three dimensions", "mask": "mask", "nothing": "no numbers"}
+    said |= {"flat": "which way is up", "deep": "too many values for this memory"}
     for path in tmp_path.iterdir():
         words = said.get(path.name.split(".")[0], "")
         scans, loose, _ = find_scans([path])

@@ -80,7 +80,7 @@ def predict_first(name: str, guess: Any) -> None:
 
 def you_said(name: str, value: Any, unit: str = "") -> None:
     """Show a result (a number, a word or a list, as the guess was) with its unit, such as " %", next to the guess."""
-    text = f"{_title(name)}: **{_words(value, unit)}**."
+    text = f"**{_words(value, unit)}** ({_title(name)})."
     progress, message = _read()
     prediction = progress.predictions.get(name)
     if not prediction:
