@@ -59,8 +59,8 @@ napoleon_use_ivar = True
 highlight_language = "none"  # blocks of commands; those of Python say so
 
 html_theme = "furo"
-html_static_path = ["site.css"]
-html_css_files = ["site.css"]
+html_static_path = ["site.css", "site.js"]
+html_css_files, html_js_files = ["site.css"], ["site.js"]
 html_show_sphinx = html_show_copyright = html_copy_source = False
 
 

@@ -44,7 +44,7 @@ def look_at_deck(page: Page, path: Path) -> str:
 
 
 def look_at_site(page: Page) -> str:
-    """Some pages at three widths, light and dark, all of them on a phone; a search. Returns what was seen."""
+    """Some pages at three widths, light and dark, all on a phone; a tick, a search. Returns what was seen."""
     paths = sorted(SITE.rglob("*.html"))
     for width, scheme in itertools.product((1440, 820, 390), ("light", "dark")):
         page.emulate_media(color_scheme=scheme)
@@ -59,6 +59,9 @@ def look_at_site(page: Page) -> str:
     page.goto((SITE / "notebooks" / "01_data.html").as_uri())
     around, behind = page.evaluate(COLOURS)
     assert around != behind == "rgb(255, 255, 255)", (around, behind)
+    assert page.locator("a.read").count() == 0
+    page.locator("footer").scroll_into_view_if_needed()
+    page.wait_for_selector("a.read[href*='01_data'], .current-page a.read", state="attached")
     page.goto(f"{(SITE / 'search.html').as_uri()}?q=leakage")
     page.wait_for_selector("#search-results li a[href*='glossary']", timeout=30_000)
     return f"{len(paths)} pages"
