@@ -80,7 +80,7 @@ REFUSED = {  # files, and what is said
         [*PLAIN[8:], *(f"COVDI/{i}.png" for i in range(8))],
         "slices in 'COVDI', and 'COVDI' names neither class: call the class folders COVID and non-COVID ",
     ),
-    "one class": (PLAIN[8:], "no slices of class COVID: call the class folders COVID .* make it one CSV file"),
+    "one class": (PLAIN[8:], "no slices of class COVID: call the class folders COVID .* or give one CSV file"),
     "nothing that is read": (
         [*PLAIN[8:], "COVID/scan.mha.gz"],
         r"no slices of class COVID: .*Slices end in \.png, .* Left out: \.gz files, which are not read \(1\)",
@@ -218,7 +218,7 @@ def test_one_table_for_all_slices(csv_folder):
     assert data.table.split.value_counts().to_dict() == {"train": 4, "val": 4, "test": 4}
     refuses(r"labels.csv row \d+ has split 'here', which is unknown: give train", one_table("train", "here", "test"))
     (csv_folder / "labels.csv").rename(csv_folder / "train_COVIDx.txt")  # field case: labels_in_one_file
-    refuses("names neither class: call .*, if a file lists the labels, make it one CSV file", csv_folder)
+    refuses("names neither class: if other.csv or train_COVIDx.txt holds the labels, make it one CSV", csv_folder)
 
 
 # ------------------------------------------------------------------------------------------- who is a patient

@@ -23,9 +23,10 @@ LABELS = {  # of the class names in folders and files, in any case, with a space
     "negative": 0, "normal": 0, "ctnoncovid": 0, "1": 1, "0": 0,
 }  # fmt: skip
 LAYOUT = (
-    "call the class folders COVID and non-COVID (data/README.md has other names) and move other folders out; or, if a "
-    "file lists the labels, make it one CSV file with the columns filename and label, and patient and split if known"
+    "call the class folders COVID and non-COVID (data/README.md has other names) and move other folders out; or give "
+    "one CSV file, or train.csv, val.csv and test.csv, with the columns filename and label"
 )
+LISTS = (".csv", ".tsv", ".txt", ".xls", ".xlsx", ".json")  # files in which labels may stand
 SPLITS = ("train", "val", "test")
 SPELLINGS = ("train", "training", "val", "valid", "validation", "test", "testing")
 SPLIT_NAMES = {name: split for split in SPLITS for name in SPELLINGS if name.startswith(split)}
@@ -81,8 +82,8 @@ def _read_class_folders(folder: Path) -> tuple[pd.DataFrame, Counter]:
     missing = [name for label, name in enumerate(CLASSES) if label not in {class_of(place.name) for place in inside}]
     if missing:
         raise ValueError(
-            f"Folder {display_path(folder)} has no slices of class {' and '.join(missing)}: {LAYOUT}. Slices end in "
-            f"{', '.join(SUFFIXES)}.{sentence(left_out)}"
+            f"Folder {display_path(folder)} has no slices of class {' and '.join(missing)}: {_advice(folder)}. Slices "
+            f"end in {', '.join(SUFFIXES)}.{sentence(left_out)}"
         )
     rows = []
     for place in sorted(inside):
@@ -94,6 +95,13 @@ def _read_class_folders(folder: Path) -> tuple[pd.DataFrame, Counter]:
             where = f"{place.name} {split}" if split else place.name
             rows.append((name.as_posix(), class_of(place.name), split, _patient(place, file_of(path)), where))
     return pd.DataFrame(rows, columns=["path", "label", "split", "patient", "place"]), left_out
+
+
+def _advice(folder: Path) -> str:
+    """What to do with a folder in which no classes are found; a list of labels in it is named."""
+    lists = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in LISTS)
+    columns = "with the columns filename and label, and patient and split if they are known"
+    return f"if {' or '.join(lists[:3])} holds the labels, make it one CSV file {columns}" if lists else LAYOUT
 
 
 def _class_folder(folder: Path, file: Path) -> Path | None:
@@ -108,7 +116,7 @@ def _class_folder(folder: Path, file: Path) -> Path | None:
     holder = display_path(folder.joinpath(*parts[:deeper]))
     raise ValueError(
         f"Folder {display_path(folder)} holds slices in {'/'.join(parts)!r}, and {parts[depth - 1]!r} names neither "
-        f"class: {f'give {holder}, in which the class folders lie' if deeper else LAYOUT}."
+        f"class: {f'give {holder}, in which the class folders lie' if deeper else _advice(folder)}."
     )
 
 
