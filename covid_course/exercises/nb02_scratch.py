@@ -24,7 +24,8 @@ def _convolution(answer) -> str:
         try:
             out = call(answer, picture.copy(), kernel.copy())
         except (ValueError, IndexError) as error:
-            wrong_if("broadcast" in str(error) or "out of bounds" in str(error), "sticks out", error=error, **fits)
+            said = str(error).rstrip(" .")
+            wrong_if("broadcast" in said or "out of bounds" in said, "sticks out", error=said, **fits)
             raise
         got = np.shape(out)
         wrong_if(got == shape, "border", **fits)
