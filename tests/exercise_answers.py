@@ -16,12 +16,12 @@ def distances(new, known):
     return np.abs(new[:, None].astype(float) - known).sum(2)
 
 
-def split(table, seed, by="patient", classes=(0, 1)):
+def split(table, seed, by="patient", classes=((0,), (1,)), names=pd.unique, size=round):
     rng = np.random.default_rng(seed)
     found = pd.Series("train", index=table.index)
-    for label in classes:
-        mine = rng.permutation(table[by][(table.label == label) | (len(classes) == 1)].unique())
-        count = round(0.15 * len(mine))
+    for labels in classes:
+        mine = rng.permutation(names(table[by][table.label.isin(labels)]))
+        count = size(0.15 * len(mine))
         found[table[by].isin(mine[:count])] = "test"
         found[table[by].isin(mine[count : 2 * count])] = "val"
     return found
@@ -35,6 +35,13 @@ def mirror(images, rng, changed=np.copy, axis=2):
 
 def valid(picture, kernel):
     return correlate2d(picture, kernel, mode="valid")
+
+
+def convolution(picture, kernel, places):
+    k, out = len(kernel), np.zeros(valid(picture, kernel).shape)
+    for i, j in np.ndindex(*places):
+        out[i, j] = (picture[i : i + k, j : j + k] * kernel).sum()
+    return out
 
 
 def step(model, x, labels, optimizer, zero=True, early=False, squashed=False):
@@ -57,17 +64,17 @@ def zero_last(model, x, labels, optimizer):
     optimizer.step()
     for parameter in model.parameters():
         parameter.grad = None
-    return loss
+    return loss.item()
 
 
-def loop(model, batches, checks, optimizer, epochs, rest=True, again=True, learn=False, means=False):
+def loop(model, batches, checks, optimizer, epochs, rest=True, again=True, learn=False, means=False, zero=True):
     history = []
     model.train()
     for _ in range(epochs):
         if again:
             model.train()
         for x, labels in batches:
-            step(model, x, labels, optimizer)
+            step(model, x, labels, optimizer, zero)
         if rest:
             model.eval()
         right = []
@@ -242,6 +249,7 @@ RIGHT = {  # another way than the notebook's
 
 WRONG = {  # {exercise: {kind of mistake: answer}}
     "nearest neighbour": {
+        "axis": lambda n, k, y: y[[np.abs(k.astype(float) - one).sum(0).argmin() for one in n]],
         "farthest": lambda n, k, y: y[distances(n, k).argmax(1)],
         "number": lambda n, k, y: distances(n, k).argmin(1),
         "signed": lambda n, k, y: y[(n[:, None].astype(float) - k).sum(2).argmin(1)],
@@ -249,13 +257,17 @@ WRONG = {  # {exercise: {kind of mistake: answer}}
     },
     "split": {
         "torn": lambda table, seed: split(table, seed, by="path"),
-        "classes": lambda table, seed: split(table, seed, classes=(0,)),
+        "classes": lambda table, seed: split(table, seed, classes=((0, 1),)),
+        "one class": lambda table, seed: split(table, seed, classes=((1,),)),
+        "repeated": lambda table, seed: split(table, seed, names=list),
+        "float": lambda table, seed: split(table, seed, size=float),
         "seed": lambda table, seed: split(table, 0),
         "not repeatable": lambda table, seed: split(table, np.random.default_rng().integers(1_000_000)),
     },
     "mirror": {
         "in place": lambda images, rng: mirror(images, rng, changed=np.asarray),
         "all alike": lambda images, rng: images[:, :, ::-1] if rng.random() < 0.55 else images,
+        "not repeatable": lambda images, rng: mirror(images, np.random),
         "upside down": lambda images, rng: mirror(images, rng, axis=1),
     },
     "undo": {
@@ -266,15 +278,20 @@ WRONG = {  # {exercise: {kind of mistake: answer}}
     "convolution": {
         "border": lambda p, k: correlate2d(p, k, mode="same"),
         "flipped": lambda p, k: convolve2d(p, k, mode="valid"),
+        "last": lambda p, k: convolution(p, k, np.subtract(p.shape, len(k))),
+        "sticks out": lambda p, k: convolution(p, k, p.shape),
         "one short": lambda p, k: valid(p, k)[:-1, :-1],
     },
     "step": {
         "adds up": lambda *given: step(*given, zero=False),
         "too early": lambda *given: step(*given, early=True, zero=False),
         "sigmoid": lambda *given: step(*given, squashed=True),
+        "tensor": lambda *given: torch.tensor(step(*given)),
         "other loss": lambda *given: 0 * step(*given),
     },
     "loop": {
+        "adds up": lambda *given: loop(*given, zero=False),
+        "no grad": torch.no_grad()(loop),
         "no eval": lambda *given: loop(*given, rest=False),
         "no train": lambda *given: loop(*given, again=False),
         "learns from validation": lambda *given: loop(*given, learn=True),

@@ -16,6 +16,7 @@ from covid_utils.core.device import seeded
 from covid_utils.core.files import PROJECT
 
 PACKAGES = tuple(str(PROJECT / name) for name in ("covid_course", "covid_utils", "ct_phantom"))
+KNOWN = {"slice indices must be integers": "float", "does not require grad": "no grad"}  # {message: kind}
 FOREIGN = (*PACKAGES, *sysconfig.get_paths().values())  # code that a learner did not write
 
 
@@ -62,7 +63,8 @@ def _stopped(error: BaseException) -> tuple[str, dict[str, str]]:
     if not own:
         return "unreadable", {"error": text}
     line = f"line {own[-1].lineno}" + (f", `{own[-1].line}`" if own[-1].line else "")
-    return "stopped", {"where": line, "error": text.rstrip(".") + "."}
+    kind = next((kind for message, kind in KNOWN.items() if message in text), "stopped")
+    return kind, {"where": line, "error": text.rstrip(".") + "."}
 
 
 def call(function: Callable, *inputs: Any) -> Any:

@@ -14,21 +14,23 @@ def _nearest_neighbour(answer) -> str:
     parts = []
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        known = rng.integers(0, 256, (12, 40), np.uint8)
+        known = rng.integers(0, 256, (30, 16), np.uint8)
         labels = (known.sum(1).argsort().argsort() + seed) % 2  # the darkest and the brightest differ
-        twin = rng.integers(0, 12, 25)
-        new = np.clip(known[twin] + rng.integers(-40, 41, (25, 40)), 0, 255).astype(np.uint8)
+        twin = rng.integers(0, 30, 25)
+        new = np.clip(known[twin] + rng.integers(-40, 41, (25, 16)), 0, 255).astype(np.uint8)
         form = {"shape": (25,), "wanted": "one label for each new slice"}
         found = result(answer, new, known, labels, **form)
         as_float = result(answer, new.astype(float), known.astype(float), labels, **form)
         differences = new[:, None].astype(float) - known
         sums = differences.sum(2)
-        places = [np.abs(differences).sum(2).argmax(1), sums.argmin(1), (-sums).argmin(1), np.abs(sums).argmin(1)]
+        across, farthest = np.abs(differences).sum(1).argmin(1), np.abs(differences).sum(2).argmax(1)
+        places = [across, farthest, sums.argmin(1), (-sums).argmin(1), np.abs(sums).argmin(1)]
         parts.append([found, labels[twin], as_float, twin, *(labels[each] for each in places)])
-    found, right, as_float, number, farthest, *signed = map(np.concatenate, zip(*parts, strict=True))
+    found, right, as_float, number, across, farthest, *signed = map(np.concatenate, zip(*parts, strict=True))
     wrong_if(same(found, number), "number")
     wrong_if(not np.isin(found, (0, 1)).all(), "labels")
     wrong_if(same(as_float, right) and not same(found, right), "wraps")
+    wrong_if(same(as_float, across), "axis")
     kinds = {"farthest": farthest, "signed": tuple(signed)}
     expect(found, right, kinds, count=int((found == right).sum()))
     return "The whole nearest-neighbour classifier is one distance and one `argmin`."
@@ -55,6 +57,9 @@ def _split(answer) -> str:
         torn = split.groupby(given.patient).nunique() > 1
         wrong_if(torn.any(), "torn", count=int(torn.sum()), all=len(torn))
         people = given.assign(split=split).groupby("patient").agg({"label": "first", "split": "first"})
+        wrong_if(people.label[people.split != "train"].nunique() == 1, "one class")
+        share = (people.split == "train").mean()
+        wrong_if(0.2 < share < 0.45, "repeated", share=f"{share:.0%}")  # patients drawn as often as they have slices
         for part, least, most in (("train", 0.55, 0.8), ("val", 0.1, 0.225), ("test", 0.1, 0.225)):
             share = (people.split == part).mean()
             wrong_if(not least <= share <= most, "sizes", part=part, share=f"{share:.0%}")
@@ -72,7 +77,7 @@ def _mirror(answer) -> str:
     """A batch of noise, not square, mirrored with different random numbers."""
     images = np.random.default_rng(0).integers(0, 256, (400, 4, 6), np.uint8)
     chosen = []
-    for seed in range(8):
+    for seed in (0, *range(8)):
         given = images.copy()
         out = array(call(answer, given, np.random.default_rng(seed)), images.shape, "as many slices of the same size")
         wrong_if(not np.array_equal(given, images), "in place")
@@ -85,7 +90,8 @@ def _mirror(answer) -> str:
     wrong_if((shares == 0).all(), "untried")
     wrong_if((shares == 1).all(), "always")
     wrong_if(np.isin(shares, (0, 1)).all(), "all alike")
-    wrong_if(np.array_equal(chosen[0], chosen[1]), "same ones")
+    wrong_if(np.array_equal(chosen[0], chosen[-1]), "same ones")
+    wrong_if(not np.array_equal(chosen[0], chosen[1]), "not repeatable")
     wrong_if(not np.all((0.4 < shares) & (shares < 0.6)), "chance", share=f"{shares[0]:.0%}")
     return "Each slice is mirrored independently of the others, and the given batch is unchanged."
 

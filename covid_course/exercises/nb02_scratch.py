@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 import numpy as np
@@ -19,18 +20,26 @@ def _convolution(answer) -> str:
         rng = np.random.default_rng(size)
         picture, kernel = rng.normal(size=shape), rng.normal(size=(size, size))
         right = correlate2d(picture, kernel, mode="valid")
-        out = call(answer, picture.copy(), kernel.copy())
+        fits = {"height": right.shape[0], "width": right.shape[1]}
+        try:
+            out = call(answer, picture.copy(), kernel.copy())
+        except (ValueError, IndexError) as error:
+            said = str(error).rstrip(" .")
+            wrong_if("broadcast" in said or "out of bounds" in said, "sticks out", error=said, **fits)
+            raise
         got = np.shape(out)
-        wrong_if(got == shape, "border", height=right.shape[0], width=right.shape[1])
+        wrong_if(got == shape, "border", **fits)
         one_short = (tuple(np.subtract(shape, size)), right.shape[::-1])
         wrong_if(got in one_short, "one short", got=got, wanted=right.shape)
+        out = array(out, right.shape, f"an array of shape {right.shape}")
+        wrong_if(out[1:, 1:].any() and not (out[-1].any() and out[:, -1].any()), "last")
         kinds = {
             "zeros": 0 * right,
             "mean": right / size**2,
             "flipped": convolve2d(picture, kernel, mode="valid"),
             "no kernel": correlate2d(picture, np.ones((size, size)), mode="valid"),
         }
-        expect(array(out, right.shape, f"an array of shape {right.shape}"), right, kinds)
+        expect(out, right, kinds)
     return "That is a convolution; a network has thousands of such kernels, and training sets their weights."
 
 
@@ -74,7 +83,17 @@ def _step(answer) -> str:
     expect(weights, right, kinds)
     wrong_if(None in losses, "nothing")
     wrong_if(not same([array(loss, (), "one number, the loss") for loss in losses], right_losses), "other loss")
+    wrong_if(any(isinstance(loss, torch.Tensor) for loss in losses), "tensor")
     return "All weights are right after four steps on hidden batches."
+
+
+def _end(model, batches: list, *orders: str) -> torch.Tensor:
+    """The weights of a copy of this network after `_variant`s in these orders, in turn, on each of the batches."""
+    model = copy.deepcopy(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+    for (x, labels), order in zip(batches, itertools.cycle(orders)):
+        _variant(order)(model, x, labels, optimizer)
+    return nn.utils.parameters_to_vector(model.parameters()).detach()
 
 
 def _training(answer) -> str:
@@ -83,10 +102,12 @@ def _training(answer) -> str:
     model, epochs, log = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 1), nn.Flatten(0)), 3, []
     batches = [(torch.randn(6, 3), (torch.rand(6) < 0.5).float()) for _ in range(3)]
     checks = [(torch.randn(n, 3), (torch.rand(n) < 0.5).float()) for n in (9, 2)]
+    start = copy.deepcopy(model)
 
     def note(module, inputs, logits):
         step = {"mode": module.training, "yes": logits.detach() > 0, "weights": module[1].weight.detach().clone()}
-        log.append(step | {"learn": any(torch.equal(inputs[0], x) for x, _ in batches)})
+        batch = next((pair for pair in batches if torch.equal(inputs[0], pair[0])), None)
+        log.append(step | {"batch": batch, "learn": batch is not None})
 
     model.register_forward_hook(note)
     history = call(answer, model, batches, checks, torch.optim.SGD(model.parameters(), lr=0.3), epochs)
@@ -100,6 +121,10 @@ def _training(answer) -> str:
     wrong_if(not moved, "still")
     wrong_if(any(step["mode"] for step in validated), "no eval")
     wrong_if(not all(step["mode"] for step in trained), "no train")
+    taken, correct, added = [step["batch"] for step in trained], "zero backward step", "backward step"
+    sums = (_end(start, taken, added), _end(start, taken, correct, added, added))  # never emptied, or once per epoch
+    weights = nn.utils.parameters_to_vector(model.parameters()).detach()
+    wrong_if(not same(weights, _end(start, taken, correct)), mistake(weights, {"adds up": sums}, otherwise="step"))
     right = [step["yes"] == y.bool() for step, (_, y) in zip(validated, checks * epochs, strict=True)]
     pairs = [[each.float() for each in right[i : i + 2]] for i in range(0, len(right), 2)]
     truth = np.array([torch.cat(pair).mean() for pair in pairs])
