@@ -105,6 +105,7 @@ def test_what_goes_wrong_in_an_answer_is_a_sentence():
 
     kind, text = grade("split", broken)
     assert kind == "stopped" and "KeyError" in text and 'table["patients"]' in text and "\n" not in text
+    assert "`.astype(float)` before" in grade("paired", lambda right_a, right_b, _: right_b - right_a)[1]
     for wrong, kind in ((3, "function"), (lambda *_: None, "nothing"), (..., "untried"), (interrupted, "endless")):
         assert grade("split", wrong)[0] == kind
     assert "SystemExit" in grade("split", lambda table, seed: sys.exit(3))[1]

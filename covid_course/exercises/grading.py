@@ -59,6 +59,8 @@ def grade(
 def _stopped(error: BaseException) -> tuple[str, dict[str, str]]:
     """An exception in one sentence, with the last line of the learner's own code in its traceback."""
     text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}".rstrip(": ")
+    if "boolean subtract" in text:  # numpy advises bitwise_xor, which counts losses as gains
+        text = f"{type(error).__name__}: convert both with `.astype(float)` before subtracting"
     own = [step for step in traceback.extract_tb(error.__traceback__) if not step.filename.startswith(FOREIGN)]
     if not own:
         return "unreadable", {"error": text}
