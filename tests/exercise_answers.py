@@ -315,6 +315,8 @@ WRONG = {  # {exercise: {kind of mistake: answer}}
     },
     "gradcam": {
         "no relu": lambda *given: gradcam(*given, cut=False),
+        "relu first": lambda a, g, target: (g.mean((2, 3), keepdim=True) * a * (target or -1)).relu().sum(1),
+        "sum": lambda activations, gradients, target: gradcam(activations, 24 * gradients, target),
         "hirescam": lambda *given: gradcam(*given, own=True),
         "target": lambda *given: gradcam(*given, heed=False),
         "dimensions": lambda activations, gradients, target: gradients.mean((2, 3)) * activations,
@@ -326,6 +328,7 @@ WRONG = {  # {exercise: {kind of mistake: answer}}
     },
     "hits": {
         "energy": lambda maps, lesions: (maps * lesions).sum((1, 2)) > maps.sum((1, 2)) / 2,
+        "rows": lambda maps, lesions: [lesion[heat.argmax()] for heat, lesion in zip(maps, lesions, strict=True)],
         "threshold": lambda maps, lesions: ((maps > 0.5) & lesions).any((1, 2)),
         "whole batch": lambda maps, lesions: ((maps == maps.max()) & lesions).any((1, 2)),
     },

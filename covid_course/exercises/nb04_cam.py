@@ -18,8 +18,10 @@ def _gradcam(answer) -> str:
         mistakes = {
             "": raw.clamp(min=0),
             "no relu": raw,
+            "relu first": (g.mean((2, 3), keepdim=True) * activations).clamp(min=0).sum(1),
             "absolute": raw.abs(),
             "hirescam": (g * activations).sum(1).clamp(min=0),
+            "sum": raw.clamp(min=0) * 24,
             "mean of channels": raw.clamp(min=0) / 5,
             "channels": (g.mean(1, keepdim=True) * activations).sum(1).clamp(min=0),
             "no weights": activations.sum(1),
@@ -71,15 +73,17 @@ def _hits(answer) -> str:
     lesions = rng.random((40, 7, 9)) < 0.4
     hottest = maps.reshape(40, -1).argmax(1)
     right = lesions.reshape(40, -1)[np.arange(40), hottest]
-    out = call(answer, maps.copy(), lesions.copy())
+    try:
+        out = call(answer, maps.copy(), lesions.copy())
+    except IndexError as error:  # an index into the flat map, used for rows
+        raise WrongAnswer("rows", error=error) from error
     wrong_if(np.shape(out) == () and same(out, right.mean()), "share")
     energy = (maps * lesions).sum((1, 2)) / maps.sum((1, 2))
     kinds = {
         "inverted": ~right,
         "place": hottest,
         "whole batch": ((maps == maps.max()) & lesions).any((1, 2)),
-        "energy": energy > 0.5,
-        "how much": energy,
+        "energy": (energy > 0.5, energy),
         "threshold": ((maps > 0.5) & lesions).any((1, 2)),
     }
     expect(array(out, (40,), "40 answers, True or False, one for each map"), right, kinds)
