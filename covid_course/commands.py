@@ -131,7 +131,8 @@ def results(folder: Path) -> str:
     metrics = read_json(path) if path.exists() else {}
     for name in ("scratch", "transfer"):
         if test := metrics.get(name, {}).get("test"):
-            rows[name] = dict(zip(("accuracy", "95 % from", "to"), test["accuracy"].values(), strict=True))
+            accuracy = test["accuracy"]
+            rows[name] = {"accuracy": accuracy["value"], "95 % from": accuracy["low"], "to": accuracy["high"]}
             rows[name] |= {score: test[score]["value"] for score in ("sensitivity", "specificity", "auc")}
             rows[name] |= {"best epoch": metrics[name]["best_epoch"]}
     if not rows:

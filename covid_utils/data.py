@@ -26,7 +26,7 @@ class CTData:
 
     Attributes:
         table: a row per slice: `path`, `label` (1 = COVID, 0 = non-COVID), `patient` (the group that stays in one
-            split), `split` ("train", "val" or "test"); for the phantom (synthetic CT) also `findings`, with commas.
+            split), `split` ("train", "val" or "test"); for the phantom also `findings`, separated by commas.
         images: uint8 (N, H, H), 0 black to 255 white.
         lesions, lungs: masks, bool (N, H, H), of the disease and the lungs; None for real slices.
         name: the dataset's name.

@@ -32,11 +32,8 @@ def metrics_with_intervals(logits, labels, patients, threshold: float = 0.0, see
     logits, labels = checked_scores(logits, labels)
     found = _metrics(logits, labels, bootstrap_weights(patients, seed), threshold)  # each (1 + resamples,)
     everyone = np.ones(len(labels), bool)
-    counted = {
-        "sensitivity": labels == 1,
-        "specificity": labels == 0,
-        "precision": logits > threshold,
-    }  # whose patients count
+    # the slices whose patients count
+    counted = {"sensitivity": labels == 1, "specificity": labels == 0, "precision": logits > threshold}
     return {
         name: share_interval(values[0], values[1:], len(np.unique(np.asarray(patients)[counted.get(name, everyone)])))
         for name, values in found.items()

@@ -173,8 +173,8 @@ def network_input(model: nn.Module, images: Tensor) -> Tensor:
 def _gradients_from(model: nn.Module, layer: nn.Module):
     """Inside, the graph begins at the layer, as in `gradients_at_layer`, and no parameter requires a gradient."""
     model.eval()
-    # registered before the library's hooks, which so see the detached output
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    # registered before the library's hooks, which so see the detached output
     hook = layer.register_forward_hook(lambda _module, _input, output: output.detach().requires_grad_())
     try:
         for parameter in trainable:

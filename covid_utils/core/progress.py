@@ -29,7 +29,9 @@ class InPlace:
             self.handle.update(content, metadata=metadata, raw=raw)
 
 
-_line_of = functools.lru_cache(maxsize=1)(lambda cell: InPlace())  # the last cell's: all its loops share one line
+@functools.lru_cache(maxsize=1)  # remembers the last cell's: all loops of a cell share one line
+def _line_of(cell: int) -> InPlace:
+    return InPlace()
 
 
 class _NotebookLine(tqdm):

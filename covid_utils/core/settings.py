@@ -22,7 +22,7 @@ class Settings:
     """The parameters that the notebooks share, checked: ValueError, naming the parameter, if a value is wrong."""
 
     dataset: Text = "phantom"  # a name in io.datasets.DATASETS, or a folder of your own
-    data_dir: Text = "data"  # where drawn and downloaded data are cached
+    data_dir: Text = "data"  # where synthetic and downloaded data are cached
     split: Literal["patient", "random"] = "patient"  # "patient" keeps a patient's slices together, "random" does not
     image_size: Annotated[int, Field(ge=32, le=1024)] = 96  # pixels
     patients: Annotated[int, Field(ge=20, le=1_000_000)] = 240  # how many synthetic patients dataset="phantom" draws

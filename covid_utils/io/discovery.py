@@ -33,11 +33,13 @@ def slices_below(folder: Path) -> tuple[list[Path], Counter]:
         for path in sorted(places.pop().iterdir()):
             real = Path(os.path.realpath(path))
             linked = real in seen or (path.is_symlink() and real.is_relative_to(home))
-            if not (path.is_dir() or is_slice(path) or ending(path) in UNREAD):
+            is_folder = path.is_dir()
+            if not (is_folder or is_slice(path) or ending(path) in UNREAD):
                 continue
-            if why := _why_left_out(path, path.relative_to(folder).parts[:-1]) or (linked and LINK):
+            why = _folder_left_out(path) if is_folder else _file_left_out(path, path.relative_to(folder).parts[:-1])
+            if why := why or (linked and LINK):
                 left_out[why] += 1
-            elif path.is_dir():
+            elif is_folder:
                 seen.update([real, *real.parents])
                 places.append(path)
             else:
@@ -90,11 +92,15 @@ def natural(text: str) -> list:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", text.lower())]
 
 
-def _why_left_out(path: Path, folders: tuple[str, ...]) -> str:
-    """Why a folder, or a file in these folders, is left out; empty if it is to be read. Raises as `slices_below`."""
-    if path.is_dir():
-        hidden = "hidden and service folders" if SERVICE.fullmatch(path.name) else ""
-        return hidden or ("folders of earlier predictions" if (path / "answers.csv").is_file() else "")
+def _folder_left_out(path: Path) -> str:
+    """Why a folder is left out; empty if it is to be read."""
+    if SERVICE.fullmatch(path.name):
+        return "hidden and service folders"
+    return "folders of earlier predictions" if (path / "answers.csv").is_file() else ""
+
+
+def _file_left_out(path: Path, folders: tuple[str, ...]) -> str:
+    """Why a file in these folders is left out; empty if it is to be read. Raises as `slices_below`."""
     if path.name.startswith("."):
         return "hidden files"
     if MASK.fullmatch(path.stem) or any(MASK.fullmatch(name) or MASK_FOLDER.fullmatch(name) for name in folders):
